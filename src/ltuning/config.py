@@ -1,0 +1,452 @@
+"""The options of a classifier: dataclasses <-> YAML <-> ``section.option=value``.
+
+The dataclasses say everything: their names are the options, their type hints what an option
+takes, their field metadata its range. Every problem of a configuration is reported at once, each
+with its dotted path, before a model loads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from functools import cache
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from ltuning import yamlfile
+from ltuning.errors import ConfigError, Problem
+from ltuning.registry import listed, suggest, unknown
+from ltuning.yamlfile import YamlError, not_text, shown
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Which numbers an option takes, in words and as a test."""
+
+    words: str
+    accepts: Callable[[Any], bool]
+
+
+_FROM_ZERO = _Range("of 0 or more", lambda number: number >= 0)
+_FROM_ONE = _Range("of 1 or more", lambda number: number >= 1)
+_FRACTION = _Range("between 0 and 1, both excluded", lambda number: 0 < number < 1)
+# NumPy, which `transformers.set_seed` seeds too, takes no more than 32 bits.
+_SEED = _Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
+
+
+def _number(default: Any, range: _Range) -> Any:
+    return field(default=default, metadata={"range": range})
+
+
+@dataclass(frozen=True)
+class BackboneOptions:
+    """The frozen model.
+
+    Attributes:
+        name: `builtin:minilm`, a hub id, or a local folder.
+        revision: commit, tag or branch of a hub id; None is the hub's default.
+        dtype: what the weights are computed in; `auto` is chosen by device.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        max_length: tokens of a text, special tokens included; None is the model's own limit.
+    """
+
+    name: str = "builtin:minilm"
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = "auto"
+    max_length: int | None = _number(None, _FROM_ONE)
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What tuning adds to the backbone, and how it is trained; None is chosen by the recipe.
+
+    Attributes:
+        name: where virtual tokens come from and go to.
+        recipe: what the open options default to: `default`, or `paper` as published.
+        transform: label states -> virtual tokens, of the label methods.
+        start: what the virtual tokens are before the first step.
+        head: how a score is read from the text's states.
+        objective: what a step minimises.
+        pooling: which state stands for a text.
+        rank: inner width of the `lowrank` transform.
+        first_layer: the lowest layer that gets a prefix, counted from 0.
+        num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
+            is the longest label.
+        negatives: wrong labels per text in the objective `contrast`; 0 is all others.
+    """
+
+    name: Literal["prefix", "prompt", "lt-prefix", "lt-prompt"] = "lt-prefix"
+    recipe: Literal["default", "paper"] = "default"
+    transform: Literal["pooled", "lowrank", "square"] | None = None
+    start: Literal["random", "small", "label-kv", "vocabulary", "text"] | None = None
+    head: Literal["binary", "match", "classes"] | None = None
+    objective: Literal["pairs", "contrast", "classes"] | None = None
+    pooling: Literal["cls", "mean", "last"] | None = None
+    rank: int | None = _number(None, _FROM_ONE)
+    first_layer: int | None = _number(None, _FROM_ZERO)
+    num_tokens: int | None = _number(None, _FROM_ONE)
+    negatives: int | None = _number(None, _FROM_ZERO)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Where texts and labels come from.
+
+    Attributes:
+        path: a file, a folder with splits, or a hub data set id.
+        text_column: column of the text; None is found by its usual names, as the next two.
+        text_pair_column: column of the second text of a pair.
+        label_column: column of the label.
+        shots: training texts per class, drawn at random; None is all.
+        validation_fraction: part of the training split held out where there is no validation
+            split.
+        empty_texts: what to do with rows whose text is empty.
+    """
+
+    path: str | None = None
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    shots: int | None = _number(None, _FROM_ONE)
+    validation_fraction: float = _number(0.1, _FRACTION)
+    empty_texts: Literal["refuse", "skip"] = "refuse"
+
+
+STOPPING_METRICS = ("loss", "accuracy", "macro_f1", "mcc")
+
+
+@dataclass(frozen=True)
+class StoppingOptions:
+    """When training ends early, and which evaluation counts as the best.
+
+    Attributes:
+        patience: evaluations without improvement before stopping; None is never stop early.
+        metric: what is best, on validation: `loss`, `accuracy`, `macro_f1` or `mcc`.
+    """
+
+    patience: int | None = _number(None, _FROM_ZERO)
+    metric: str = field(default="loss", metadata={"choices": STOPPING_METRICS})
+
+
+def _read_labels(value: object, path: str, problems: list[Problem]) -> Any:
+    if value is None:
+        return None
+    texts, sentences = label_texts(value)
+    problems.extend(Problem(path, sentence) for sentence in sentences)
+    return texts
+
+
+def _read_training(value: object, path: str, problems: list[Problem]) -> Any:
+    if value is not None and not isinstance(value, Mapping):
+        problems.append(Problem(path, f"expected a section of options, got {shown(value)}"))
+        return {}
+    try:
+        return _plain({} if value is None else value, path, problems)
+    except RecursionError:
+        problems.append(Problem(path, "contains itself, or is nested too deeply"))
+        return {}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every option of a classifier. A Config is valid: making one checks all of it.
+
+    Attributes:
+        backbone: the frozen model.
+        labels: name -> texts; None takes the names that the data has. A list of names and a
+            single text for a name are accepted and brought to this form.
+        method: what tuning adds.
+        data: where texts and labels come from.
+        stopping: when training ends early.
+        seed: of every random choice.
+        training: fields of `transformers.TrainingArguments`; see `check_training`.
+
+    Raises:
+        ConfigError: with every problem there is.
+    """
+
+    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": _read_labels})
+    method: MethodOptions = field(default_factory=MethodOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    seed: int = _number(0, _SEED)
+    training: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_training})
+
+    def __post_init__(self) -> None:
+        problems: list[Problem] = []
+        values = _read_options(Config, vars(self), "", problems)
+        if problems:
+            raise ConfigError(problems)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls, mapping: Mapping[str, Any], settings: Iterable[str] = ()) -> Config:
+        """The options of a nested mapping, changed by settings such as `method.rank=64`.
+
+        Raises:
+            ConfigError: with every problem of the mapping and of the settings.
+        """
+        return _build(mapping, settings, "configuration", [])
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, settings: Iterable[str] = ()) -> Config:
+        """The options of a YAML file, changed by settings such as `method.rank=64`.
+
+        Raises:
+            ConfigError: with every problem of the file and of the settings.
+        """
+        try:
+            loaded = yamlfile.read(path)
+        except YamlError as error:
+            return _build({}, settings, str(path), [Problem(str(path), str(error))])
+        return _build(loaded, settings, str(path), [])
+
+    def with_set(self, settings: Iterable[str]) -> Config:
+        """A copy with some options changed, each `section.option=value`, the value as YAML.
+
+        Raises:
+            ConfigError: with every problem of the settings.
+        """
+        return _build(self.to_dict(), settings, "configuration", [])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values: `Config.from_dict(c.to_dict()) == c`."""
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_yaml` reads back to an equal Config."""
+        return yamlfile.dump(self.to_dict())
+
+
+_OWNED_TRAINING = {
+    "output_dir": "use `--output` instead",
+    "seed": "use the option `seed` instead",
+    "data_seed": "use the option `seed` instead",
+    "remove_unused_columns": "it is set by ltuning, leave it out",
+    "label_names": "it is set by ltuning, leave it out",
+    "load_best_model_at_end": "it is set by ltuning, leave it out",
+    "metric_for_best_model": "use the option `stopping.metric` instead",
+    "greater_is_better": "it follows from the option `stopping.metric`, leave it out",
+}
+
+
+def check_training(names: Iterable[str]) -> list[Problem]:
+    """What is wrong with the option names of a `training` section.
+
+    A name must be a field of the installed transformers' `TrainingArguments`, and not one that
+    ltuning sets from its own options. Imports transformers.
+    """
+    from transformers import TrainingArguments
+
+    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    problems = []
+    for name in names:
+        if name in _OWNED_TRAINING:
+            message = f"cannot be set here: {_OWNED_TRAINING[name]}"
+            problems.append(Problem(f"training.{name}", message))
+        elif name not in known:
+            near = suggest(name, sorted(known - _OWNED_TRAINING.keys()))
+            message = f"transformers.TrainingArguments has no field {name!r}{near}"
+            problems.append(Problem(f"training.{name}", message))
+    return problems
+
+
+def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
+    """Label names with their texts, from a list of names or a mapping, and what is wrong in them.
+
+    A name from a list has itself as its text, `_` and `-` turned into spaces. Only the form is
+    checked here, so that a configuration needs no label code; `ltuning.labels.Labels` checks
+    whether labels can be told apart.
+    """
+    if isinstance(value, Mapping):
+        pairs = list(value.items())
+    elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        pairs = [(name, _name_as_text(name)) for name in value]
+    else:
+        expected = "expected a list of names or a mapping of names to texts"
+        return {}, [f"{expected}, got {shown(value)}"]
+    texts: dict[str, list[str]] = {}
+    problems: list[str] = []
+    for name, given in pairs:
+        if not isinstance(name, str):
+            problems.append(f"expected a text as the name of a label, got {not_text(name)}")
+        elif name in texts:
+            problems.append(f"the label {name!r} stands twice")
+        else:
+            texts[_plain_text(name)] = _texts_of(name, given, problems)
+    return texts, problems
+
+
+def _name_as_text(name: object) -> object:
+    if not isinstance(name, str):
+        return name
+    return name.replace("_", " ").replace("-", " ").strip()
+
+
+def _texts_of(name: str, given: object, problems: list[str]) -> list[str]:
+    several = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not several:
+        problems.append(f"the label {name!r} has an empty list of texts: give it one or more")
+    for text in several:
+        if not isinstance(text, str):
+            expected = f"expected a text or a list of texts for the label {name!r}"
+            problems.append(f"{expected}, got {not_text(text)}")
+    return [_plain_text(text) for text in several if isinstance(text, str)]
+
+
+def _plain_text(text: str) -> str:
+    """The same characters as a `str` itself: NumPy's texts are of a class that YAML refuses."""
+    return str.__str__(text)
+
+
+def _build(given: object, settings: Iterable[str], origin: str, problems: list[Problem]) -> Config:
+    if not isinstance(given, Mapping):
+        expected = f"expected a mapping of options ({listed(_hints(Config))})"
+        problems.append(Problem(origin, f"{expected}, got {shown(given)}"))
+        given = {}
+    options = _apply(given, settings, problems)
+    values = _read_options(Config, options, "", problems)
+    if problems:
+        raise ConfigError(problems)
+    return Config(**values)
+
+
+def _apply(
+    options: Mapping[str, Any], settings: Iterable[str], problems: list[Problem]
+) -> Mapping[str, Any]:
+    """The options with every `a.b=value` put in place; what cannot be is a problem."""
+    for setting in settings:
+        dotted, equals, text = setting.partition("=")
+        keys = [key.strip() for key in dotted.split(".")]
+        if not equals or not all(keys):
+            message = f"expected OPTION=VALUE such as method.rank=64, got {setting!r}"
+            problems.append(Problem("--set", message))
+            continue
+        try:
+            options = _put(options, keys, yamlfile.parse(text))
+        except YamlError as error:
+            message = f"cannot read the value {text!r} ({error}): put it in quotes"
+            problems.append(Problem(".".join(keys), message))
+        except _NoSection as error:
+            problems.append(Problem(".".join(keys), str(error)))
+    return options
+
+
+class _NoSection(Exception):
+    """A dotted path that leads through something without options."""
+
+
+def _put(options: Mapping[str, Any], keys: Sequence[str], value: object) -> dict[str, Any]:
+    key, *rest = keys
+    if not rest:
+        return {**options, key: value}
+    inner = options.get(key)
+    if dataclasses.is_dataclass(inner):
+        inner = vars(inner)
+    if inner is not None and not isinstance(inner, Mapping):
+        raise _NoSection(f"{key!r} is not a section of options but {shown(inner)}")
+    return {**options, key: _put(inner or {}, rest, value)}
+
+
+@cache
+def _hints(options: type) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
+def _read_options(
+    kind: type, given: Mapping[Any, Any], prefix: str, problems: list[Problem]
+) -> dict[str, Any]:
+    """Checked values by field name, of the fields that are given; the problems are appended."""
+    hints = _hints(kind)
+    values = {}
+    for item in dataclasses.fields(kind):
+        if item.name in given:
+            path = prefix + item.name
+            values[item.name] = _read(item, hints[item.name], given[item.name], path, problems)
+    for key in given:
+        if key not in hints:
+            problems.append(Problem(f"{prefix}{key}", unknown("option", key, hints)))
+    return values
+
+
+def _read(
+    item: dataclasses.Field[Any], hint: Any, value: object, path: str, problems: list[Problem]
+) -> Any:
+    if "read" in item.metadata:
+        return item.metadata["read"](value, path, problems)
+    if dataclasses.is_dataclass(hint):
+        return _read_section(hint, value, path, problems)
+    if type(None) in get_args(hint):
+        if value is None:
+            return None
+        (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
+    choices = get_args(hint) if get_origin(hint) is Literal else item.metadata.get("choices")
+    if choices:
+        return _read_choice(choices, value, path, problems)
+    return _read_scalar(hint, item.metadata.get("range"), value, path, problems)
+
+
+def _read_section(kind: Any, value: object, path: str, problems: list[Problem]) -> Any:
+    if value is None:
+        return kind()
+    if isinstance(value, kind):
+        value = vars(value)
+    if not isinstance(value, Mapping):
+        example = f"{path}.{dataclasses.fields(kind)[0].name}"
+        message = f"expected a section of options such as {example}, got {shown(value)}"
+        problems.append(Problem(path, message))
+        return kind()
+    return kind(**_read_options(kind, value, f"{path}.", problems))
+
+
+def _read_choice(choices: Sequence[str], value: object, path: str, problems: list[Problem]) -> Any:
+    if isinstance(value, str) and value in choices:
+        return _plain_text(value)
+    near = suggest(value, choices) if isinstance(value, str) else ""
+    problems.append(Problem(path, f"expected one of {listed(choices)}, got {shown(value)}{near}"))
+    return None
+
+
+# What a hint takes: what a value must be an instance of, in words, and the plain value it becomes.
+_SCALARS: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
+    int: (Integral, "an integer", int),
+    float: (Real, "a number", float),
+    str: (str, "a text that is not empty", _plain_text),
+}
+
+
+def _read_scalar(
+    hint: Any, range: _Range | None, value: object, path: str, problems: list[Problem]
+) -> Any:
+    instance_of, words, convert = _SCALARS[hint]
+    fits = isinstance(value, instance_of) and not isinstance(value, bool) and value != ""
+    if fits and (range is None or range.accepts(value)):
+        return convert(value)
+    expected = f"{words} {range.words}" if range else words
+    came = not_text(value) if hint is str else shown(value)
+    problems.append(Problem(path, f"expected {expected}, got {came}"))
+    return None
+
+
+def _plain(value: object, path: str, problems: list[Problem]) -> Any:
+    """A copy in the plain values that YAML and JSON have; anything else is a problem."""
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                message = f"expected texts as names of options, got {not_text(key)}"
+                problems.append(Problem(path, message))
+        return {key: _plain(inner, f"{path}.{key}", problems) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, path, problems) for inner in value]
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    came = not_text(value) if isinstance(value, date) else shown(value)
+    message = f"expected a text, a number, a boolean, a list or a mapping, got {came}"
+    problems.append(Problem(path, message))
+    return None

@@ -1,0 +1,1 @@
+"""Reading labelled texts: file formats, tables, examples and splits. Nothing here knows a model."""

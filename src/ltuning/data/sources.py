@@ -1,0 +1,156 @@
+"""Data sources: a file, a folder with one file per split, or a data set of the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+from ltuning.data.examples import (
+    BY_CONVENTION,
+    Columns,
+    EmptyTexts,
+    Examples,
+    Text,
+    examples_from_table,
+)
+from ltuning.data.files import local_path, read_table, stem_of, write_table
+from ltuning.data.formats import FORMATS
+from ltuning.data.hub import hub_readers, looks_like_hub_id
+from ltuning.data.tables import Table
+from ltuning.errors import DataError
+from ltuning.registry import unknown
+
+__all__ = [
+    "FORMATS",
+    "Columns",
+    "EmptyTexts",
+    "Examples",
+    "Table",
+    "Text",
+    "examples_from_table",
+    "read_split",
+    "read_splits",
+    "read_table",
+    "write_table",
+]
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "validation": "validation",
+    "dev": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+}
+
+Reader = Callable[[], Table]
+
+
+def read_splits(
+    source: str | Path,
+    columns: Columns = BY_CONVENTION,
+    *,
+    splits: Iterable[str] | None = None,
+    need_labels: bool = True,
+    empty_texts: EmptyTexts = "refuse",
+) -> dict[str, Examples]:
+    """Read the splits of a data source.
+
+    Args:
+        source: a file (which is the split ``train``), a folder with files named train, validation
+            (or dev, valid, val) and test, or a data set of the hub (``owner/name`` or
+            ``owner/name:config``).
+        columns: which columns hold texts and labels.
+        splits: the splits to read where they are there; the others are not even opened. None: all.
+        need_labels: see ``examples_from_table``; test splits of the hub often have no labels.
+        empty_texts: see ``examples_from_table``.
+
+    Raises:
+        DataError: a source that is not there or cannot be used.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    wanted = None if splits is None else {_canonical(name) for name in splits}
+    return {
+        name: examples_from_table(read(), columns, need_labels, empty_texts)
+        for name, read in _readers(source).items()
+        if wanted is None or name in wanted
+    }
+
+
+def read_split(
+    source: str | Path,
+    split: str,
+    columns: Columns = BY_CONVENTION,
+    *,
+    need_labels: bool = True,
+    empty_texts: EmptyTexts = "refuse",
+) -> Examples:
+    """Read one split of a data source; a file that is given directly counts as any split.
+
+    Raises:
+        DataError: a source that is not there or cannot be used, or that has no such split.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    readers = _readers(source)
+    if _is_file(source):
+        (read,) = readers.values()
+    elif _canonical(split) in readers:
+        read = readers[_canonical(split)]
+    else:
+        raise DataError(f"{source}: {unknown('split', split, readers)}")
+    return examples_from_table(read(), columns, need_labels, empty_texts)
+
+
+def _canonical(split: str) -> str:
+    return _SPLIT_NAMES.get(split, split)
+
+
+def _is_file(source: str | Path) -> bool:
+    path = local_path(source)
+    return path.exists() and not path.is_dir()
+
+
+def _readers(source: str | Path) -> dict[str, Reader]:
+    """One reader per split, by the split's canonical name."""
+    name, path = str(source), local_path(source)
+    if name.strip() and path.is_dir():
+        return _folder_readers(path)
+    if name.strip() and path.exists():
+        return {"train": partial(read_table, path)}
+    if isinstance(source, str) and looks_like_hub_id(source):
+        found = [(split, split, read) for split, read in hub_readers(source).items()]
+        return _by_split(found, name)
+    raise DataError(
+        f"{name}: no such file or folder; give a file, a folder with a file per split, "
+        "or a data set of the hub (owner/name)"
+    )
+
+
+def _folder_readers(folder: Path) -> dict[str, Reader]:
+    files = sorted(folder.iterdir())
+    found = [
+        (stem, path.name, partial(read_table, path))
+        for path in files
+        if (stem := stem_of(path.name)) in _SPLIT_NAMES
+    ]
+    if not found:
+        raise DataError(
+            f"{folder}: expected files named train, validation (or dev, valid, val) or test, "
+            f"ending in {', '.join(f'.{format}' for format in FORMATS)} (or with .gz), "
+            f"got {', '.join(path.name for path in files) or 'an empty folder'}"
+        )
+    return _by_split(found, str(folder))
+
+
+def _by_split(found: Iterable[tuple[str, str, Reader]], origin: str) -> dict[str, Reader]:
+    readers: dict[str, Reader] = {}
+    files: dict[str, str] = {}
+    for split, file, read in found:
+        name = _canonical(split)
+        if name in readers:
+            raise DataError(
+                f"{origin}: {files[name]} and {file} are both the split {name!r}; keep one of them"
+            )
+        readers[name], files[name] = read, file
+    return readers

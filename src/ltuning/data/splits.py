@@ -1,0 +1,91 @@
+"""Parts of a data set: a validation part held out, and a few examples per class."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable
+
+from ltuning.data.examples import Examples
+from ltuning.errors import DataError
+
+_log = logging.getLogger("ltuning")
+
+
+def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+    """Split into training and validation examples, class by class.
+
+    Of each class about ``fraction`` goes to validation, at least one and never all; the only
+    example of a class stays for training. Both parts keep the order; equal seeds, equal parts.
+
+    Raises:
+        DataError: no labels, a fraction outside (0, 1), or no class with two examples.
+    """
+    if not 0 < fraction < 1:
+        raise DataError(f"expected a validation fraction between 0 and 1, got {fraction!r}")
+    held: set[int] = set()
+    for label, indices in _by_class(examples).items():
+        if len(indices) >= 2:
+            count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+            held.update(_draw(indices, count, label, seed))
+    if not held:
+        raise DataError(
+            f"{examples.origin}: no class has two examples, so none can be held out for "
+            "validation; add examples or give a validation split"
+        )
+    rest = (index for index in range(len(examples)) if index not in held)
+    return _part(examples, rest), _part(examples, held)
+
+
+def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
+    """Take ``shots`` examples of each class at random, without replacement, in their order.
+
+    Of a class with fewer examples all are taken, and a warning is logged. Equal seeds give equal
+    parts.
+
+    Raises:
+        DataError: no labels, or fewer than one shot.
+    """
+    if shots < 1:
+        raise DataError(f"expected 1 or more shots, got {shots!r}")
+    classes = _by_class(examples)
+    few = [f"{label!r} ({len(found)})" for label, found in classes.items() if len(found) < shots]
+    if few:
+        _log.warning(
+            "%s: fewer than %d examples of %s; all of them are taken",
+            examples.origin,
+            shots,
+            ", ".join(few),
+        )
+    return _part(
+        examples,
+        (
+            index
+            for label, indices in classes.items()
+            for index in _draw(indices, min(shots, len(indices)), label, seed)
+        ),
+    )
+
+
+def _by_class(examples: Examples) -> dict[str, list[int]]:
+    if examples.labels is None:
+        raise DataError(f"{examples.origin}: expected examples with labels, got texts only")
+    classes: dict[str, list[int]] = {}
+    for index, label in enumerate(examples.labels):
+        classes.setdefault(label, []).append(index)
+    return classes
+
+
+def _draw(indices: list[int], count: int, label: str, seed: int) -> list[int]:
+    # Seeded per class, so that one class more does not change what is drawn of the others.
+    return random.Random(f"{seed}:{label}").sample(indices, count)
+
+
+def _part(examples: Examples, indices: Iterable[int]) -> Examples:
+    kept = sorted(indices)
+    labels = examples.labels
+    return Examples(
+        [examples.texts[index] for index in kept],
+        None if labels is None else [labels[index] for index in kept],
+        examples.origin,
+    )

@@ -1,0 +1,177 @@
+"""The adapter: every trainable parameter of a method, and the way from a text to its scores."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.families import Sizes
+from ltuning.backbones.prefix_attention import Prefix
+from ltuning.config import MethodOptions
+from ltuning.methods.catalog import METHODS
+from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
+
+# Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
+_SMALL = 1e-3
+_TAU = 10.0
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The (text, label) pairs of a batch.
+
+    Attributes:
+        texts: `[R]` index of each branch's text in the batch.
+        rows: `[R]` index of each branch's label text.
+    """
+
+    texts: Tensor
+    rows: Tensor
+
+
+class Adapter(nn.Module):
+    """Virtual tokens and a head.
+
+    Args:
+        sizes: the backbone's sizes.
+        method: resolved options (no choice left open).
+        length: L, virtual tokens of the plain methods or room for a label text.
+        num_labels: K.
+        start: `[L, F]` start of the plain methods' tokens; None = random.
+    """
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        method: MethodOptions,
+        *,
+        length: int,
+        num_labels: int,
+        start: Tensor | None = None,
+    ):
+        super().__init__()
+        self.row = METHODS[method.name]
+        self.method = method
+        self.sizes = sizes
+        self.length = length
+        self.first_layer = method.first_layer or 0
+        self.tokens = self._build_tokens(start)
+        self.head = self._build_head(num_labels)
+
+    @property
+    def features(self) -> int:
+        """F: numbers per virtual token."""
+        if self.row.site == "embeddings":
+            return self.sizes.hidden
+        layers = self.sizes.layers - self.first_layer
+        return layers * 2 * self.sizes.kv_heads * self.sizes.head_dim
+
+    @property
+    def uses_labels(self) -> bool:
+        """Whether the virtual tokens depend on the label."""
+        return self.row.source == "labels"
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def virtual_tokens(self, labels: LabelStates | None, embedding: Tensor) -> Tensor:
+        """All virtual tokens of a label set, once per step or once per prediction.
+
+        Args:
+            labels: states of the V label texts (None for plain methods).
+            embedding: the backbone's word embeddings, `[vocabulary, H]`.
+
+        Returns:
+            `[V, L, H]` for a prompt, `[V, M', 2, N, L, D]` for a prefix.
+        """
+        tokens = self.tokens(labels)
+        if self.row.site == "embeddings":
+            if self.method.start == "text" and labels is not None:
+                tokens = tokens + embedding[labels.ids].float()
+            return tokens
+        layers = self.sizes.layers - self.first_layer
+        shape = (layers, 2, self.sizes.kv_heads, self.sizes.head_dim)
+        prefix = tokens.unflatten(2, shape).permute(0, 2, 3, 4, 1, 5)
+        if self.method.start == "label-kv" and labels is not None:
+            prefix = prefix + labels.key_values[:, self.first_layer :]
+        return prefix
+
+    def states(
+        self,
+        backbone: Backbone,
+        batch: TextBatch,
+        tokens: Tensor,
+        labels: LabelStates | None,
+        branches: Branches | None,
+    ) -> Tensor:
+        """Pooled states `[R, H]` of the branches (of the texts, for plain methods)."""
+        rows = torch.zeros_like(batch.ids[:, 0]) if branches is None else branches.rows
+        texts = None if branches is None else branches.texts
+        mask = self._token_mask(tokens, labels)
+        if self.row.site == "embeddings":
+            if texts is not None:
+                batch = _select(batch, texts)
+            prompt = (tokens.index_select(0, rows), mask.index_select(0, rows))
+            hidden = backbone.forward(batch, prompt=prompt)[:, tokens.shape[1] :]
+            return self._pool(hidden, batch.mask)
+        prefix = Prefix(tokens, mask, self.first_layer, rows, texts)
+        hidden = backbone.forward(batch, prefix=prefix)
+        return self._pool(hidden, prefix.fan_out(batch.mask).expand(hidden.shape[0], -1))
+
+    def score(
+        self,
+        backbone: Backbone,
+        batch: TextBatch,
+        tokens: Tensor,
+        labels: LabelStates | None = None,
+        branches: Branches | None = None,
+    ) -> Tensor:
+        """Scores: `[R]` of the branches for label methods, `[B, K]` for plain ones."""
+        state = self.states(backbone, batch, tokens, labels, branches)
+        if labels is None or branches is None:
+            return self.head(state)
+        return self.head(state, labels.mean.index_select(0, branches.rows))
+
+    def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        assert self.method.pooling is not None  # resolved
+        return pool(hidden, mask, self.method.pooling)
+
+    def _token_mask(self, tokens: Tensor, labels: LabelStates | None) -> Tensor:
+        # The pooled map has mixed the tokens already: every one of its outputs is real.
+        if labels is None or self.method.transform == "pooled":
+            return torch.ones(tokens.shape[0], self.length, dtype=torch.bool, device=tokens.device)
+        return labels.mask
+
+    def _build_tokens(self, start: Tensor | None) -> nn.Module:
+        hidden, features = self.sizes.hidden, self.features
+        if self.row.source == "free":
+            if start is None:
+                start = torch.randn(self.length, features)
+            return FreeTokens(start)
+        if self.method.transform == "pooled":
+            return PooledMap(hidden, self.length, features)
+        small = self.method.start != "random"
+        if self.method.transform == "square":
+            return SquareMap(hidden, _SMALL if small else None)
+        assert self.method.rank is not None  # resolved
+        scale = _SMALL if small else 1 / math.sqrt(self.method.rank)
+        return LowRankMap(hidden, self.method.rank, features, scale)
+
+    def _build_head(self, num_labels: int) -> nn.Module:
+        if self.method.head == "classes":
+            return ClassesHead(self.sizes.hidden, num_labels)
+        if self.method.head == "binary":
+            return BinaryHead(self.sizes.hidden)
+        return MatchHead(self.sizes.hidden, _TAU)
+
+
+def _select(batch: TextBatch, texts: Tensor) -> TextBatch:
+    types = None if batch.types is None else batch.types.index_select(0, texts)
+    return TextBatch(batch.ids.index_select(0, texts), batch.mask.index_select(0, texts), types)

@@ -1,0 +1,183 @@
+"""The methods as a table, and the recipes that fill in what an option leaves open.
+
+========== ==================== ================== ==================
+method     virtual tokens       where they go      read by
+========== ==================== ================== ==================
+prompt     free parameters      embeddings         pooled state -> K
+prefix     free parameters      keys and values    pooled state -> K
+lt-prompt  label states, mapped embeddings         pooled state -> 1
+lt-prefix  label states, mapped keys and values    pooled state -> 1
+========== ==================== ================== ==================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ltuning.backbones.families import Family, Pooling
+from ltuning.config import Config, MethodOptions
+from ltuning.errors import ConfigError, Problem
+
+Source = Literal["free", "labels"]
+Site = Literal["embeddings", "key-values"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table: where the virtual tokens come from, where they go, what each part may be."""
+
+    name: str
+    source: Source
+    site: Site
+    transforms: tuple[str, ...]
+    starts: tuple[str, ...]
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that can read this method's states."""
+        return ("classes",) if self.source == "free" else ("match", "binary")
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Objectives that its head can be trained with."""
+        return ("classes",) if self.source == "free" else ("contrast", "pairs")
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("prompt", "free", "embeddings", (), ("random", "vocabulary", "text")),
+        Method("prefix", "free", "key-values", (), ("random", "vocabulary", "text")),
+        Method(
+            "lt-prompt", "labels", "embeddings", ("square", "lowrank"), ("random", "small", "text")
+        ),
+        Method(
+            "lt-prefix",
+            "labels",
+            "key-values",
+            ("lowrank", "pooled"),
+            ("small", "random", "label-kv"),
+        ),
+    )
+}
+
+# How far up the prefix starts by default: this share of the layers has none.
+_UPPER = 0.5
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe chooses for a method; an option that is given wins over it."""
+
+    start: str
+    head: str
+    objective: str
+    learning_rate: float
+    transform: str | None = None
+    rank: int = 64
+    skipped_layers: float = 0.0
+    num_tokens: int | None = None
+    negatives: int = 7
+    pooling: Pooling | None = None
+
+
+RECIPES: dict[tuple[str, str], Recipe] = {
+    ("default", "lt-prefix"): Recipe(
+        "small", "match", "contrast", 5e-3, transform="lowrank", skipped_layers=_UPPER
+    ),
+    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
+    ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
+    ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
+    ("paper", "lt-prefix"): Recipe(
+        "random", "binary", "pairs", 5e-3, transform="pooled", pooling="cls"
+    ),
+    ("paper", "lt-prompt"): Recipe(
+        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
+    ),
+    ("paper", "prefix"): Recipe(
+        "random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"
+    ),
+    ("paper", "prompt"): Recipe(
+        "random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"
+    ),
+}
+
+
+def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOptions:
+    """Fill every open choice from the recipe, the family and the depth of the backbone.
+
+    Raises:
+        ConfigError: `first_layer` beyond the model.
+    """
+    recipe = RECIPES[options.recipe, options.name]
+    method = METHODS[options.name]
+    first_layer = 0
+    if method.site == "key-values":
+        first_layer = _or(options.first_layer, int(num_layers * recipe.skipped_layers))
+    if first_layer >= num_layers:
+        message = f"expected a layer below {num_layers}, the backbone's layers, got {first_layer}"
+        raise ConfigError([Problem("method.first_layer", message)])
+    transform = _or(options.transform, recipe.transform)
+    return replace(
+        options,
+        transform=transform,
+        start=_or(options.start, recipe.start),
+        head=_or(options.head, recipe.head),
+        objective=_or(options.objective, recipe.objective),
+        pooling=_or(options.pooling, _pooling(recipe, family)),
+        rank=_or(options.rank, recipe.rank) if transform == "lowrank" else None,
+        first_layer=first_layer,
+        num_tokens=_or(options.num_tokens, recipe.num_tokens),
+        negatives=_or(options.negatives, recipe.negatives),
+    )
+
+
+def training_defaults(options: MethodOptions) -> dict[str, Any]:
+    """TrainingArguments' fields that the recipe sets, below what the user gives."""
+    recipe = RECIPES[options.recipe, options.name]
+    return {
+        "learning_rate": recipe.learning_rate,
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 64,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+    }
+
+
+def problems(config: Config) -> list[Problem]:
+    """Choices that are each valid and do not go together."""
+    method = METHODS[config.method.name]
+    chosen = {
+        "transform": method.transforms,
+        "start": method.starts,
+        "head": method.heads,
+        "objective": method.objectives,
+    }
+    found = []
+    for name, allowed in chosen.items():
+        value = getattr(config.method, name)
+        if value is not None and value not in allowed:
+            choices = " or ".join(f"'{choice}'" for choice in allowed) or "no such option"
+            message = f"expected {choices} with method '{method.name}', got '{value}'"
+            found.append(Problem(f"method.{name}", message))
+    if method.site == "embeddings" and config.method.first_layer:
+        message = f"method '{method.name}' has virtual tokens at the embeddings; leave it out"
+        found.append(Problem("method.first_layer", message))
+    if config.method.transform == "pooled" and config.method.start not in (None, "random"):
+        message = f"the pooled transform starts 'random', got '{config.method.start}'"
+        found.append(Problem("method.start", message))
+    return found
+
+
+def _pooling(recipe: Recipe, family: Family) -> Pooling:
+    # A causal model's first token has seen nothing, so the paper's pooled state is its last one.
+    if family.pooling == "last" or recipe.pooling is None:
+        return family.pooling
+    return recipe.pooling
+
+
+def _or(value: Any, otherwise: Any) -> Any:
+    return otherwise if value is None else value

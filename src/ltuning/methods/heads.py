@@ -1,0 +1,103 @@
+"""How a text's state is read: pooling, and a head that turns it into scores."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ltuning.backbones.families import Pooling
+
+# A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
+_FULL_MATCH_WIDTH = 1024
+_MATCH_RANK = 64
+
+
+def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
+    """The state that stands for a text.
+
+    Args:
+        states: `[R, T, H]`.
+        mask: `[R, T]` bool, True at the text's real tokens; padding may be on either side.
+        how: `cls` the first real token, `last` the last one, `mean` over all of them.
+
+    Returns:
+        `[R, H]` in float32.
+    """
+    states = states.float()
+    if how == "mean":
+        weights = mask.unsqueeze(-1).to(states.dtype)
+        return (states * weights).sum(1) / weights.sum(1)
+    places = torch.arange(mask.shape[1], device=mask.device)
+    if how == "cls":
+        index = mask.int().argmax(1)
+    else:
+        index = (places * mask).argmax(1)
+    return states[torch.arange(len(index), device=index.device), index]
+
+
+class ClassesHead(nn.Module):
+    """`[B, H] -> [B, K]`, linear, no bias (the paper's A.5 counts `H K`)."""
+
+    def __init__(self, hidden: int, num_labels: int):
+        super().__init__()
+        self.out = nn.Linear(hidden, num_labels, bias=False)
+
+    def forward(self, state: Tensor) -> Tensor:
+        """A score per class."""
+        return self.out(state)
+
+
+class BinaryHead(nn.Module):
+    """The paper's head, `2H`: true against false.
+
+    The score is the difference of the two, the log-odds that the label is true.
+    """
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.out = nn.Linear(hidden, 2, bias=False)
+
+    def forward(self, state: Tensor, label: Tensor) -> Tensor:
+        """`[R, H], [R, H] -> [R]`; the label's mean state is not used."""
+        false, true = self.out(state).unbind(-1)
+        return true - false
+
+
+class MatchHead(nn.Module):
+    """`w . r + tau cos(r, h G)`: reads the branch's state and compares it with its label's.
+
+    G starts as the identity (identity plus low rank for wide models) and w at zero, so the
+    meaning of the labels gives a gradient at step 0.
+
+    Args:
+        hidden: H.
+        tau: weight of the cosine at the start.
+    """
+
+    def __init__(self, hidden: int, tau: float):
+        super().__init__()
+        self.read = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(self.read.weight)
+        self.tau = nn.Parameter(torch.tensor(float(tau)))
+        self.map: nn.Module
+        if hidden <= _FULL_MATCH_WIDTH:
+            self.map = nn.Linear(hidden, hidden, bias=False)
+            nn.init.eye_(self.map.weight)
+        else:
+            self.map = _IdentityPlusLowRank(hidden, _MATCH_RANK)
+
+    def forward(self, state: Tensor, label: Tensor) -> Tensor:
+        """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""
+        similarity = nn.functional.cosine_similarity(state, self.map(label), dim=-1)
+        return self.read(state).squeeze(-1) + self.tau * similarity
+
+
+class _IdentityPlusLowRank(nn.Module):
+    def __init__(self, hidden: int, rank: int):
+        super().__init__()
+        self.down = nn.Linear(hidden, rank, bias=False)
+        self.up = nn.Linear(rank, hidden, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, state: Tensor) -> Tensor:
+        return state + self.up(self.down(state))

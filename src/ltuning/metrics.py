@@ -1,0 +1,150 @@
+"""Figures of a classifier: how often it is right, and how far its probabilities can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ltuning.errors import DataError
+from ltuning.registry import unknown
+
+if TYPE_CHECKING:
+    import numpy
+    from numpy.typing import ArrayLike
+
+_SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
+
+
+def classification_report(
+    truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """Compare predicted with true labels; plain numbers, ready for JSON.
+
+    Args:
+        truth: the true label of each example.
+        predicted: the predicted label of each example.
+        names: every label, in the order of the tables.
+
+    Returns:
+        ``accuracy``; ``macro_f1`` over the classes that occur in either sequence; ``mcc``,
+        Matthews' correlation, 0 where it is undefined; ``num_examples``; ``per_class``, with a
+        figure of 0 where it is undefined; ``confusion``, whose rows are the truth and columns the
+        prediction.
+
+    Raises:
+        DataError: no examples, sequences of different lengths, or a label that is not in ``names``.
+    """
+    _check_labels(truth, predicted, names)
+    from sklearn import metrics
+
+    order = list(names)
+    counts = metrics.confusion_matrix(truth, predicted, labels=order)
+    scores = metrics.precision_recall_fscore_support(
+        truth, predicted, labels=order, zero_division=0
+    )
+    occurring = [name for name in order if name in {*truth, *predicted}]
+    macro = metrics.f1_score(truth, predicted, labels=occurring, average="macro", zero_division=0)
+    return {
+        "accuracy": float(metrics.accuracy_score(truth, predicted)),
+        "macro_f1": float(macro),
+        # scikit-learn warns where only one class occurs; its answer there is 0.
+        "mcc": float(metrics.matthews_corrcoef(truth, predicted)) if len(occurring) > 1 else 0.0,
+        "num_examples": len(truth),
+        "per_class": [
+            {
+                "label": name,
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
+            }
+            for name, precision, recall, f1, support in zip(order, *scores, strict=True)
+        ],
+        "confusion": {"labels": order, "counts": counts.tolist()},
+    }
+
+
+def expected_calibration_error(probabilities: ArrayLike, truth: ArrayLike, bins: int = 15) -> float:
+    """Mean gap of confidence and accuracy, over bins of equal width, weighted by their examples.
+
+    Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", equation 3.
+
+    Args:
+        probabilities: of every class for every example, ``[n, K]``.
+        truth: the index of the true class of each example, ``[n]``.
+        bins: number of bins of confidence.
+
+    Raises:
+        DataError: no examples, wrong shapes, rows that are no probabilities, or a wrong index.
+    """
+    import numpy
+
+    if bins < 1:
+        raise DataError(f"expected 1 or more bins, got {bins!r}")
+    rows, indices = _checked_probabilities(probabilities, truth)
+    confidence = rows.max(axis=1)
+    correct = rows.argmax(axis=1) == indices
+    # Bin m holds confidences in ((m-1)/bins, m/bins].
+    member = numpy.clip(numpy.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    gaps = numpy.bincount(member, weights=correct - confidence, minlength=bins)
+    return float(numpy.abs(gaps).sum() / len(rows))
+
+
+def log_loss(probabilities: ArrayLike, truth: ArrayLike) -> float:
+    """Mean of ``-log p`` (nats) of the true class; a probability of 0 counts as the smallest step
+    of a 64-bit float near 1.
+
+    Args:
+        probabilities: of every class for every example, ``[n, K]``.
+        truth: the index of the true class of each example, ``[n]``.
+
+    Raises:
+        DataError: no examples, wrong shapes, rows that are no probabilities, or a wrong index.
+    """
+    import numpy
+
+    rows, indices = _checked_probabilities(probabilities, truth)
+    smallest = numpy.finfo(numpy.float64).eps
+    of_truth = numpy.clip(rows[numpy.arange(len(rows)), indices], smallest, 1.0)
+    return float(-numpy.log(of_truth).mean())
+
+
+def _check_labels(truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> None:
+    if len(truth) != len(predicted):
+        raise DataError(
+            f"expected one prediction per true label, got {len(predicted)} for {len(truth)}"
+        )
+    if len(truth) == 0:  # sequences may be arrays
+        raise DataError("expected at least one example to evaluate, got none")
+    for kind, labels in (("true label", truth), ("predicted label", predicted)):
+        for label in set(labels) - set(names):
+            raise DataError(unknown(kind, label, names))
+
+
+def _checked_probabilities(
+    probabilities: ArrayLike, truth: ArrayLike
+) -> tuple[numpy.ndarray, numpy.ndarray]:
+    import numpy
+
+    rows, indices = numpy.asarray(probabilities, dtype=numpy.float64), numpy.asarray(truth)
+    if rows.ndim != 2 or indices.shape != rows.shape[:1] or rows.size == 0:
+        raise DataError(
+            "expected probabilities [n, K] and n indices of true classes, "
+            f"got the shapes {list(rows.shape)} and {list(indices.shape)}"
+        )
+    if not numpy.issubdtype(indices.dtype, numpy.integer):
+        raise DataError(f"expected indices of true classes, got {indices.dtype}")
+    sums_to_one = numpy.abs(rows.sum(axis=1) - 1) <= _SUM_TOLERANCE
+    is_probability = sums_to_one & (rows >= 0).all(axis=1)
+    if not is_probability.all():
+        bad = int(numpy.flatnonzero(~is_probability)[0])
+        raise DataError(
+            f"expected rows of probabilities that add up to 1, "
+            f"got {rows[bad].tolist()} in row {bad}"
+        )
+    if indices.min() < 0 or indices.max() >= rows.shape[1]:
+        raise DataError(
+            f"expected indices of true classes from 0 to {rows.shape[1] - 1}, "
+            f"got {int(indices.min())} to {int(indices.max())}"
+        )
+    return rows, indices

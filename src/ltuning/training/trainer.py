@@ -1,0 +1,327 @@
+"""Training on transformers' Trainer: the adapter is the model, the backbone stays outside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset, Sampler
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from ltuning.backbones.backbone import Backbone, LabelStates
+from ltuning.config import StoppingOptions
+from ltuning.errors import TrainingError
+from ltuning.methods.adapter import Adapter
+from ltuning.metrics import classification_report, log_loss
+from ltuning.scoring import Scorer
+from ltuning.training.objectives import (
+    Draw,
+    LabelRows,
+    choice_loss,
+    draw_contrast,
+    draw_pairs,
+    pairs_loss,
+)
+
+# Texts whose lengths are sorted together, in batches; large enough to leave little padding,
+# small enough that batches stay random.
+_GROUP = 50
+
+
+class TokenDataset(Dataset):
+    """Tokenized texts with the index of their true label."""
+
+    def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[int]):
+        self.tokens = tokens
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        return {"tokens": self.tokens[row], "target": self.targets[row]}
+
+
+class LengthGroupedBatches(Sampler[int]):
+    """Random order in which the texts of a batch have like lengths; a function of seed and epoch.
+
+    Args:
+        lengths: tokens of each text.
+        batch_size: texts in a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch's order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        size = self.batch_size * _GROUP
+        batches = []
+        for start in range(0, len(order), size):
+            group = order[start : start + size]
+            group = group[np.argsort(self.lengths[group], kind="stable")]
+            batches += [group[at : at + self.batch_size] for at in range(0, len(group), self.batch_size)]
+        # A short batch anywhere but at the end would shift every batch after it.
+        full = [batch for batch in batches if len(batch) == self.batch_size]
+        rest = [batch for batch in batches if len(batch) < self.batch_size]
+        random.shuffle(full)
+        yield from (int(row) for batch in full + rest for row in batch)
+
+
+class TrainingModel(nn.Module):
+    """The adapter with what it needs to compute a loss; only the adapter has parameters here."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: Adapter,
+        labels: LabelStates | None,
+        owners: Sequence[int],
+        seed: int,
+    ):
+        super().__init__()
+        self.adapter = adapter
+        self.label_rows = LabelRows.of(owners)
+        self.seed = seed
+        # Held in a tuple so that no weight of the backbone becomes a weight of this module.
+        self._frozen = (backbone, labels)
+
+    def forward(self, batch: Any, targets: Tensor, step: int) -> Tensor:
+        """Mean loss of a batch; what it draws is a function of the seed and the step."""
+        backbone, labels = self._frozen
+        batch = batch.to(backbone.device)
+        tokens = self.adapter.virtual_tokens(labels, backbone.embedding)
+        if labels is None:
+            scores = self.adapter.score(backbone, batch, tokens)
+            return choice_loss(scores, targets.to(scores.device))
+        draw = self._draw(targets.cpu(), step)
+        branches = type(draw.branches)(
+            draw.branches.texts.to(backbone.device), draw.branches.rows.to(backbone.device)
+        )
+        scores = self.adapter.score(backbone, batch, tokens, labels, branches)
+        truth = draw.truth.to(scores.device)
+        if self.adapter.method.objective == "pairs":
+            return pairs_loss(scores, truth)
+        return choice_loss(scores.view(len(targets), -1), truth)
+
+    def _draw(self, targets: Tensor, step: int) -> Draw:
+        generator = torch.Generator().manual_seed(_mix(self.seed, step))
+        if self.adapter.method.objective == "pairs":
+            return draw_pairs(targets, self.label_rows, generator)
+        negatives = self.adapter.method.negatives or 0
+        return draw_contrast(targets, self.label_rows, negatives, generator)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out texts and the figures that are computed on them."""
+
+    tokens: Sequence[dict[str, Any]]
+    targets: Sequence[int]
+    names: Sequence[str]
+
+    def figures(self, scorer: Scorer) -> dict[str, float]:
+        """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
+        scores = scorer.score_tokens(self.tokens)
+        truth = [self.names[target] for target in self.targets]
+        predicted = [self.names[index] for index in scores.argmax(1)]
+        report = classification_report(truth, predicted, self.names)
+        figures = {name: report[name] for name in ("accuracy", "macro_f1", "mcc")}
+        return {"loss": log_loss(softmax(scores), self.targets), **figures}
+
+
+class AdapterTrainer(Trainer):
+    """Trainer whose loss, sampler and evaluation are ours; loop, resume and logging are its own."""
+
+    def __init__(self, *, scorer: Callable[[], Scorer], validation: Validation | None, **rest: Any):
+        super().__init__(**rest)
+        self._scorer = scorer
+        self._validation = validation
+        self._micro_step = (-1, 0)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
+        """Loss of one batch; NaN or infinity ends the run."""
+        loss = model(inputs["batch"], inputs["targets"], self._draw_number())
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"expected a finite loss, got {float(loss.detach())} at step "
+                f"{self.state.global_step}; lower training.learning_rate or check the data"
+            )
+        return loss
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Figures on the validation texts, each scored against every label."""
+        if self._validation is None:
+            return {}
+        figures = self._validation.figures(self._scorer())
+        named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
+        self.log(named)
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, named
+        )
+        return named
+
+    def _draw_number(self) -> int:
+        """Counts micro-batches from the step they belong to, so that a resumed run draws the same."""
+        step, micro = self._micro_step
+        micro = micro + 1 if step == self.state.global_step else 0
+        self._micro_step = (self.state.global_step, micro)
+        return self.state.global_step * self.args.gradient_accumulation_steps + micro
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        dataset = train_dataset or self.train_dataset
+        lengths = [len(row["input_ids"]) for row in dataset.tokens]
+        return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run did.
+
+    Attributes:
+        steps: optimizer steps.
+        seconds: wall-clock time of training, evaluations included.
+        history: what was logged, in order.
+        best: figures on validation of the weights that were kept; empty without validation.
+    """
+
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+    best: dict[str, float]
+
+
+def training_arguments(
+    folder: Path,
+    fields: dict[str, Any],
+    stopping: StoppingOptions,
+    *,
+    seed: int,
+    num_texts: int,
+    has_validation: bool,
+) -> TrainingArguments:
+    """TrainingArguments from the user's fields and what this library owns.
+
+    Without a number of epochs or steps, a run takes three epochs or 150 steps, whichever is more:
+    a few-shot set of 100 texts has six steps in an epoch.
+    """
+    fields = dict(fields)
+    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+    if "num_train_epochs" not in fields and "max_steps" not in fields:
+        fields["num_train_epochs"] = max(3, math.ceil(150 / math.ceil(num_texts / batch)))
+    fields.setdefault("report_to", "none")
+    fields.setdefault("disable_tqdm", True)
+    fields.setdefault("logging_steps", 10)
+    when = fields.setdefault("eval_strategy", "epoch") if has_validation else "no"
+    fields["eval_strategy"] = when
+    if has_validation:
+        fields["save_strategy"] = when
+        if "eval_steps" in fields:
+            fields["save_steps"] = fields["eval_steps"]
+    return TrainingArguments(
+        output_dir=str(folder),
+        seed=seed,
+        remove_unused_columns=False,
+        load_best_model_at_end=has_validation,
+        metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
+        greater_is_better=stopping.metric != "loss" if has_validation else None,
+        save_total_limit=fields.pop("save_total_limit", 2),
+        use_cpu=not torch.cuda.is_available(),
+        **fields,
+    )
+
+
+def train(
+    backbone: Backbone,
+    adapter: Adapter,
+    labels: LabelStates | None,
+    owners: Sequence[int],
+    data: TokenDataset,
+    validation: Validation | None,
+    arguments: TrainingArguments,
+    stopping: StoppingOptions,
+    *,
+    resume: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainingResult:
+    """Train an adapter in place.
+
+    Raises:
+        TrainingError: a loss that is not finite.
+    """
+    model = TrainingModel(backbone, adapter.to(backbone.device), labels, owners, arguments.seed)
+    hooks = list(callbacks)
+    if validation is not None and stopping.patience is not None:
+        hooks.append(EarlyStoppingCallback(early_stopping_patience=stopping.patience))
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = backbone.batch([row["tokens"] for row in rows])
+        return {"batch": batch, "targets": torch.tensor([row["target"] for row in rows])}
+
+    trainer = AdapterTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=data,
+        eval_dataset=None if validation is None else TokenDataset(validation.tokens, validation.targets),
+        data_collator=collate,
+        callbacks=hooks,
+        scorer=lambda: Scorer(backbone, adapter, labels, owners),
+        validation=validation,
+    )
+    trainer.remove_callback(PrinterCallback)
+    outcome = trainer.train(resume_from_checkpoint=resume or None)
+    history = trainer.state.log_history
+    return TrainingResult(
+        steps=trainer.state.global_step,
+        seconds=float(outcome.metrics["train_runtime"]),
+        history=history,
+        best=_best(history, arguments, trainer.state.best_global_step),
+    )
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Softmax over the labels: `[N, K] -> [N, K]`."""
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
+
+
+def _best(
+    history: list[dict[str, Any]], arguments: TrainingArguments, step: int | None
+) -> dict[str, float]:
+    for row in history:
+        if "eval_loss" in row and (step is None or row["step"] == step):
+            return {
+                name.removeprefix("eval_"): value
+                for name, value in row.items()
+                if name.startswith("eval_")
+            }
+    return {}
+
+
+def _mix(seed: int, step: int) -> int:
+    """One seed out of two numbers, without the patterns of their sum."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,499 @@
+"""File formats: what is written is read back exactly, and what is broken is named with its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltuning.data.files import read_table, stem_of, write_table
+from ltuning.data.formats import FORMATS, decode_table, encode_table
+from ltuning.data.tables import Table
+from ltuning.errors import DataError
+
+ENDINGS = [f"{format}{suffix}" for format in FORMATS for suffix in ("", ".gz")]
+
+_plain = st.characters(exclude_categories=["Cs"])
+_awkward = st.sampled_from('"",,\t\n\r\ufeff\u2028\x00\x1c\\\'; ')
+texts = st.text(_plain | _awkward, max_size=12)
+lines = st.text((_plain | _awkward).filter(lambda sign: sign not in "\r\n"), max_size=12)
+
+
+def tables(cells: Any) -> Any:
+    """Tables of one to three columns whose cells come from a strategy."""
+    names = st.lists(texts, min_size=1, max_size=3, unique=True)
+    return names.flatmap(
+        lambda columns: st.lists(
+            st.fixed_dictionaries({name: cells for name in columns}), min_size=1, max_size=5
+        ).map(lambda rows: Table(columns, rows, "jsonl", "here"))
+    )
+
+
+def refused(data: bytes, format: str) -> str:
+    with pytest.raises(DataError) as caught:
+        decode_table(data, format, "data")
+    return str(caught.value)
+
+
+def refused_to_write(rows: list[dict[str, Any]], format: str) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with pytest.raises(DataError) as caught:
+        encode_table(Table(columns, rows, "jsonl", "data"), format)
+    return str(caught.value)
+
+
+# --- round trips ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "parquet"])
+@settings(max_examples=60, deadline=None)  # the first parquet table waits for the import
+@given(table=tables(texts))
+def test_texts_come_back(format: str, table: Table) -> None:
+    back = decode_table(encode_table(table, format), format, "here")
+    assert back == Table(table.columns, table.rows, format, "here")
+
+
+@given(rows=st.lists(lines, min_size=1))
+def test_lines_of_text_come_back(rows: list[str]) -> None:
+    table = Table(["text"], [{"text": line} for line in rows], "txt", "here")
+    assert decode_table(encode_table(table, "txt"), "txt", "here") == table
+
+
+_scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+
+
+@settings(max_examples=50, deadline=None)
+@given(table=tables(_scalars | st.lists(_scalars, max_size=2)))
+def test_json_lines_keep_every_type(table: Table) -> None:
+    back = decode_table(encode_table(table, "jsonl"), "jsonl", "here")
+    assert back.columns == table.columns
+    for row, expected in zip(back.rows, table.rows, strict=True):
+        # Equal as written too: 1 and 1.0 and True are equal in Python.
+        assert {k: repr(v) for k, v in row.items()} == {k: repr(v) for k, v in expected.items()}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@settings(max_examples=15, deadline=None)
+@given(rows=st.lists(lines, min_size=1, max_size=4))
+def test_files_come_back(
+    ending: str, rows: list[str], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("files") / f"table.{ending}"
+    table = Table(["text"], [{"text": line} for line in rows], "jsonl", "here")
+    write_table(table, path)
+    back = read_table(path)
+    assert (back.columns, back.rows) == (table.columns, table.rows)
+    assert (back.format, back.origin) == (ending.removesuffix(".gz"), str(path))
+    assert path.read_bytes().startswith(b"\x1f\x8b") == ending.endswith(".gz")
+
+
+def test_parquet_keeps_types_and_missing_values() -> None:
+    rows = [{"n": 1, "f": 0.5, "b": True, "t": "a"}, {"n": None, "f": None, "b": None, "t": None}]
+    table = Table(["n", "f", "b", "t"], rows, "parquet", "here")
+    assert decode_table(encode_table(table, "parquet"), "parquet", "here") == table
+
+
+def test_equal_tables_give_equal_compressed_files(tmp_path: Path) -> None:
+    table = Table(["text"], [{"text": "a"}], "csv", "here")
+    for name in ("one.csv.gz", "two.csv.gz"):
+        write_table(table, tmp_path / name)
+    assert (tmp_path / "one.csv.gz").read_bytes() == (tmp_path / "two.csv.gz").read_bytes()
+
+
+# --- reading what others wrote --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("format", "content", "rows"),
+    [
+        ("csv", 'text,label\n"a, ""b""\nc",x\n', [{"text": 'a, "b"\nc', "label": "x"}]),
+        ("csv", "text,label\r\na,x\r\n\r\n", [{"text": "a", "label": "x"}]),
+        ("csv", "text,label\ra,x\r", [{"text": "a", "label": "x"}]),
+        ("csv", "\ufefftext,label\na,x", [{"text": "a", "label": "x"}]),
+        ("csv", 'text\n5" nails\n\nb\n', [{"text": '5" nails'}, {"text": ""}, {"text": "b"}]),
+        ("tsv", 'text\tlabel\r\na, b\t"x\ty"\r\n', [{"text": "a, b", "label": "x\ty"}]),
+        ("jsonl", '\ufeff{"text": "a\u2028b"}\r\n{"id": 1}\r\n', [{"text": "a\u2028b"}, {"id": 1}]),
+        ("txt", "\ufeffa\r\n\r\nb\rc", [{"text": "a"}, {"text": ""}, {"text": "b"}, {"text": "c"}]),
+    ],
+)
+def test_other_programs_files(format: str, content: str, rows: list[dict[str, Any]]) -> None:
+    assert decode_table(content.encode(), format, "data").rows == rows
+
+
+def test_columns_of_json_lines_are_those_of_all_rows() -> None:
+    table = decode_table(b'{"a": 1}\n{"b": 2, "a": 3}', "jsonl", "data")
+    assert table.columns == ["a", "b"]
+
+
+def test_long_fields_are_read_and_the_limit_of_the_csv_module_stays() -> None:
+    before = csv.field_size_limit()
+    long = "a" * (before + 1)
+    assert decode_table(f"text\n{long}\n".encode(), "csv", "data").rows == [{"text": long}]
+    assert csv.field_size_limit() == before
+
+
+# --- refusing to read -----------------------------------------------------------------------------
+
+EMPTY = "data: expected at least one row, got an empty file"
+HEADER_ONLY = "data: expected at least one row, got column names only; add rows"
+
+
+@pytest.mark.parametrize(
+    ("format", "content"),
+    [(format, b"") for format in FORMATS]
+    + [("csv", b"\r\n\n"), ("tsv", b"\n"), ("jsonl", b" \n\n"), ("txt", b"\xef\xbb\xbf")],
+)
+def test_empty_file(format: str, content: bytes) -> None:
+    assert refused(content, format) == EMPTY
+
+
+def test_column_names_only() -> None:
+    assert refused(b"text,label\n", "csv") == HEADER_ONLY
+    no_rows = encode_table(Table(["text"], [], "jsonl", "here"), "parquet")
+    assert refused(no_rows, "parquet") == HEADER_ONLY
+
+
+def test_ragged_row_is_named_by_the_line_on_which_it_begins() -> None:
+    assert refused(b'text,label\n"a\nb",x\nc,d,x\n', "csv") == (
+        "data, line 4: expected 2 fields, got 3; put quotes around a field that contains a comma"
+    )
+    assert refused(b"text\tlabel\na\n", "tsv") == (
+        "data, line 2: expected 2 fields, got 1; put quotes around a field that contains a tab"
+    )
+
+
+def test_blank_line_between_rows_is_a_ragged_row() -> None:
+    assert "data, line 2: expected 2 fields, got 0;" in refused(b"text,label\n\na,x\n", "csv")
+
+
+def test_blank_line_before_the_column_names() -> None:
+    assert refused(b"\ntext,label\na,x\n", "csv") == (
+        "data, line 1: expected column names, got a blank line; remove it"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(b'a\nb\n"c\nd\n', "unexpected end of data"), (b'a\nb\n"c"d\n', "',' expected after '\"'")],
+)
+def test_broken_quoting(content: bytes, reason: str) -> None:
+    assert refused(content, "csv") == (
+        f"data, line 3: broken quoting in the row that begins here ({reason}); "
+        'quote a field that begins with a quote, and write each quote inside it twice ("")'
+    )
+
+
+def test_column_that_is_there_twice() -> None:
+    expected = "data: the column 'text' is there twice; rename one of them"
+    assert refused(b"text,text\na,b\n", "csv") == expected
+
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), buffer)
+    assert refused(buffer.getvalue(), "parquet") == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "a"', "Expecting ',' delimiter at character 13"),
+        ("", "Expecting value at character 1"),
+        ('{"a": 1, "b": 2, "a": 3}', "the key 'a' is there twice"),
+        ("[" * 100_000, "maximum recursion depth exceeded while decoding a JSON array"),
+    ],
+)
+def test_broken_json_line(line: str, reason: str) -> None:
+    message = refused(f'{{"text": "a"}}\n{line}\n{{"text": "b"}}\n'.encode(), "jsonl")
+    assert message.startswith(
+        f"data, line 2: expected one JSON object per line, got broken JSON ({reason}"
+    )
+
+
+def test_json_line_that_is_no_object() -> None:
+    assert refused(b'{"text": "a"}\n["b"]\n', "jsonl") == (
+        "data, line 2: expected one JSON object per line, got a list; "
+        'write it as {"text": "...", "label": "..."}'
+    )
+
+
+def test_half_of_a_surrogate_pair_in_json() -> None:
+    assert refused(b'{"text": "a \\ud83d"}\n', "jsonl") == (
+        "data, line 1: a text holds half of a surrogate pair; remove it"
+    )
+    whole = decode_table(b'{"text": "\\ud83d\\ude00"}\n', "jsonl", "data")
+    assert whole.rows == [{"text": "\U0001f600"}]
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "txt"])
+def test_bytes_that_are_not_utf8(format: str) -> None:
+    assert refused("text\ncafé\n".encode("latin-1"), format) == (
+        "data, line 2: expected UTF-8, got the byte 0xe9 at offset 8; save it as UTF-8"
+    )
+
+
+def test_parquet_of_other_bytes() -> None:
+    assert refused(b"text,label\na,x\n", "parquet").startswith(
+        "data: expected a parquet file, got other bytes ("
+    )
+
+
+def test_unknown_format() -> None:
+    assert refused(b"a", "cvs") == (
+        "unknown format 'cvs': expected one of 'csv', 'tsv', 'jsonl', 'parquet', 'txt'; "
+        "did you mean 'csv'?"
+    )
+    with pytest.raises(DataError, match="unknown format 'excel': expected one of 'csv'"):
+        read_table(io.BytesIO(b"a"), "excel")
+
+
+# --- refusing to write ----------------------------------------------------------------------------
+
+
+def test_txt_holds_one_column_of_single_lines() -> None:
+    assert refused_to_write([{"text": "a", "label": "x"}], "txt") == (
+        "data: txt holds one column, got text, label; write csv, tsv, jsonl or parquet"
+    )
+    assert refused_to_write([{"text": "a"}, {"text": "b\r"}], "txt") == (
+        "data, row 2: txt holds one text per line, got a text with a line break; "
+        "write csv, tsv, jsonl or parquet"
+    )
+
+
+def test_parquet_holds_one_type_per_column() -> None:
+    message = refused_to_write([{"label": "a"}, {"label": 1}], "parquet")
+    assert message.startswith("data, column 'label': parquet holds one type per column (")
+    assert message.endswith("); write jsonl")
+    assert refused_to_write([{"a": {}}], "parquet").startswith("data: parquet cannot hold it (")
+
+
+def test_json_lines_hold_json() -> None:
+    assert refused_to_write([{"text": "a"}, {"text": b"b"}], "jsonl") == (
+        "data, row 2: a value is not JSON (Object of type bytes is not JSON serializable); "
+        "write parquet"
+    )
+
+
+@pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "txt"])
+def test_half_of_a_surrogate_pair_is_not_written(format: str) -> None:
+    assert refused_to_write([{"text": "a\ud83d"}], format) == (
+        "data: a text holds half of a surrogate pair ('\\ud83d'), which UTF-8 cannot hold; "
+        "remove it"
+    )
+
+
+def test_tables_that_would_lose_something() -> None:
+    assert refused_to_write([{}], "jsonl") == "data: a table without columns cannot be written"
+    with pytest.raises(DataError, match=r"here, row 1: unknown column 'b': expected one of 'a'"):
+        encode_table(Table(["a"], [{"a": "1", "b": "2"}], "csv", "here"), "csv")
+    with pytest.raises(DataError, match="here: the column 'a' is there twice; rename one of them"):
+        encode_table(Table(["a", "a"], [{"a": "1"}], "csv", "here"), "csv")
+
+
+def test_values_in_csv() -> None:
+    row = {"none": None, "number": 1.5, "list": ["é", 1], "object": {"a": None}}
+    table = Table([*row, "absent"], [row], "jsonl", "here")
+    assert decode_table(encode_table(table, "csv"), "csv", "here").rows == [
+        {"none": "", "number": "1.5", "list": '["é", 1]', "object": '{"a": null}', "absent": ""}
+    ]
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["table.xlsx", "table.json", "table.gz", "table"])
+def test_unknown_ending(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("text\na\n")
+    found = "the ending ." + name.split(".")[1] if "." in name else "no ending"
+    expected = (
+        f"{path}: expected a file ending of .csv, .tsv, .jsonl, .parquet, .txt (or with .gz), "
+        f"got {found}"
+    )
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        read_table(path)
+    with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
+        write_table(Table(["text"], [{"text": "b"}], "csv", "here"), path)
+    assert path.read_text() == "text\na\n"
+    assert read_table(path, "csv").rows == [{"text": "a"}]
+
+
+def test_ending_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "TABLE.CSV"
+    path.write_text("text\na\n")
+    assert read_table(str(path)).rows == [{"text": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("train.csv", "train"), ("train.jsonl.gz", "train"), ("a.b.txt", "a.b"), ("train.md", None)],
+)
+def test_stem(name: str, stem: str | None) -> None:
+    assert stem_of(name) == stem
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.csv"
+    with pytest.raises(DataError, match=f"^{re.escape(str(missing))}: no such file$"):
+        read_table(missing)
+    folder = tmp_path / "folder.csv"
+    folder.mkdir()
+    with pytest.raises(DataError, match=r"folder\.csv: expected a file, got a folder$"):
+        read_table(folder)
+    with pytest.raises(DataError, match=r"folder\.csv/train\.csv: cannot be read \(Not a dir"):
+        (tmp_path / "plain").write_text("")
+        (folder / "train.csv").symlink_to(tmp_path / "plain" / "train.csv")
+        read_table(folder / "train.csv")
+
+
+@pytest.mark.parametrize("content", [b"text\na\n", gzip.compress(b"text\na\n" * 99)[:-9]])
+def test_broken_gzip(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "table.csv.gz"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"table\.csv\.gz: expected gzip, got a broken or other fi"):
+        read_table(path)
+
+
+def test_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_table(Table(["text"], [{"text": "a"}], "csv", "here"), "~/table.csv")
+    assert (tmp_path / "table.csv").read_bytes() == b"text\na\n"
+    assert read_table("~/table.csv").rows == [{"text": "a"}]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(DataError, match="half of a surrogate pair"):
+        write_table(Table(["text"], [{"text": "\ud83d"}], "csv", "here"), path)
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(DataError, match=r"table\.csv: cannot be written \(No space left on device"):
+        write_table(Table(["text"], [{"text": "new"}], "csv", "here"), path)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_targets_that_cannot_be_written(tmp_path: Path) -> None:
+    table = Table(["text"], [{"text": "a"}], "csv", "here")
+    with pytest.raises(DataError, match=r"cannot be written \(No such file or directory\)$"):
+        write_table(table, tmp_path / "missing" / "table.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(DataError, match=r"folder\.csv: cannot be written \(Is a directory\)$"):
+        write_table(table, tmp_path / "folder.csv")
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.csv", tmp_path / "target.csv"
+    target.write_text("old")
+    link.symlink_to(target)
+    write_table(Table(["text"], [{"text": "a"}], "csv", "here"), link)
+    assert link.is_symlink()
+    assert target.read_bytes() == b"text\na\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs permissions of files")
+def test_permissions_stay(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    path.chmod(0o600)
+    write_table(Table(["text"], [{"text": "a"}], "csv", "here"), path)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_table(Table(["text"], [{"text": "a"}], "csv", "here"), pipe)
+        assert os.read(reading, 100) == b"text\na\n"
+    finally:
+        os.close(reading)
+    assert pipe.is_fifo()
+
+
+# --- streams --------------------------------------------------------------------------------------
+
+
+def test_streams_of_bytes_and_of_text() -> None:
+    content = 'text\r\n"é\r\nb"\r\n'
+    as_terminal = io.TextIOWrapper(io.BytesIO(content.encode()), encoding="ascii")
+    for stream in (io.BytesIO(content.encode()), io.StringIO(content, newline=""), as_terminal):
+        table = read_table(stream, "csv")
+        assert table.rows == [{"text": "é\r\nb"}]
+        assert table.origin == "<stream>"
+
+
+def test_compressed_stream() -> None:
+    stream = io.BytesIO(gzip.compress(b'{"text": "a"}'))
+    assert read_table(stream, "jsonl.gz").rows == [{"text": "a"}]
+
+
+def test_standard_input_is_named_in_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")
+    monkeypatch.setattr(stream.buffer, "name", "<stdin>", raising=False)
+    monkeypatch.setattr(sys, "stdin", stream)
+    with pytest.raises(
+        DataError, match=r"^<stdin>, line 1: expected UTF-8, got the byte 0xff at offset 0"
+    ):
+        read_table(sys.stdin, "txt")
+
+
+def test_text_stream_with_a_lone_surrogate() -> None:
+    with pytest.raises(DataError, match="line 2: expected UTF-8, got the byte 0xed at offset 2"):
+        read_table(io.StringIO("a\n\ud83d"), "txt")
+
+
+def test_stream_without_format() -> None:
+    with pytest.raises(DataError) as caught:
+        read_table(io.StringIO("a"))
+    assert str(caught.value) == (
+        "<stream>: a stream has no file ending; "
+        "say its format, one of csv, tsv, jsonl, parquet, txt"
+    )
+
+
+def test_writing_to_streams() -> None:
+    table = Table(["text"], [{"text": "é\r\nb"}], "csv", "here")
+    expected = 'text\n"é\r\nb"\n'
+    binary, text = io.BytesIO(), io.StringIO(newline="")
+    wrapped = io.TextIOWrapper(io.BytesIO(), encoding="ascii", newline="\r\n")
+    wrapped.write("before ")
+    for stream in (binary, text, wrapped):
+        write_table(table, stream)
+    assert binary.getvalue() == expected.encode()
+    assert text.getvalue() == expected
+    assert wrapped.buffer.getvalue() == b"before " + expected.encode()  # type: ignore[attr-defined]
+
+
+def test_parquet_to_streams() -> None:
+    table = Table(["text"], [{"text": "a"}], "parquet", "here")
+    stream = io.BytesIO()
+    write_table(table, stream)
+    assert read_table(io.BytesIO(stream.getvalue()), "parquet").rows == table.rows
+    with pytest.raises(DataError) as caught:
+        write_table(table, io.StringIO())
+    assert str(caught.value) == ("parquet is binary and the stream takes text; write it to a file")
+
+
+def test_json_lines_are_plain_json() -> None:
+    table = Table(["text", "label"], [{"text": "é", "label": 1}], "jsonl", "here")
+    assert json.loads(encode_table(table, "jsonl")) == {"text": "é", "label": 1}
+    assert "é".encode() in encode_table(table, "jsonl")

@@ -1,0 +1,186 @@
+"""Metrics against what they are by definition, worked out here by hand or in plain Python."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltuning.errors import DataError
+from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+
+NAMES = ["a", "b", "c"]
+labels = st.sampled_from(NAMES)
+
+
+def test_report_by_hand() -> None:
+    report = classification_report(list("aabbb"), list("abbbc"), NAMES)
+    assert report["accuracy"] == 3 / 5
+    assert report["num_examples"] == 5
+    assert report["confusion"] == {"labels": NAMES, "counts": [[1, 1, 0], [0, 2, 1], [0, 0, 0]]}
+    assert report["per_class"] == [
+        {"label": "a", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2},
+        {
+            "label": "b",
+            "precision": pytest.approx(2 / 3),
+            "recall": pytest.approx(2 / 3),
+            "f1": pytest.approx(2 / 3),
+            "support": 3,
+        },
+        {"label": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0},
+    ]
+    assert report["macro_f1"] == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+
+
+def test_mcc_of_two_classes_by_hand() -> None:
+    truth, predicted = ["p"] * 5 + ["n"] * 5, ["p"] * 4 + ["n"] * 4 + ["p"] * 2
+    tp, fn, tn, fp = 4, 1, 3, 2
+    expected = (tp * tn - fp * fn) / math.sqrt((tp + fp) * (tp + fn) * (tn + fp) * (tn + fn))
+    assert classification_report(truth, predicted, ["n", "p"])["mcc"] == pytest.approx(expected)
+
+
+def test_a_class_that_does_not_occur_leaves_macro_f1_alone() -> None:
+    with_it = classification_report(list("ab"), list("ab"), NAMES)
+    assert with_it["macro_f1"] == 1.0
+    assert with_it["per_class"][2] == {
+        "label": "c",
+        "precision": 0.0,
+        "recall": 0.0,
+        "f1": 0.0,
+        "support": 0,
+    }
+
+
+def test_one_class_only() -> None:
+    report = classification_report(["a", "a"], ["a", "a"], NAMES)
+    assert (report["accuracy"], report["macro_f1"], report["mcc"]) == (1.0, 1.0, 0.0)
+
+
+@settings(deadline=None, max_examples=50)
+@given(rows=st.lists(st.tuples(labels, labels), min_size=1, max_size=20))
+def test_report_of_any_labels(rows: list[tuple[str, str]]) -> None:
+    truth, predicted = [row[0] for row in rows], [row[1] for row in rows]
+    report = classification_report(truth, predicted, NAMES)
+    counts = report["confusion"]["counts"]
+    assert counts == [[rows.count((t, p)) for p in NAMES] for t in NAMES]
+    assert report["accuracy"] == pytest.approx(sum(t == p for t, p in rows) / len(rows))
+    assert [entry["support"] for entry in report["per_class"]] == [sum(row) for row in counts]
+    assert json.loads(json.dumps(report)) == report
+    reversed_names = classification_report(truth, predicted, NAMES[::-1])
+    assert reversed_names["per_class"] == report["per_class"][::-1]
+    for figure in ("accuracy", "macro_f1", "mcc"):
+        assert reversed_names[figure] == pytest.approx(report[figure])
+
+
+def test_labels_that_do_not_fit() -> None:
+    with pytest.raises(DataError, match=r"^expected one prediction per true label, got 1 for 2$"):
+        classification_report(["a", "b"], ["a"], NAMES)
+    with pytest.raises(DataError, match=r"^expected at least one example to evaluate, got none$"):
+        classification_report([], [], NAMES)
+    with pytest.raises(DataError, match=r"^unknown true label 'd': expected one of 'a', 'b', 'c'"):
+        classification_report(["d"], ["a"], NAMES)
+    with pytest.raises(DataError, match=r"^unknown predicted label 'd': expected one of 'a', 'b'"):
+        classification_report(["a"], ["d"], ["a", "b"])
+
+
+# --- probabilities --------------------------------------------------------------------------------
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two bins of (0, 0.5] and (0.5, 1]: confidence 0.5 with accuracy 1, and 0.8 with accuracy 0.5.
+    probabilities = [[0.5, 0.3, 0.2], [0.7, 0.2, 0.1], [0.05, 0.9, 0.05]]
+    error = expected_calibration_error(probabilities, [0, 0, 2], bins=2)
+    assert error == pytest.approx(abs(1 - 0.5) * 1 / 3 + abs(0.5 - 0.8) * 2 / 3)
+
+
+def test_calibration_of_certainty() -> None:
+    sure = [[1.0, 0.0], [0.0, 1.0]]
+    assert expected_calibration_error(sure, [0, 1]) == 0.0
+    assert expected_calibration_error(sure, [1, 0]) == 1.0
+
+
+weights = st.lists(st.floats(0.01, 1), min_size=3, max_size=3)
+examples = st.lists(st.tuples(weights, st.integers(0, 2)), min_size=1, max_size=20)
+
+
+@given(rows=examples, bins=st.integers(1, 20))
+def test_calibration_error_by_its_definition(
+    rows: list[tuple[list[float], int]], bins: int
+) -> None:
+    probabilities = [[weight / sum(row) for weight in row] for row, _ in rows]
+    truth = [index for _, index in rows]
+    members: dict[int, list[tuple[float, bool]]] = {}
+    for row, index in zip(probabilities, truth, strict=True):
+        confidence = max(row)
+        member = min(math.ceil(confidence * bins), bins)
+        members.setdefault(member, []).append((confidence, row.index(confidence) == index))
+    expected = sum(
+        abs(sum(confidence for confidence, _ in found) - sum(right for _, right in found))
+        for found in members.values()
+    ) / len(rows)
+    error = expected_calibration_error(probabilities, truth, bins)
+    assert error == pytest.approx(expected)
+    assert 0 <= error <= 1
+
+
+@given(rows=examples)
+def test_log_loss_by_its_definition(rows: list[tuple[list[float], int]]) -> None:
+    probabilities = [[weight / sum(row) for weight in row] for row, _ in rows]
+    truth = [index for _, index in rows]
+    expected = -sum(math.log(row[i]) for row, i in zip(probabilities, truth, strict=True))
+    assert log_loss(probabilities, truth) == pytest.approx(expected / len(rows))
+
+
+def test_log_loss_of_certainty() -> None:
+    assert log_loss([[1.0, 0.0]], [0]) == 0.0
+    assert log_loss([[1.0, 0.0]], [1]) == pytest.approx(-math.log(2.0**-52))
+
+
+@pytest.mark.parametrize("figure", [expected_calibration_error, log_loss])
+@pytest.mark.parametrize(
+    ("probabilities", "truth", "message"),
+    [
+        (
+            [],
+            [],
+            "expected probabilities [n, K] and n indices of true classes, "
+            "got the shapes [0] and [0]",
+        ),
+        (
+            [[0.5, 0.5]],
+            [0, 1],
+            "expected probabilities [n, K] and n indices of true classes, "
+            "got the shapes [1, 2] and [2]",
+        ),
+        ([[0.5, 0.5]], [0.0], "expected indices of true classes, got float64"),
+        (
+            [[0.5, 0.5], [2.0, 3.0]],
+            [0, 1],
+            "expected rows of probabilities that add up to 1, got [2.0, 3.0] in row 1",
+        ),
+        (
+            [[1.5, -0.5]],
+            [0],
+            "expected rows of probabilities that add up to 1, got [1.5, -0.5] in row 0",
+        ),
+        (
+            [[math.nan, 1.0]],
+            [0],
+            "expected rows of probabilities that add up to 1, got [nan, 1.0] in row 0",
+        ),
+        ([[0.5, 0.5]], [2], "expected indices of true classes from 0 to 1, got 2 to 2"),
+        ([[0.5, 0.5]], [-1], "expected indices of true classes from 0 to 1, got -1 to -1"),
+    ],
+)
+def test_probabilities_that_do_not_fit(figure, probabilities, truth, message) -> None:
+    with pytest.raises(DataError) as caught:
+        figure(probabilities, truth)
+    assert str(caught.value) == message
+
+
+def test_no_bins() -> None:
+    with pytest.raises(DataError, match=r"^expected 1 or more bins, got 0$"):
+        expected_calibration_error([[0.5, 0.5]], [0], bins=0)
