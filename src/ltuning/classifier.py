@@ -15,7 +15,7 @@ import torch
 
 from ltuning.artifacts import card, store
 from ltuning.backbones.backbone import Backbone, LabelStates, Text
-from ltuning.config import BackboneOptions, Config, MethodOptions, StoppingOptions, check_training
+from ltuning.config import Config, MethodOptions, check_training
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
 from ltuning.labels import Labels
 from ltuning.methods import catalog
@@ -114,6 +114,13 @@ class LabelClassifier:
         return np.array(self.labels_.names)
 
     @property
+    def resolved_config(self) -> Config:
+        """The configuration of the trained classifier with nothing left to the recipe."""
+        method = self._trained().adapter.method
+        training = {**catalog.training_defaults(method), **self.config.training}
+        return replace(self.config, method=method, training=training)
+
+    @property
     def num_parameters(self) -> int:
         """Trainable parameters of the fitted adapter."""
         return self._trained().adapter.num_parameters
@@ -181,7 +188,7 @@ class LabelClassifier:
     def evaluate(
         self, texts: Sequence[Text], labels: Sequence[str], progress: Progress | None = None
     ) -> dict[str, Any]:
-        """Figures on labelled texts: accuracy, macro-F1, Matthews correlation, per class, calibration.
+        """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
 
         Raises:
             DataError: texts and labels of different number.
@@ -203,7 +210,7 @@ class LabelClassifier:
             labels: `{"name": "label text"}`, or names.
 
         Raises:
-            LabelError: a method whose head has one output per trained class, or a label that exists.
+            LabelError: a plain method, whose head is tied to its classes, or a label that exists.
             BackboneError: a label text that is too long.
         """
         fitted = self._trained()
@@ -289,8 +296,9 @@ class LabelClassifier:
         expected, got = saved["backbone"]["fingerprint"], self.backbone.fingerprint
         if expected != got:
             raise ArtifactError(
-                f"expected the backbone that '{folder}' was trained on, '{saved['backbone']['name']}' "
-                f"with fingerprint {expected[:16]}, got '{self.backbone.name}' with {got[:16]}; "
+                f"expected the backbone that '{folder}' was trained on, "
+                f"'{saved['backbone']['name']}' with fingerprint {expected[:16]}, "
+                f"got '{self.backbone.name}' with {got[:16]}; "
                 "give the folder or revision of the first one as backbone"
             )
         labels = Labels.from_any(saved["labels"])
@@ -307,8 +315,8 @@ class LabelClassifier:
     def _trained(self) -> _Fitted:
         if self._fitted is None:
             raise LabelError(
-                "expected a trained classifier, got one that is not fitted; call fit(texts, labels) "
-                "or LabelClassifier.from_pretrained(folder)"
+                "expected a trained classifier, got one that is not fitted; call "
+                "fit(texts, labels) or LabelClassifier.from_pretrained(folder)"
             )
         return self._fitted
 
@@ -492,7 +500,9 @@ def _checked(
     if isinstance(texts, str):
         raise DataError("expected a list of texts, got one text; write [text]")
     if len(texts) != len(labels):
-        raise DataError(f"expected one label for each text, got {len(texts)} texts and {len(labels)}")
+        raise DataError(
+            f"expected one label for each text, got {len(texts)} texts and {len(labels)}"
+        )
     if not len(texts):
         raise DataError("expected at least one text, got none")
     pairs = [(_text(text), str(label)) for text, label in zip(texts, labels, strict=True)]
@@ -535,6 +545,7 @@ def _check_validation(
     unknown = sorted(set(held_out) - known)
     if unknown:
         raise DataError(
-            f"expected validation labels that training has, got {', '.join(map(repr, unknown[:5]))} "
-            "in validation only; add training texts for them or remove these rows"
+            "expected validation labels that training has, got "
+            f"{', '.join(map(repr, unknown[:5]))} in validation only; "
+            "add training texts for them or remove these rows"
         )

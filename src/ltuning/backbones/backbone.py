@@ -83,7 +83,7 @@ class Backbone:
         tokenizer: its tokenizer.
         name: what the user gave, for messages and artifacts.
         revision: hub revision, if one was given.
-        max_length: most tokens of a text, special tokens included; None = what the model has room for.
+        max_length: most tokens of a text, special tokens included; None = the model's own limit.
 
     Raises:
         BackboneError: a family without a row, a tokenizer or position table that does not fit.
@@ -91,7 +91,7 @@ class Backbone:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any,
         *,
         name: str,
@@ -192,7 +192,7 @@ class Backbone:
         return TextBatch(padded, mask, types)
 
     def encode(self, texts: Sequence[Text]) -> tuple[Tensor, Tensor]:
-        """Last hidden states of texts, without virtual tokens: states `[B, T, H]`, mask `[B, T]`."""
+        """Last hidden states of plain texts: states `[B, T, H]` and mask `[B, T]`."""
         batch = self.batch(self.tokenize(texts)).to(self.device)
         with torch.no_grad():
             return self.forward(batch), batch.mask

@@ -61,7 +61,7 @@ def family_of(model_type: str) -> Family:
     if model_type not in FAMILIES:
         raise BackboneError(
             f"expected a backbone of one of the families {', '.join(FAMILIES)}, got model type "
-            f"'{model_type}'{suggest(model_type, FAMILIES)}; choose a checkpoint of a family named here"
+            f"'{model_type}'{suggest(model_type, FAMILIES)}; choose a checkpoint of one of these"
         )
     return FAMILIES[model_type]
 

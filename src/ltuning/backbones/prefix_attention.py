@@ -7,6 +7,7 @@ layer run once per text, and at that layer every text fans out into its branches
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ class Prefix:
     """Keys and values that stand before the text's own in the upper layers.
 
     Attributes:
-        states: `[V, M - first_layer, 2, N, L, D]`, one entry per label text (V = 1 for plain tuning).
+        states: `[V, M - first_layer, 2, N, L, D]`, one entry per label text (V = 1: plain tuning).
         mask: `[V, L]` bool, False where a label text is padded.
         first_layer: the lowest layer that has the prefix.
         texts: `[R]` the text of each branch, or None where branch r is text r.
@@ -51,7 +52,7 @@ class Prefix:
 
     def fan_out(self, tensor: Tensor) -> Tensor:
         """`[B, ...] -> [R, ...]`: each branch gets what belongs to its text."""
-        if self.texts is None or tensor.shape[0] == 1:
+        if self.texts is None:
             return tensor
         return tensor.index_select(0, self.texts)
 
@@ -96,7 +97,7 @@ def _widen(prefix: Prefix, mask: Tensor) -> Tensor:
     )
 
 
-def explicit_mask(*args: Any, **kwargs: Any) -> Tensor:
+def explicit_mask(*args: Any, **kwargs: Any) -> Tensor | None:
     """The sdpa mask, written out even where a kernel could do without: a prefix widens it."""
     kwargs["allow_is_causal_skip"] = False
     kwargs["allow_is_bidirectional_skip"] = False
@@ -109,7 +110,7 @@ def register() -> None:
     AttentionMaskInterface.register(IMPLEMENTATION, explicit_mask)
 
 
-def install_fan_out(layers: nn.ModuleList) -> None:
+def install_fan_out(layers: Iterable[nn.Module]) -> None:
     """Hook a model's layers so that the states of the texts become those of the branches."""
     for index, layer in enumerate(layers):
         layer.register_forward_pre_hook(_fan_out_hook(index), with_kwargs=True)

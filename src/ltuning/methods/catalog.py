@@ -25,7 +25,7 @@ Site = Literal["embeddings", "key-values"]
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table: where the virtual tokens come from, where they go, what each part may be."""
+    """One row of the table: where virtual tokens come from and go, what each part may be."""
 
     name: str
     source: Source
@@ -95,12 +95,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("paper", "lt-prompt"): Recipe(
         "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
     ),
-    ("paper", "prefix"): Recipe(
-        "random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"
-    ),
-    ("paper", "prompt"): Recipe(
-        "random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"
-    ),
+    ("paper", "prefix"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
+    ("paper", "prompt"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
 }
 
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from ltuning.backbones.families import Pooling
 
 # A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
-_FULL_MATCH_WIDTH = 1024
-_MATCH_RANK = 64
+FULL_MATCH_WIDTH = 1024
+MATCH_RANK = 64
 
 
 def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
@@ -28,10 +28,7 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
         weights = mask.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1)
     places = torch.arange(mask.shape[1], device=mask.device)
-    if how == "cls":
-        index = mask.int().argmax(1)
-    else:
-        index = (places * mask).argmax(1)
+    index = mask.int().argmax(1) if how == "cls" else (places * mask).argmax(1)
     return states[torch.arange(len(index), device=index.device), index]
 
 
@@ -80,11 +77,11 @@ class MatchHead(nn.Module):
         nn.init.zeros_(self.read.weight)
         self.tau = nn.Parameter(torch.tensor(float(tau)))
         self.map: nn.Module
-        if hidden <= _FULL_MATCH_WIDTH:
+        if hidden <= FULL_MATCH_WIDTH:
             self.map = nn.Linear(hidden, hidden, bias=False)
             nn.init.eye_(self.map.weight)
         else:
-            self.map = _IdentityPlusLowRank(hidden, _MATCH_RANK)
+            self.map = _IdentityPlusLowRank(hidden, MATCH_RANK)
 
     def forward(self, state: Tensor, label: Tensor) -> Tensor:
         """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""

@@ -84,7 +84,9 @@ class LengthGroupedBatches(Sampler[int]):
         for start in range(0, len(order), size):
             group = order[start : start + size]
             group = group[np.argsort(self.lengths[group], kind="stable")]
-            batches += [group[at : at + self.batch_size] for at in range(0, len(group), self.batch_size)]
+            batches += [
+                group[at : at + self.batch_size] for at in range(0, len(group), self.batch_size)
+            ]
         # A short batch anywhere but at the end would shift every batch after it.
         full = [batch for batch in batches if len(batch) == self.batch_size]
         rest = [batch for batch in batches if len(batch) < self.batch_size]
@@ -147,6 +149,11 @@ class Validation:
     def figures(self, scorer: Scorer) -> dict[str, float]:
         """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
         scores = scorer.score_tokens(self.tokens)
+        if not np.isfinite(scores).all():
+            raise TrainingError(
+                "expected finite scores on the validation texts, got NaN or infinity; "
+                "lower training.learning_rate"
+            )
         truth = [self.names[target] for target in self.targets]
         predicted = [self.names[index] for index in scores.argmax(1)]
         report = classification_report(truth, predicted, self.names)
@@ -180,20 +187,18 @@ class AdapterTrainer(Trainer):
         figures = self._validation.figures(self._scorer())
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, named
-        )
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         return named
 
     def _draw_number(self) -> int:
-        """Counts micro-batches from the step they belong to, so that a resumed run draws the same."""
+        """Number of the micro-batch, from its step: a resumed run draws the same."""
         step, micro = self._micro_step
         micro = micro + 1 if step == self.state.global_step else 0
         self._micro_step = (self.state.global_step, micro)
         return self.state.global_step * self.args.gradient_accumulation_steps + micro
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        dataset = train_dataset or self.train_dataset
+        dataset: Any = train_dataset or self.train_dataset
         lengths = [len(row["input_ids"]) for row in dataset.tokens]
         return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
 
@@ -286,7 +291,9 @@ def train(
         model=model,
         args=arguments,
         train_dataset=data,
-        eval_dataset=None if validation is None else TokenDataset(validation.tokens, validation.targets),
+        eval_dataset=None
+        if validation is None
+        else TokenDataset(validation.tokens, validation.targets),
         data_collator=collate,
         callbacks=hooks,
         scorer=lambda: Scorer(backbone, adapter, labels, owners),

@@ -1,0 +1,122 @@
+"""How many parameters a method trains, in closed form.
+
+Letters: L label tokens (or virtual tokens of the plain methods), M layers with a prefix, N key and
+value heads, D their width, H hidden size, K labels, r rank. The paper (A.5) writes l, m and d for
+L, M and H, of models where H = N D.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ltuning.backbones.families import Sizes
+from ltuning.config import MethodOptions
+from ltuning.methods.catalog import METHODS
+from ltuning.methods.heads import FULL_MATCH_WIDTH, MATCH_RANK
+
+
+@dataclass(frozen=True)
+class Count:
+    """A number of parameters and the formula that gives it."""
+
+    formula: str
+    value: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Closed forms of an adapter's two parts and, where the paper has one, of the whole.
+
+    Attributes:
+        tokens: what makes the virtual tokens.
+        head: what reads the scores.
+        published: the count of the paper's A.5, for the published choices.
+    """
+
+    tokens: Count
+    head: Count
+    published: Count | None
+
+    @property
+    def total(self) -> Count:
+        """The whole: as published, or the sum of the parts."""
+        both = Count(
+            f"{self.tokens.formula} + {self.head.formula}", self.tokens.value + self.head.value
+        )
+        return self.published or both
+
+
+def letters(method: MethodOptions, sizes: Sizes, length: int, num_labels: int) -> Mapping[str, int]:
+    """The value of each letter.
+
+    Args:
+        method: resolved options (no choice left open).
+        sizes: of the backbone.
+        length: L.
+        num_labels: K.
+    """
+    values = {
+        "L": length,
+        "M": sizes.layers - (method.first_layer or 0),
+        "N": sizes.kv_heads,
+        "D": sizes.head_dim,
+        "H": sizes.hidden,
+        "K": num_labels,
+    }
+    return values if method.rank is None else {**values, "r": method.rank}
+
+
+def closed_forms(method: MethodOptions, sizes: Sizes, length: int, num_labels: int) -> Counts:
+    """What an adapter of these options trains, computed from the letters alone.
+
+    Args:
+        method: resolved options (no choice left open).
+        sizes: of the backbone.
+        length: L, virtual tokens of the plain methods or room for a label text.
+        num_labels: K.
+    """
+    values = letters(method, sizes, length, num_labels)
+    tokens = _tokens(method, values)
+    head = _head(method, values)
+    return Counts(tokens, head, _published(method, sizes, values))
+
+
+def _tokens(method: MethodOptions, values: Mapping[str, int]) -> Count:
+    length, hidden = values["L"], values["H"]
+    is_prefix = METHODS[method.name].site == "key-values"
+    features = 2 * values["M"] * values["N"] * values["D"] if is_prefix else hidden
+    words = "2·M·N·D" if is_prefix else "H"
+    if METHODS[method.name].source == "free":
+        return Count(f"L·{words}", length * features)
+    if method.transform == "pooled":
+        return Count(f"H + L²·{words}", hidden + length**2 * features)
+    if method.transform == "square":
+        return Count("H²", hidden**2)
+    rank = values["r"]
+    return Count(f"r·(H + {words})", rank * (hidden + features))
+
+
+def _head(method: MethodOptions, values: Mapping[str, int]) -> Count:
+    hidden = values["H"]
+    if method.head == "classes":
+        return Count("H·K", hidden * values["K"])
+    if method.head == "binary":
+        return Count("2·H", 2 * hidden)
+    if hidden <= FULL_MATCH_WIDTH:
+        return Count("H² + H + 1", hidden**2 + hidden + 1)
+    return Count(f"2·{MATCH_RANK}·H + H + 1", 2 * MATCH_RANK * hidden + hidden + 1)
+
+
+def _published(method: MethodOptions, sizes: Sizes, values: Mapping[str, int]) -> Count | None:
+    # In the paper every layer has a prefix, and each has as many key features as hidden ones.
+    plain_sizes = sizes.kv_heads * sizes.head_dim == sizes.hidden and not method.first_layer
+    length, layers, hidden, num_labels = (values[letter] for letter in "LMHK")
+    choice = (method.transform, method.head)
+    if method.name == "lt-prefix" and choice == ("pooled", "binary") and plain_sizes:
+        return Count("2·l²·m·d + 3·d", 2 * length**2 * layers * hidden + 3 * hidden)
+    if method.name == "lt-prompt" and choice == ("square", "binary"):
+        return Count("d·(d + 2)", hidden * (hidden + 2))
+    if method.name == "prompt":
+        return Count("d·(l + K)", hidden * (length + num_labels))
+    return None
