@@ -59,12 +59,12 @@ class Task:
 TASKS = {
     "trec6": Task(
         labels={
-            "ABBR": "abbreviation",
-            "DESC": "description or definition",
-            "ENTY": "thing or entity",
-            "HUM": "person or group of people",
-            "LOC": "place or location",
-            "NUM": "number or date",
+            "ABBR": "an abbreviation or what it stands for",
+            "DESC": "a definition, a description, a reason or a manner",
+            "ENTY": "a thing: an animal, plant, food, product, color, word, event or work",
+            "HUM": "a person or a group of people",
+            "LOC": "a place: a city, country, mountain or state",
+            "NUM": "a number: a date, count, distance, price or age",
         },
         measured="test",
         steps=100,
@@ -74,7 +74,7 @@ TASKS = {
     "sst2": Task(
         labels={"negative": "a negative movie review", "positive": "a positive movie review"},
         measured="test",
-        steps=1300,
+        steps=500,
         branches=32,
         recipes=("default", "paper"),
         selects=True,
@@ -85,7 +85,7 @@ TASKS = {
             "not_entailment": "the second sentence does not follow from the first",
         },
         measured="validation",
-        steps=300,
+        steps=150,
         branches=32,
     ),
     "cola": Task(
@@ -94,7 +94,7 @@ TASKS = {
             "unacceptable": "an ungrammatical sentence",
         },
         measured="validation",
-        steps=600,
+        steps=400,
         branches=32,
     ),
 }
@@ -118,7 +118,8 @@ def main() -> None:
                     row = run(backbone, options.task, splits, recipe, method, seed)
                     with options.output.open("a") as file:
                         file.write(json.dumps(row) + "\n")
-                    print(*_key(row), f"{row['accuracy']:.3f}", f"{row['seconds']:.0f} s", flush=True)
+                    result = f"{row['accuracy']:.3f} in {row['seconds']:.0f} s"
+                    print(*_key(row), result, flush=True)
 
 
 def run(

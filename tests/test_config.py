@@ -469,6 +469,41 @@ def test_training_options_that_ltuning_owns(name, message):
     assert check_training([name]) == [Problem(f"training.{name}", f"cannot be set here: {message}")]
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("learning_rate", "fast", "expected a number of 0 or more, got 'fast'"),
+        ("learning_rate", -1, "expected a number of 0 or more, got -1"),
+        ("num_train_epochs", 0, "expected a number above 0, got 0"),
+        ("max_steps", 2.5, "expected an integer of 1 or more, got 2.5"),
+        ("max_steps", -1, "expected an integer of 1 or more, got -1"),
+        ("per_device_train_batch_size", 0, "expected an integer of 1 or more, got 0"),
+        ("weight_decay", None, "expected a number, got nothing"),
+        ("group_by_length", 1, "transformers.TrainingArguments has no field 'group_by_length'"),
+        ("gradient_checkpointing", "no", "expected true or false, got 'no'"),
+        ("eval_strategy", "step", "expected one of 'no', 'steps', 'epoch', got 'step'; did you"),
+        ("eval_strategy", False, "got False (YAML reads yes, no, on, off, true and false as"),
+        ("optim", "adamw_torchh", "did you mean 'adamw_torch'?"),
+    ],
+)
+def test_the_values_of_training_options(name, value, message):
+    (problem,) = check_training({name: value})
+    assert problem.path == f"training.{name}"
+    assert message in problem.message
+
+
+def test_values_that_training_options_take():
+    options = {"learning_rate": 1e-3, "max_steps": 3, "bf16": False, "eval_strategy": "steps"}
+    free = {"save_total_limit": None, "report_to": ["none"], "lr_scheduler_kwargs": {"a": 1}}
+    assert check_training(options | free | {"logging_steps": 0.5, "weight_decay": 0}) == []
+
+
+def test_a_run_has_one_length():
+    assert check_training({"max_steps": 3, "num_train_epochs": 1}) == [
+        Problem("training", "expected one of num_train_epochs and max_steps, got both")
+    ]
+
+
 def test_nothing_heavy_is_imported():
     code = (
         "import sys, ltuning.config, ltuning.labels, ltuning.registry\n"

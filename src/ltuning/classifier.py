@@ -14,9 +14,15 @@ import numpy as np
 import torch
 
 from ltuning.artifacts import card, store
-from ltuning.backbones.backbone import Backbone, LabelStates, Text
-from ltuning.config import Config, MethodOptions, check_training
-from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
+from ltuning.backbones.backbone import BUILTIN, Backbone, LabelStates, Text
+from ltuning.checking import check, configure
+from ltuning.config import Config, MethodOptions
+from ltuning.errors import (
+    ArtifactError,
+    BackboneError,
+    DataError,
+    LabelError,
+)
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
@@ -53,8 +59,8 @@ class LabelClassifier:
     """A text classifier on a frozen language model.
 
     Args:
-        backbone: `builtin:minilm`, a hub id, a local folder, or a loaded `Backbone` that several
-            classifiers share.
+        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
+            that several classifiers share.
         labels: label names, a mapping of names to label texts (or lists of them), a YAML file, or
             None to take the names from the training labels.
         method: `prefix`, `prompt`, `lt-prefix` or `lt-prompt`.
@@ -73,7 +79,7 @@ class LabelClassifier:
 
     def __init__(
         self,
-        backbone: str | Path | Backbone = "builtin:minilm",
+        backbone: str | Path | Backbone | None = None,
         labels: Any = None,
         method: str = "lt-prefix",
         *,
@@ -87,9 +93,12 @@ class LabelClassifier:
         self._backbone = backbone if isinstance(backbone, Backbone) else None
         if config is None:
             given = Labels.from_any(labels).to_dict() if labels is not None else None
-            name = backbone.name if isinstance(backbone, Backbone) else str(backbone)
+            name = backbone.name if isinstance(backbone, Backbone) else backbone
             config = _config(name, given, method, recipe, seed, epochs, steps, options or {})
-        check(config)
+        else:
+            if backbone is not None and not isinstance(backbone, Backbone):
+                config = replace(config, backbone=replace(config.backbone, name=str(backbone)))
+            check(config)
         self.config = config
         self._fitted: _Fitted | None = None
         self._scorer: Scorer | None = None
@@ -160,11 +169,12 @@ class LabelClassifier:
             _check_validation(held_out[1], labels, known, self.config)
         fitted = self._build(known)
         fitted.num_texts = len(texts)
-        self._fitted, self._scorer = fitted, None
         with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
             folder = checkpoints or Path(temporary)
-            self.result_ = self._train(fitted, texts, labels, held_out, folder, resume, callbacks)
-        self.figures = self._run_figures(self.result_, fitted)
+            result = self._train(fitted, texts, labels, held_out, folder, resume, callbacks)
+        # Only now: a run that fails leaves the classifier as it was.
+        self._fitted, self._scorer, self.result_ = fitted, None, result
+        self.figures = self._run_figures(result, fitted)
         return self
 
     def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
@@ -182,7 +192,7 @@ class LabelClassifier:
             raise DataError("expected a list of texts, got one text; write [text]")
         if not len(texts):
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
-        tokens = self.backbone.tokenize(list(texts), fitted.max_length)
+        tokens = self.backbone.tokenize([_text(text) for text in texts], fitted.max_length)
         return self.scorer().score_tokens(tokens, progress)
 
     def evaluate(
@@ -222,7 +232,9 @@ class LabelClassifier:
             )
         extended = fitted.labels.add(labels)
         states = self._encode(extended, fitted.adapter.length, fitted.adapter.method)
-        self._fitted = replace(fitted, labels=extended, states=states)
+        room = self._room(fitted.adapter.method, states.hidden.shape[1])
+        max_length = min(fitted.max_length, room)
+        self._fitted = replace(fitted, labels=extended, states=states, max_length=max_length)
         self._scorer = None
         return self
 
@@ -232,7 +244,13 @@ class LabelClassifier:
             fitted = self._trained()
             fitted.adapter.eval()
             owners = self._owners(fitted)
-            self._scorer = Scorer(self.backbone, fitted.adapter, fitted.states, owners)
+            self._scorer = Scorer(
+                self.backbone,
+                fitted.adapter,
+                fitted.states,
+                owners,
+                self.config.backbone.max_branches,
+            )
         return self._scorer
 
     def save_pretrained(
@@ -288,7 +306,7 @@ class LabelClassifier:
             name = config.backbone.name if backbone is None else str(backbone)
             options = replace(config.backbone, name=name, device=device)
             config = replace(config, backbone=options)
-        classifier = cls(loaded or config.backbone.name, config=config)
+        classifier = cls(loaded, config=config)
         classifier._restore(Path(folder), tensors, saved)
         return classifier
 
@@ -393,6 +411,7 @@ class LabelClassifier:
             seed=self.config.seed,
             num_texts=len(texts),
             has_validation=validation is not None,
+            on_cpu=self.backbone.device.type == "cpu",
         )
         return train(
             self.backbone,
@@ -448,24 +467,13 @@ class LabelClassifier:
         }
 
 
-def check(config: Config) -> None:
-    """Every problem of a configuration that can be seen before a model is loaded.
-
-    Raises:
-        ConfigError: with all of them.
-    """
-    found = catalog.problems(config) + check_training(config.training)
-    if found:
-        raise ConfigError(found)
-
-
 def versions() -> dict[str, str]:
     """Versions of the libraries that a result depends on."""
     return {name: version(name) for name in ("ltuning", "torch", "transformers")}
 
 
 def _config(
-    backbone: str,
+    backbone: str | Path | None,
     labels: dict[str, list[str]] | None,
     method: str,
     recipe: str,
@@ -475,7 +483,7 @@ def _config(
     options: Mapping[str, Any],
 ) -> Config:
     mapping: dict[str, Any] = {
-        "backbone": {"name": backbone},
+        "backbone": {"name": str(backbone or BUILTIN)},
         "labels": labels,
         "method": {"name": method, "recipe": recipe},
         "seed": seed,
@@ -491,7 +499,7 @@ def _config(
             mapping[section][name] = value
         else:
             mapping[section] = value
-    return Config.from_dict(mapping)
+    return configure(mapping)
 
 
 def _checked(

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from enum import Enum
 from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
@@ -32,6 +33,7 @@ class _Range:
 
 _FROM_ZERO = _Range("of 0 or more", lambda number: number >= 0)
 _FROM_ONE = _Range("of 1 or more", lambda number: number >= 1)
+_ABOVE_ZERO = _Range("above 0", lambda number: number > 0)
 _FRACTION = _Range("between 0 and 1, both excluded", lambda number: 0 < number < 1)
 # NumPy, which `transformers.set_seed` seeds too, takes no more than 32 bits.
 _SEED = _Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
@@ -51,6 +53,7 @@ class BackboneOptions:
         dtype: what the weights are computed in; `auto` is chosen by device.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
         max_length: tokens of a text, special tokens included; None is the model's own limit.
+        max_branches: (text, label) pairs that are scored at a time; what bounds the memory.
     """
 
     name: str = "builtin:minilm"
@@ -58,6 +61,7 @@ class BackboneOptions:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
     max_length: int | None = _number(None, _FROM_ONE)
+    max_branches: int = _number(256, _FROM_ONE)
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,7 @@ class StoppingOptions:
         metric: what is best, on validation: `loss`, `accuracy`, `macro_f1` or `mcc`.
     """
 
-    patience: int | None = _number(None, _FROM_ZERO)
+    patience: int | None = _number(None, _FROM_ONE)
     metric: str = field(default="loss", metadata={"choices": STOPPING_METRICS})
 
 
@@ -227,6 +231,8 @@ class Config:
 _OWNED_TRAINING = {
     "output_dir": "use `--output` instead",
     "seed": "use the option `seed` instead",
+    "use_cpu": "use the option `backbone.device` instead",
+    "restore_callback_states_from_checkpoint": "it is set by ltuning, leave it out",
     "data_seed": "use the option `seed` instead",
     "remove_unused_columns": "it is set by ltuning, leave it out",
     "label_names": "it is set by ltuning, leave it out",
@@ -236,17 +242,29 @@ _OWNED_TRAINING = {
 }
 
 
-def check_training(names: Iterable[str]) -> list[Problem]:
-    """What is wrong with the option names of a `training` section.
+# Narrower than what TrainingArguments takes and only fails on later, or takes as "not given".
+_TRAINING_RANGES = {
+    "learning_rate": _FROM_ZERO,
+    "num_train_epochs": _ABOVE_ZERO,
+    "max_steps": _FROM_ONE,
+    "per_device_train_batch_size": _FROM_ONE,
+    "per_device_eval_batch_size": _FROM_ONE,
+    "gradient_accumulation_steps": _FROM_ONE,
+}
+
+
+def check_training(options: Iterable[str]) -> list[Problem]:
+    """What is wrong with the options of a `training` section, or with their names alone.
 
     A name must be a field of the installed transformers' `TrainingArguments`, and not one that
-    ltuning sets from its own options. Imports transformers.
+    ltuning sets from its own options. The values of a mapping must be numbers, booleans and
+    choices where the field takes such. Imports transformers.
     """
     from transformers import TrainingArguments
 
     known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
-    problems = []
-    for name in names:
+    problems: list[Problem] = []
+    for name in options:
         if name in _OWNED_TRAINING:
             message = f"cannot be set here: {_OWNED_TRAINING[name]}"
             problems.append(Problem(f"training.{name}", message))
@@ -254,7 +272,32 @@ def check_training(names: Iterable[str]) -> list[Problem]:
             near = suggest(name, sorted(known - _OWNED_TRAINING.keys()))
             message = f"transformers.TrainingArguments has no field {name!r}{near}"
             problems.append(Problem(f"training.{name}", message))
+        elif isinstance(options, Mapping):
+            hint = get_type_hints(TrainingArguments)[name]
+            _check_training_value(name, hint, options[name], problems)
+    if isinstance(options, Mapping) and {"num_train_epochs", "max_steps"} <= options.keys():
+        message = "expected one of num_train_epochs and max_steps, got both"
+        problems.append(Problem("training", message))
     return problems
+
+
+def _check_training_value(name: str, hint: Any, value: object, problems: list[Problem]) -> None:
+    path = f"training.{name}"
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    choices = [
+        member.value
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, Enum)
+        for member in kind
+    ]
+    if value is None and type(None) in get_args(hint):
+        return
+    if choices:
+        _read_choice(choices, value, path, problems)
+    elif kinds == [bool] and not isinstance(value, bool):
+        problems.append(Problem(path, f"expected true or false, got {shown(value)}"))
+    elif kinds in ([int], [float]):
+        _read_scalar(kinds[0], _TRAINING_RANGES.get(name), value, path, problems)
 
 
 def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
@@ -409,7 +452,8 @@ def _read_choice(choices: Sequence[str], value: object, path: str, problems: lis
     if isinstance(value, str) and value in choices:
         return _plain_text(value)
     near = suggest(value, choices) if isinstance(value, str) else ""
-    problems.append(Problem(path, f"expected one of {listed(choices)}, got {shown(value)}{near}"))
+    came = not_text(value) if isinstance(value, bool) else shown(value)
+    problems.append(Problem(path, f"expected one of {listed(choices)}, got {came}{near}"))
     return None
 
 

@@ -53,7 +53,9 @@ def test_label_texts_are_distinct_and_not_empty(demo: Demo) -> None:
 
 
 def test_label_names_are_snake_case(demo: Demo) -> None:
-    assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in {**demo.labels, **demo.new_label})
+    assert all(
+        re.fullmatch(r"[a-z]+(_[a-z]+)*", name) for name in {**demo.labels, **demo.new_label}
+    )
 
 
 def test_no_text_occurs_twice_within_or_across_the_files(demo: Demo) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from ltuning.backbones import prefix_attention
-from ltuning.backbones.families import Sizes, family_of
+from ltuning.backbones.families import Family, Sizes, family_of
 from ltuning.backbones.prefix_attention import PREFIX, RECORDER, Prefix, Recorder
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
@@ -108,8 +111,10 @@ class Backbone:
         self._fingerprint: str | None = None
         self.max_length = self._text_room(max_length)
         prefix_attention.register()
-        self.model.set_attn_implementation(prefix_attention.IMPLEMENTATION)
-        prefix_attention.install_fan_out(self.model.get_submodule(self.family.layers))
+        # The hooks are part of the model, which a second Backbone may be built around.
+        if self.config._attn_implementation != prefix_attention.IMPLEMENTATION:
+            self.model.set_attn_implementation(prefix_attention.IMPLEMENTATION)
+            prefix_attention.install_fan_out(self.model.get_submodule(self.family.layers))
 
     @classmethod
     def load(cls, options: BackboneOptions) -> Backbone:
@@ -119,12 +124,10 @@ class Backbone:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family.
             MissingExtraError: the builtin backbone's package is not installed.
         """
-        source = resolve(options.name)
-        config = _load_config(source, options)
-        family_of(config.model_type)
-        tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
-        model = _load(AutoModel, source, options, "model", dtype=_dtype(options.dtype))
-        model.to(_device(options.device))
+        config = _load_config(resolve(options.name), options)
+        family = family_of(config.model_type)
+        tokenizer = load_tokenizer(options)
+        model = _load_model(family, options).to(_device(options.device))
         return cls(
             model,
             tokenizer,
@@ -164,22 +167,42 @@ class Backbone:
             texts: texts or text pairs.
             max_length: most tokens of one text; None = `self.max_length`.
         """
-        firsts = [text if isinstance(text, str) else text[0] for text in texts]
-        pairs = None
-        if any(not isinstance(text, str) for text in texts):
-            pairs = ["" if isinstance(text, str) else text[1] for text in texts]
+        tokens: list[dict[str, list[int]]] = [{} for _ in texts]
+        for are_pairs in (False, True):
+            rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
+            if rows:
+                chosen = [texts[row] for row in rows]
+                for row, made in zip(rows, self._tokenize_alike(chosen, max_length), strict=True):
+                    tokens[row] = made
+        return tokens
+
+    def _tokenize_alike(
+        self, texts: Sequence[Text], max_length: int | None
+    ) -> list[dict[str, list[int]]]:
+        """Tokens of texts that are all single, or all pairs."""
+        columns = (
+            [list(texts)]
+            if isinstance(texts[0], str)
+            else [list(column) for column in zip(*texts, strict=True)]
+        )
         encoded = self.tokenizer(
-            firsts,
-            pairs,
+            *columns,
             truncation=True,
             max_length=max_length or self.max_length,
             return_attention_mask=False,
         )
-        return [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
+        rows = [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
+        # An empty text where the tokenizer adds no special token; attention needs something.
+        return [row if row["input_ids"] else self._placeholder(row) for row in rows]
+
+    def _placeholder(self, row: dict[str, list[int]]) -> dict[str, list[int]]:
+        token = self.tokenizer.bos_token_id
+        token = self.tokenizer.pad_token_id if token is None else token
+        return {key: [token if key == "input_ids" else 0] for key in row}
 
     def batch(self, tokens: Sequence[dict[str, list[int]]]) -> TextBatch:
         """Pad tokenized texts on the right: `[B, T]`."""
-        ids = [torch.tensor(row["input_ids"]) for row in tokens]
+        ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in tokens]
         padding = self.tokenizer.pad_token_id
         padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=padding)
         lengths = torch.tensor([len(row) for row in ids])
@@ -277,6 +300,12 @@ class Backbone:
         budget = self.family.position_budget(self.config)
         tokenizer_limit = self.tokenizer.model_max_length
         room = min(budget, tokenizer_limit, max_length or budget)
+        least = self.tokenizer.num_special_tokens_to_add(pair=True) + 1
+        if room < least:
+            raise BackboneError(
+                f"expected max_length of at least {least}, the special tokens of '{self.name}' "
+                f"and a word, got {room}; give a larger one"
+            )
         if max_length is not None and max_length > budget:
             raise BackboneError(
                 f"expected max_length of at most {budget}, the positions of '{self.name}', "
@@ -306,7 +335,7 @@ def resolve(name: str) -> str:
         BackboneError: an unknown `builtin:` name.
     """
     if not name.startswith("builtin:"):
-        return name
+        return os.path.expanduser(name)
     if name != BUILTIN:
         raise BackboneError(f"expected '{BUILTIN}', the one builtin backbone, got '{name}'")
     try:
@@ -317,6 +346,25 @@ def resolve(name: str) -> str:
     return str(get_model_path())
 
 
+def load_tokenizer(options: BackboneOptions) -> Any:
+    """The tokenizer of a backbone, without its model.
+
+    Raises:
+        BackboneError: there is none.
+        MissingExtraError: the builtin backbone's package is not installed.
+    """
+    source = resolve(options.name)
+    tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
+    # Where its files are missing, transformers may make up one that knows no word.
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+        where = "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
+        raise BackboneError(
+            f"expected to find the tokenizer of the backbone '{options.name}' {where}, got one "
+            "without a vocabulary; save the tokenizer's files beside the model"
+        )
+    return tokenizer
+
+
 def meta_backbone(name: str, revision: str | None = None) -> tuple[nn.Module, Any]:
     """A base model without memory for its weights, for counting: `(model, config)`.
 
@@ -324,9 +372,9 @@ def meta_backbone(name: str, revision: str | None = None) -> tuple[nn.Module, An
     """
     options = BackboneOptions(name=name, revision=revision)
     config = _load_config(resolve(name), options)
-    family_of(config.model_type)
+    family = family_of(config.model_type)
     with torch.device("meta"):
-        return AutoModel.from_config(config), config
+        return AutoModel.from_config(config, **family.arguments), config
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -353,10 +401,49 @@ def _load_config(source: str, options: BackboneOptions) -> Any:
     return _load(AutoConfig, source, options, "configuration")
 
 
+def _load_model(family: Family, options: BackboneOptions) -> Any:
+    """The base model, every weight of it from the checkpoint."""
+    with _quiet_transformers():
+        model, info = _load(
+            getattr(transformers, family.loader),
+            resolve(options.name),
+            options,
+            "model",
+            dtype=_dtype(options.dtype),
+            output_loading_info=True,
+            **family.arguments,
+        )
+    base = model.base_model
+    own = {name for name, _ in base.named_parameters()}
+    missing = sorted({_without_base(name, model) for name in info["missing_keys"]} & own)
+    if missing:
+        raise BackboneError(
+            f"expected every weight of the backbone '{options.name}' in its checkpoint, got none "
+            f"for {len(missing)}, the first '{missing[0]}'; they would be random: save the whole "
+            "model again"
+        )
+    return base
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Without its report of unused weights: a head that is left out is what is meant here."""
+    before = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers.logging.set_verbosity(before)
+
+
+def _without_base(name: str, model: Any) -> str:
+    return name.removeprefix(f"{model.base_model_prefix}.")
+
+
 def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra: Any) -> Any:
     try:
         return loader.from_pretrained(source, revision=options.revision, **extra)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         where = "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
         raise BackboneError(

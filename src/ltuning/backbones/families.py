@@ -5,7 +5,8 @@ A new family whose attention goes through transformers' attention interface is o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ltuning.errors import BackboneError
@@ -25,6 +26,10 @@ class Family:
         positions: `absolute` positions are learned per place and bounded by a table, `rotary` ones
             count only as differences, so that a label may sit before position 0.
         first_position: the position of the first token, from the model's configuration.
+        loader: the transformers class that reads its checkpoints; one with a head where only that
+            ties the word embeddings to what the checkpoint stores.
+        arguments: what the loader is given besides, such as no pooler (whose weights many
+            checkpoints lack, and which nothing here reads).
     """
 
     name: str
@@ -32,6 +37,8 @@ class Family:
     pooling: Pooling
     positions: Literal["absolute", "rotary"]
     first_position: Literal["zero", "after-padding-id"] = "zero"
+    loader: Literal["AutoModel", "AutoModelForCausalLM"] = "AutoModel"
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def position_offset(self, config: Any) -> int:
         """Position of the first token."""
@@ -42,12 +49,21 @@ class Family:
         return int(config.max_position_embeddings) - self.position_offset(config)
 
 
+_NO_POOLER = {"add_pooling_layer": False}
+
 FAMILIES = {
     family.name: family
     for family in (
-        Family("bert", "encoder.layer", "mean", "absolute"),
-        Family("roberta", "encoder.layer", "mean", "absolute", "after-padding-id"),
-        Family("llama", "layers", "last", "rotary"),
+        Family("bert", "encoder.layer", "mean", "absolute", arguments=_NO_POOLER),
+        Family(
+            "roberta",
+            "encoder.layer",
+            "mean",
+            "absolute",
+            "after-padding-id",
+            arguments=_NO_POOLER,
+        ),
+        Family("llama", "layers", "last", "rotary", loader="AutoModelForCausalLM"),
     )
 }
 

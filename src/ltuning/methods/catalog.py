@@ -84,16 +84,16 @@ class Recipe:
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("default", "lt-prefix"): Recipe(
-        "small", "match", "contrast", 5e-3, transform="lowrank", skipped_layers=_UPPER
+        "small", "match", "contrast", 2e-3, transform="lowrank", skipped_layers=_UPPER
     ),
-    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
+    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 3e-4, transform="square"),
     ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
     ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
-        "random", "binary", "pairs", 5e-3, transform="pooled", pooling="cls"
+        "random", "binary", "pairs", 2e-3, transform="pooled", pooling="cls"
     ),
     ("paper", "lt-prompt"): Recipe(
-        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
+        "random", "binary", "pairs", 3e-4, transform="square", pooling="cls"
     ),
     ("paper", "prefix"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
     ("paper", "prompt"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
@@ -115,10 +115,11 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
         message = f"expected a layer below {num_layers}, the backbone's layers, got {first_layer}"
         raise ConfigError([Problem("method.first_layer", message)])
     transform = _or(options.transform, recipe.transform)
+    start = "random" if transform == "pooled" else recipe.start
     return replace(
         options,
         transform=transform,
-        start=_or(options.start, recipe.start),
+        start=_or(options.start, start),
         head=_or(options.head, recipe.head),
         objective=_or(options.objective, recipe.objective),
         pooling=_or(options.pooling, _pooling(recipe, family)),
@@ -135,7 +136,6 @@ def training_defaults(options: MethodOptions) -> dict[str, Any]:
     return {
         "learning_rate": recipe.learning_rate,
         "per_device_train_batch_size": 16,
-        "per_device_eval_batch_size": 64,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,
         "weight_decay": 0.0,
@@ -162,7 +162,8 @@ def problems(config: Config) -> list[Problem]:
     if method.site == "embeddings" and config.method.first_layer:
         message = f"method '{method.name}' has virtual tokens at the embeddings; leave it out"
         found.append(Problem("method.first_layer", message))
-    if config.method.transform == "pooled" and config.method.start not in (None, "random"):
+    transform = _or(config.method.transform, RECIPES[config.method.recipe, method.name].transform)
+    if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
     return found

@@ -1,7 +1,7 @@
 """What the virtual tokens are: free parameters, or a map of the label states.
 
-Each module returns a flat `[V, L', F]` tensor and its mask `[V, L']`; `sites.py` gives the
-features F their meaning (`M'*2*N*D` for a prefix, `H` for a prompt).
+Each module returns a `[V, L, F]` tensor; `adapter.py` gives the features F their meaning
+(`M'*2*N*D` for a prefix of M' layers, `H` for a prompt).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_utils import get_last_checkpoint
 
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.config import StoppingOptions
@@ -228,6 +229,7 @@ def training_arguments(
     seed: int,
     num_texts: int,
     has_validation: bool,
+    on_cpu: bool,
 ) -> TrainingArguments:
     """TrainingArguments from the user's fields and what this library owns.
 
@@ -245,17 +247,19 @@ def training_arguments(
     fields["eval_strategy"] = when
     if has_validation:
         fields["save_strategy"] = when
-        if "eval_steps" in fields:
-            fields["save_steps"] = fields["eval_steps"]
+    if when == "steps":
+        # The best weights can only be kept where evaluations and checkpoints fall together.
+        fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
     return TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         remove_unused_columns=False,
-        load_best_model_at_end=has_validation,
+        load_best_model_at_end=has_validation and when != "no",
+        restore_callback_states_from_checkpoint=True,
         metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
         greater_is_better=stopping.metric != "loss" if has_validation else None,
         save_total_limit=fields.pop("save_total_limit", 2),
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=on_cpu,
         **fields,
     )
 
@@ -300,6 +304,11 @@ def train(
         validation=validation,
     )
     trainer.remove_callback(PrinterCallback)
+    if resume and get_last_checkpoint(arguments.output_dir) is None:
+        raise TrainingError(
+            f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
+            "train without resume"
+        )
     outcome = trainer.train(resume_from_checkpoint=resume or None)
     history = trainer.state.log_history
     return TrainingResult(

@@ -1,0 +1,102 @@
+"""Configurations that are wholly checked, short of loading a model: all problems at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ltuning.config import Config, check_training
+from ltuning.errors import ConfigError, LabelError, Problem
+from ltuning.labels import Labels
+from ltuning.methods import catalog
+
+
+def check(config: Config) -> None:
+    """Every problem of a configuration that can be seen before a model is loaded.
+
+    Imports transformers, whose TrainingArguments say what `training` may hold.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    found = _label_problems(config) + catalog.problems(config) + check_training(config.training)
+    if config.stopping.patience is not None and config.training.get("eval_strategy") == "no":
+        message = "training.eval_strategy is 'no': without evaluations nothing stops early"
+        found.append(Problem("stopping.patience", message))
+    if found:
+        raise ConfigError(found)
+
+
+def configure(
+    mapping: Mapping[str, Any],
+    settings: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
+) -> Config:
+    """A checked configuration from nested options.
+
+    Options that are wrong in themselves are set aside, so that the others are checked as well.
+
+    Args:
+        mapping: nested options.
+        settings: `a.b=c`, which win over the mapping.
+        problems: what was found wrong before.
+
+    Raises:
+        ConfigError: with every problem there is, those found before included.
+    """
+    found = list(problems)
+    config: Config | None
+    try:
+        config = Config.from_dict(mapping, settings)
+    except ConfigError as error:
+        found += error.problems
+        config = _sound_part(mapping, settings, error.problems)
+    if config is not None:
+        found += _further_problems(config, {problem.path for problem in found})
+    if config is None or found:
+        raise ConfigError(found)
+    return config
+
+
+def without(options: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Nested options less the one at a dotted path; those that lack it stay as they are."""
+    section, _, name = path.partition(".")
+    inner = options.get(section)
+    rest = {key: value for key, value in options.items() if key != section}
+    if name and isinstance(inner, Mapping):
+        return {**rest, section: without(inner, name)}
+    return rest
+
+
+def _sound_part(
+    mapping: Mapping[str, Any], settings: Sequence[str], problems: Sequence[Problem]
+) -> Config | None:
+    """What is left without the options that have a problem."""
+    paths = {problem.path for problem in problems}
+    for path in paths:
+        mapping = without(mapping, path)
+    sound = [item for item in settings if "=" in item and item.split("=")[0].strip() not in paths]
+    try:
+        return Config.from_dict(mapping, sound)
+    except ConfigError:
+        return None
+
+
+def _further_problems(config: Config, broken: set[str]) -> list[Problem]:
+    try:
+        check(config)
+    except ConfigError as error:
+        # Where the name of the method is wrong, whether other options go with it cannot be said.
+        unsure = bool(broken & {"method", "method.name", "method.recipe"})
+        return [item for item in error.problems if not (unsure and item.path.startswith("method."))]
+    return []
+
+
+def _label_problems(config: Config) -> list[Problem]:
+    if config.labels is None:
+        return []
+    try:
+        Labels.from_any(config.labels)
+    except LabelError as error:
+        return [Problem("labels", str(error))]
+    return []

@@ -1,0 +1,147 @@
+"""From a configuration file, options and `--set` to one checked Config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ltuning import checking, yamlfile
+from ltuning.config import Config
+from ltuning.errors import LabelError, Problem
+from ltuning.labels import Labels
+from ltuning.yamlfile import YamlError, shown
+
+# Giving one of them takes back the other, wherever that stands.
+_LENGTHS = {
+    "training.num_train_epochs": "training.max_steps",
+    "training.max_steps": "training.num_train_epochs",
+}
+
+
+def configure(
+    base: Mapping[str, Any],
+    given: Mapping[str, Any],
+    settings: Sequence[str],
+    problems: Sequence[Problem],
+    *,
+    needs_data: bool = False,
+) -> Config:
+    """A configuration that is wholly checked, short of loading a model.
+
+    Args:
+        base: nested options, of a file.
+        given: options of the command line by dotted path, which win over the base; None is
+            not given.
+        settings: `a.b=c`, which win over both.
+        problems: what was found wrong before.
+        needs_data: whether `data.path` must be there.
+
+    Raises:
+        ConfigError: with every problem there is, those found before included.
+    """
+    mapping = _merged(base, given)
+    found = list(problems)
+    if needs_data and not _has_data(mapping, settings):
+        found.append(Problem("data.path", "missing; say with --data where the texts are"))
+    config = checking.configure(mapping, settings, found)
+    return _with_absolute_paths(config)
+
+
+def _has_data(mapping: Mapping[str, Any], settings: Sequence[str]) -> bool:
+    data = mapping.get("data")
+    named = data.get("path") if isinstance(data, Mapping) else None
+    return named is not None or any(item.startswith("data.path=") for item in settings)
+
+
+def read_options(path: Path | None, problems: list[Problem]) -> Mapping[str, Any]:
+    """The nested options of a YAML file, unchecked; a file that cannot be read is a problem."""
+    if path is None:
+        return {}
+    try:
+        loaded = yamlfile.read(path)
+    except YamlError as error:
+        problems.append(Problem(str(path), str(error)))
+        return {}
+    if not isinstance(loaded, Mapping):
+        message = f"expected a mapping of options, got {shown(loaded)}"
+        problems.append(Problem(str(path), message))
+        return {}
+    return loaded
+
+
+def read_labels(
+    file: Path | None, pairs: Sequence[str], problems: list[Problem]
+) -> dict[str, list[str]] | None:
+    """Label texts by name from `--labels FILE` or from `--label name=text`; None for neither."""
+    if file is not None and pairs:
+        message = "expected one of --labels and --label, got both; put all labels into the file"
+        problems.append(Problem("--labels", message))
+        return None
+    if file is not None:
+        try:
+            return Labels.from_yaml(file).to_dict()
+        except LabelError as error:
+            problems.append(Problem("--labels", str(error)))
+            return None
+    labels: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            message = f"expected NAME=TEXT such as \"pos=a good review\", got '{pair}'"
+            problems.append(Problem("--label", message))
+        labels.setdefault(name.strip(), []).append(text.strip())
+    return labels or None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Options that differ, each as `path: old -> new`."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{path}: {shown(before.get(path))} -> {shown(after.get(path))}"
+        for path in {**before, **after}
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+    merged = base
+    for path, value in given.items():
+        if value is not None:
+            merged = _put(checking.without(merged, _LENGTHS.get(path, "")), path, value)
+    return merged
+
+
+def _put(options: Mapping[str, Any], path: str, value: Any) -> Mapping[str, Any]:
+    section, _, name = path.partition(".")
+    if not name:
+        return {**options, section: value}
+    inner = options.get(section)
+    if inner is not None and not isinstance(inner, Mapping):
+        return options  # Config says what is wrong with the section.
+    return {**options, section: {**(inner or {}), name: value}}
+
+
+def _with_absolute_paths(config: Config) -> Config:
+    """So that the configuration means the same from another folder."""
+    backbone = replace(config.backbone, name=_absolute(config.backbone.name))
+    path = config.data.path
+    data = replace(config.data, path=None if path is None else _absolute(path))
+    return replace(config, backbone=backbone, data=data)
+
+
+def _absolute(name: str) -> str:
+    """The absolute path of a file or folder that is there; other names, as of a hub, stay."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name.strip() and path.exists() else name

@@ -1,0 +1,90 @@
+"""`ltuning evaluate`: how often a trained classifier is right."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ltuning.cli import options
+from ltuning.cli.terminal import Terminal, results, show_facts
+from ltuning.errors import DataError
+
+
+def evaluate(
+    folder: options.Artifact,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE", help="Labelled texts: a file, a folder with splits, or a hub id."
+        ),
+    ],
+    split: Annotated[str, typer.Option(help="Which split of a folder or hub data set.")] = "test",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write all figures to this JSON file.", show_default=False
+        ),
+    ] = None,
+    backbone: options.OtherBackbone = None,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    label_column: options.LabelColumn = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")] = False,
+) -> None:
+    """Measure a classifier on labelled texts: accuracy, per class, and what it confuses."""
+    if output is not None and not output.parent.is_dir():
+        raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
+    report = _measure(
+        folder, data, split, backbone, (text_column, text_pair_column, label_column), quiet
+    )
+    if output is not None:
+        _write(report, output)
+    if not quiet:
+        _show(report)
+
+
+def _measure(
+    folder: Path,
+    data: str,
+    split: str,
+    backbone: str | None,
+    named: tuple[str | None, str | None, str | None],
+    quiet: bool,
+) -> dict[str, Any]:
+    from ltuning.cli import saved
+    from ltuning.data.sources import read_split
+
+    terminal = Terminal(quiet)
+    with terminal.waiting(f"reading {data}"):
+        columns = saved.columns_of(folder, *named)
+        examples = read_split(data, split, columns)
+    assert examples.labels is not None  # read_split needs them
+    classifier = saved.load(folder, backbone, terminal)
+    with terminal.counting("evaluating", len(examples)) as advance:
+        report = classifier.evaluate(examples.texts, examples.labels, progress=advance)
+    return {**report, "classifier": str(folder), "data": data, "split": split}
+
+
+def _write(report: dict[str, Any], path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _show(report: dict[str, Any]) -> None:
+    from ltuning.cli import report as tables
+
+    split = "" if Path(report["data"]).is_file() else f" ({report['split']})"
+    where = f"{report['num_examples']:,} of {report['data']}{split}"
+    show_facts({"texts": where, **tables.figures(report)})
+    results().print(tables.per_class(report))
+    results().print(tables.confusion(report))

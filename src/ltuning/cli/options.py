@@ -1,0 +1,49 @@
+"""Options that several verbs have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")]
+Artifact = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Folder of a trained classifier.", show_default=False),
+]
+OtherBackbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Where the backbone is now; by default where it was.",
+        show_default=False,
+    ),
+]
+TextColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of the text; by default found by its usual names (text, sentence, ...).",
+        rich_help_panel="Columns",
+        show_default=False,
+    ),
+]
+TextPairColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of the second text of a pair.",
+        rich_help_panel="Columns",
+        show_default=False,
+    ),
+]
+LabelColumn = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of the label; by default found by its usual names (label, category, ...).",
+        rich_help_panel="Columns",
+        show_default=False,
+    ),
+]

@@ -1,0 +1,143 @@
+"""`ltuning predict`: a label and its probability for every text."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ltuning.cli import options
+from ltuning.cli.terminal import Terminal
+from ltuning.errors import DataError
+
+if TYPE_CHECKING:
+    from ltuning.classifier import LabelClassifier
+    from ltuning.data.sources import Examples, Table
+
+LABEL, PROBABILITY = "predicted_label", "probability"
+_DIGITS = 6
+
+
+def predict(
+    folder: options.Artifact,
+    source: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE|-]",
+            help="Texts, one per line (.txt), or a csv, tsv, jsonl or parquet file (each also "
+            ".gz); - or nothing reads standard input.",
+            show_default=False,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Where to write; its ending says the format. By default standard output, in the "
+            "format of the input.",
+            show_default=False,
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(
+            help="Format of the input where its ending does not say it: txt, csv, tsv, jsonl or "
+            "parquet, each also with .gz. Standard input is txt by default.",
+            show_default=False,
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output file that exists.")
+    ] = False,
+    probabilities: Annotated[
+        bool, typer.Option("--probabilities", help="A column for every label's probability.")
+    ] = False,
+    backbone: options.OtherBackbone = None,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+) -> None:
+    """Label texts: the rows of the input in their order, with predicted_label and probability.
+
+    Every column of the input stays. Lines of text come out as tab-separated values with a header
+    (text, predicted_label, probability). Empty texts stay in their place and get a label too.
+    """
+    from ltuning.cli import saved
+    from ltuning.data.examples import BY_CONVENTION
+    from ltuning.data.sources import examples_from_table, write_table
+
+    terminal = Terminal(quiet)
+    _check_output(output, overwrite)
+    table = _read(source, format, terminal)
+    _check_format(table, output)
+    columns = saved.columns_of(folder, text_column, text_pair_column)
+    if table.format == "txt":
+        columns = BY_CONVENTION  # lines have one column, whatever training read
+    examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
+    classifier = saved.load(folder, backbone, terminal)
+    labelled = _labelled(classifier, table, examples, probabilities, terminal)
+    write_table(labelled, sys.stdout if output is None else output)
+
+
+def _read(source: Path | None, format: str | None, terminal: Terminal) -> Table:
+    from ltuning.data.sources import read_table
+
+    if source is not None and str(source) != "-":
+        return read_table(source, format)
+    if sys.stdin.isatty():
+        terminal.note("type one text per line; Ctrl-D on a line of its own ends them")
+    return read_table(sys.stdin, format or "txt")
+
+
+def _check_output(output: Path | None, overwrite: bool) -> None:
+    """What can be said before any work is done."""
+    from ltuning.data.files import stem_of
+    from ltuning.data.sources import FORMATS
+
+    if output is None:
+        return
+    if output.is_file() and not overwrite:
+        raise DataError(f"{output} exists already: choose another file, or add --overwrite")
+    if not output.parent.is_dir():
+        raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
+    ending = output.name.lower().removesuffix(".gz").rpartition(".")[2]
+    if stem_of(output.name) is None or ending == "txt":
+        formats = ", ".join(f".{name}" for name in FORMATS if name != "txt")
+        raise DataError(f"{output}: expected a file ending of {formats} (each also with .gz)")
+
+
+def _check_format(table: Table, output: Path | None) -> None:
+    if table.format == "parquet" and output is None and sys.stdout.isatty():
+        raise DataError(
+            f"{table.origin}: parquet is no text to show here; name a file with --output"
+        )
+
+
+def _labelled(
+    classifier: LabelClassifier,
+    table: Table,
+    examples: Examples,
+    every: bool,
+    terminal: Terminal,
+) -> Table:
+    """The table with the columns of the prediction behind its own."""
+    names = [str(name) for name in classifier.classes_]
+    added = [LABEL, PROBABILITY, *(f"{PROBABILITY}_{name}" for name in names if every)]
+    if taken := [name for name in added if name in table.columns]:
+        raise DataError(
+            f"{table.origin}: there is a column {taken[0]!r} already; rename it or take it out"
+        )
+    with terminal.counting("predicting", len(examples)) as advance:
+        scored = classifier.predict_proba(examples.texts, progress=advance)
+    rows = []
+    for row, chances in zip(table.rows, scored.tolist(), strict=True):
+        best = max(range(len(names)), key=chances.__getitem__)
+        values: list[Any] = [names[best], round(chances[best], _DIGITS)]
+        values += [round(chance, _DIGITS) for chance in chances if every]
+        rows.append({**row, **dict(zip(added, values, strict=True))})
+    # Lines of text have no place for a second column.
+    format = "tsv" if table.format == "txt" else table.format
+    return replace(table, columns=[*table.columns, *added], rows=rows, format=format)

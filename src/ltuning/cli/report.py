@@ -1,0 +1,89 @@
+"""Figures of a classifier as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+# With more classes a confusion matrix does not fit a screen; its largest cells say more.
+_LARGEST_MATRIX = 12
+_MOST_PAIRS = 10
+
+_FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "Matthews correlation",
+    "log_loss": "log loss",
+    "expected_calibration_error": "calibration error",
+}
+
+
+def figures(report: Mapping[str, Any]) -> dict[str, str]:
+    """The figures over all texts, by their names in words."""
+    return {words: f"{report[name]:.4f}" for name, words in _FIGURES.items() if name in report}
+
+
+def per_class(report: Mapping[str, Any]) -> RenderableType:
+    """Precision, recall and F1 of each class."""
+    table = Table(header_style="bold")
+    table.add_column("label", overflow="fold")
+    for name in ("precision", "recall", "F1", "texts"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in report["per_class"]:
+        numbers = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        table.add_row(Text(row["label"]), *numbers, f"{row['support']:,}")
+    return _titled("per class", table)
+
+
+def confusion(report: Mapping[str, Any]) -> RenderableType:
+    """The confusion matrix, or of many classes the pairs that are confused most."""
+    labels, counts = report["confusion"]["labels"], report["confusion"]["counts"]
+    if len(labels) <= _LARGEST_MATRIX:
+        return _matrix(labels, counts)
+    return _confused_pairs(labels, counts)
+
+
+def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> RenderableType:
+    table = Table(header_style="bold")
+    table.add_column("")
+    table.add_column("label", overflow="fold")
+    for number in range(1, len(labels) + 1):
+        table.add_column(str(number), justify="right", no_wrap=True)
+    for place, (label, row) in enumerate(zip(labels, counts, strict=True)):
+        cells = [
+            Text(str(count), "bold green" if column == place else "red" if count else "dim")
+            for column, count in enumerate(row)
+        ]
+        table.add_row(Text(str(place + 1)), Text(label), *cells)
+    return _titled("confusion: rows are the truth, columns the prediction", table)
+
+
+def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> RenderableType:
+    pairs = sorted(
+        (
+            (-count, row, column)
+            for row, cells in enumerate(counts)
+            for column, count in enumerate(cells)
+            if count and row != column
+        ),
+    )
+    if not pairs:
+        return Text("no text got a wrong label")
+    table = Table(header_style="bold")
+    table.add_column("truth", overflow="fold")
+    table.add_column("predicted", overflow="fold")
+    table.add_column("texts", justify="right", no_wrap=True)
+    table.add_column("of the truth's", justify="right", no_wrap=True)
+    for negative, row, column in pairs[:_MOST_PAIRS]:
+        share = -negative / sum(counts[row])
+        table.add_row(Text(labels[row]), Text(labels[column]), f"{-negative:,}", f"{share:.0%}")
+    return _titled("most confused", table)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    # A table's own title is folded to the table's width.
+    return Group("", Text(title, "bold"), table)

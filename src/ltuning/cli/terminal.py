@@ -1,0 +1,161 @@
+"""What a verb shows: progress and messages on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+# Tables in a pipe or a file are not cut to a screen.
+_PIPED_WIDTH = 200
+
+
+@cache
+def messages() -> Console:
+    """The console on stderr."""
+    return Console(stderr=True, highlight=False)
+
+
+@cache
+def results() -> Console:
+    """The console on stdout."""
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
+    return Console(highlight=False, width=width)
+
+
+def _print(console: Console, text: Text) -> None:
+    # A screen's lines break between words; those of a pipe or a file do not break at all.
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def show_error(error: Exception) -> None:
+    """An error in red, on stderr."""
+    _print(messages(), Text.assemble(("error: ", "bold red"), (str(error), "red")))
+
+
+def show_facts(facts: Mapping[str, str]) -> None:
+    """Facts with their names in front, on stdout."""
+    width = max(map(len, facts))
+    for name, fact in facts.items():
+        _print(results(), Text.assemble((f"{name:<{width}}  ", "bold"), fact))
+
+
+def show_next(commands: Sequence[str]) -> None:
+    """Commands to type next, on lines that can be copied, on stdout."""
+    results().print("\nwhat to type next", style="bold")
+    for command in commands:
+        results().print(Text(f"  {command}", style="cyan"), soft_wrap=True)
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        message = (record.getMessage(), "yellow")
+        _print(messages(), Text.assemble(("warning: ", "bold yellow"), message))
+
+
+def show_warnings() -> None:
+    """Show what `logging.getLogger("ltuning")` warns of; calling it again changes nothing."""
+    logger = logging.getLogger("ltuning")
+    if not any(isinstance(handler, _Warnings) for handler in logger.handlers):
+        logger.addHandler(_Warnings(logging.WARNING))
+
+
+def silence_libraries() -> None:
+    """Turn off the bars and notes of transformers; what matters of them a verb says itself."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+class Terminal:
+    """What a verb shows while it works.
+
+    Args:
+        quiet: show neither progress nor notes; errors, warnings and results are shown all the same.
+    """
+
+    def __init__(self, quiet: bool):
+        self.quiet = quiet
+
+    @property
+    def has_bars(self) -> bool:
+        """Whether bars and spinners are shown: they are for a screen, not for a log file."""
+        return not self.quiet and messages().is_terminal
+
+    def note(self, text: str) -> None:
+        """A line on stderr."""
+        if not self.quiet:
+            _print(messages(), Text(text))
+
+    @contextmanager
+    def waiting(self, what: str) -> Iterator[None]:
+        """A spinner while something of unknown length goes on."""
+        if not self.has_bars:
+            yield
+            return
+        with messages().status(Text(what)):
+            yield
+
+    @contextmanager
+    def loading(self, backbone: str) -> Iterator[None]:
+        """What is shown while a backbone loads: a spinner, or the hub's own download bars."""
+        from huggingface_hub.utils.tqdm import enable_progress_bars
+
+        if self.quiet or backbone.startswith("builtin:") or Path(backbone).is_dir():
+            with self.waiting(f"loading {backbone}"):
+                yield
+            return
+        self.note(f"loading {backbone} from the hub or its cache")
+        enable_progress_bars()
+        yield
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """A bar over texts, with texts per second and the time left; gives what advances it."""
+        progress = self.bar("texts")
+        with progress:
+            task = progress.add_task(what, total=total, rate="")
+            started, done = time.monotonic(), 0
+
+            def advance(count: int) -> None:
+                nonlocal done
+                done += count
+                rate = f"{done / (time.monotonic() - started):,.0f} texts/s"
+                progress.update(task, completed=done, rate=rate)
+
+            yield advance
+
+    def bar(self, unit: str) -> Progress:
+        """A bar that fills the width: what, how much of it, the task's field `rate`, time left."""
+        return _bar(unit, disable=not self.has_bars)
+
+
+def _bar(unit: str, disable: bool) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
+        TextColumn("left"),
+        console=messages(),
+        expand=True,
+        transient=True,
+        disable=disable,
+    )

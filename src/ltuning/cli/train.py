@@ -1,0 +1,331 @@
+"""`ltuning train`: from labelled texts to a saved classifier."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ltuning.cli import options
+from ltuning.cli.configuration import configure, read_labels, read_options
+from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
+from ltuning.config import Config
+from ltuning.errors import DataError, Problem
+
+if TYPE_CHECKING:
+    from ltuning.classifier import LabelClassifier
+    from ltuning.cli.run_folder import RunFolder
+    from ltuning.data.sources import Examples
+
+logger = logging.getLogger("ltuning")
+
+_DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
+_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "Matthews", "loss": "loss"}
+
+
+def train(
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="A csv, tsv, jsonl or parquet file (or .gz), a folder with train, validation and "
+            "test files, or a hub data set id.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file: label names, or names with the texts that stand for them.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEXT",
+            help="One label and its text; give it once per label. A name given twice has two "
+            "texts.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            help="Use this many training texts per class, drawn at random.", rich_help_panel=_DATA
+        ),
+    ] = None,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    label_column: options.LabelColumn = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="builtin:minilm (the default), a local folder, or a hub id.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="prefix, prompt, lt-prefix (the default) or lt-prompt.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="default, or paper for the published choices.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of every draw.", rich_help_panel=_TRAINING)
+    ] = None,
+    epochs: Annotated[
+        float | None,
+        typer.Option(help="Passes over the training texts.", rich_help_panel=_TRAINING),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Optimizer steps, instead of epochs.", rich_help_panel=_TRAINING),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file with options, such as the config.yaml of an earlier run. Options "
+            "given here win over it.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Any option of the configuration by its path, such as method.rank=32 or "
+            "training.learning_rate=1e-3; wins over all else.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the classifier.", rich_help_panel=_OUTPUT),
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace the classifier in DIR, once the new one is complete.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the interrupted run in DIR, with the options it began with.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Train a classifier on labelled texts and save it.
+
+    The backbone stays frozen; what is trained and saved is a small adapter. Without a validation
+    split, a part of the training texts is held out to choose the best weights.
+    """
+    problems = _clashes(output, resume, overwrite, epochs, steps)
+    given = {
+        "backbone.name": backbone,
+        "labels": read_labels(labels, label or [], problems),
+        "method.name": method,
+        "method.recipe": recipe,
+        "data.path": data,
+        "data.text_column": text_column,
+        "data.text_pair_column": text_pair_column,
+        "data.label_column": label_column,
+        "data.shots": shots,
+        "seed": seed,
+        "training.num_train_epochs": epochs,
+        "training.max_steps": steps,
+    }
+    terminal = Terminal(quiet)
+    with terminal.waiting("checking the options"):
+        base = _base(config, output if resume else None, problems)
+        chosen = configure(base, given, set_ or [], problems, needs_data=True)
+    assert output is not None  # its absence is a problem
+    _run(chosen, output, resume, overwrite, terminal)
+
+
+def _clashes(
+    output: Path | None, resume: bool, overwrite: bool, epochs: float | None, steps: int | None
+) -> list[Problem]:
+    problems = []
+    if output is None:
+        problems.append(Problem("--output", "missing; give the folder for the classifier"))
+    if resume and overwrite:
+        message = "expected one of --resume and --overwrite, got both: go on, or start anew"
+        problems.append(Problem("--resume", message))
+    if epochs is not None and steps is not None:
+        message = "expected one of --epochs and --steps, got both"
+        problems.append(Problem("--epochs", message))
+    return problems
+
+
+def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) -> Mapping[str, Any]:
+    """The options below those of the command line: of the file, or of the run to go on with."""
+    if config is None and resumed is not None:
+        from ltuning.cli.run_folder import RunFolder
+
+        return RunFolder(resumed).options()
+    return read_options(config, problems)
+
+
+def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: Terminal) -> None:
+    from ltuning.cli.run_folder import RunFolder, digest
+
+    folder = RunFolder(output)
+    if resume:
+        folder.check_same(config)
+    # An interrupted run that was to replace a classifier finds that classifier there.
+    folder.check(overwrite or resume)
+    training, validation = _examples(config, terminal)
+    sha = digest([training, validation])
+    if resume:
+        folder.check_same_data(sha)
+    classifier = _fit(config, training, validation, folder, sha, resume, terminal)
+    with folder.writing(), terminal.waiting("saving"):
+        classifier.save_pretrained(
+            output, overwrite=overwrite or resume, files=_files(config, classifier)
+        )
+        folder.finish()
+    if not terminal.quiet:
+        _summarize(config, classifier, output)
+
+
+def _examples(config: Config, terminal: Terminal) -> tuple[Examples, Examples]:
+    """Training and validation texts, the second held out from the first where it has to be."""
+    from ltuning.data.sources import Columns, read_splits
+    from ltuning.data.splits import hold_out, take_shots
+
+    data = config.data
+    assert data.path is not None  # configure needs it
+    columns = Columns(data.text_column, data.text_pair_column, data.label_column)
+    with terminal.waiting(f"reading {data.path}"):
+        splits = read_splits(
+            data.path, columns, splits=("train", "validation"), empty_texts=data.empty_texts
+        )
+    if "train" not in splits:
+        raise DataError(
+            f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
+            "give the file itself"
+        )
+    training = splits["train"]
+    if data.shots is not None:
+        training = take_shots(training, data.shots, config.seed)
+    if "validation" in splits:
+        counts = (
+            f"{len(training):,} texts to train on, {len(splits['validation']):,} to validate on"
+        )
+        terminal.note(counts)
+        return training, splits["validation"]
+    rest, held_out = hold_out(training, data.validation_fraction, config.seed)
+    terminal.note(
+        f"no validation split: of {len(training):,} training texts {len(held_out):,} are held out "
+        f"for validation, from each label its share; {len(rest):,} are trained on"
+    )
+    return rest, held_out
+
+
+def _fit(
+    config: Config,
+    training: Examples,
+    validation: Examples,
+    folder: RunFolder,
+    sha: str,
+    resume: bool,
+    terminal: Terminal,
+) -> LabelClassifier:
+    from ltuning.classifier import LabelClassifier
+    from ltuning.cli.training_bar import TrainingBar
+
+    silence_libraries()
+    assert training.labels is not None and validation.labels is not None  # read_splits needs them
+    _warn_of_labels_without_texts(config, training.labels)
+    classifier = LabelClassifier(config=config)
+    begin = None if resume else partial(folder.begin, config, sha)
+    bar = TrainingBar(terminal, config.backbone.name, len(training), begin)
+    try:
+        with folder.writing(), bar:
+            classifier.fit(
+                training.texts,
+                training.labels,
+                (validation.texts, validation.labels),
+                checkpoints=folder.checkpoints,
+                resume=resume and folder.has_checkpoint(),
+                callbacks=[bar],
+            )
+    except KeyboardInterrupt:
+        if folder.has_checkpoint():
+            terminal.note(
+                f"interrupted; go on with: ltuning train --resume --output {folder.folder}"
+            )
+        raise
+    return classifier
+
+
+def _warn_of_labels_without_texts(config: Config, used: list[str]) -> None:
+    unused = [name for name in config.labels or {} if name not in set(used)]
+    if unused:
+        names = ", ".join(repr(name) for name in unused)
+        logger.warning("no training text has the label %s", names)
+
+
+def _files(config: Config, classifier: LabelClassifier) -> dict[str, str]:
+    """What the folder of a run holds beside the classifier."""
+    assert classifier.result_ is not None  # it is fitted
+    history = [json.dumps(row) + "\n" for row in classifier.result_.history]
+    return {
+        "config.yaml": config.to_yaml(),
+        "metrics.json": json.dumps(classifier.figures, indent=2) + "\n",
+        "history.jsonl": "".join(history),
+    }
+
+
+def _summarize(config: Config, classifier: LabelClassifier, output: Path) -> None:
+    training, validation = classifier.figures["training"], classifier.figures.get("validation", {})
+    figures = ", ".join(
+        f"{words} {validation[name]:.3f}" for name, words in _FIGURES.items() if name in validation
+    )
+    rows = {
+        "trained": f"{config.method.name} on {config.backbone.name}, "
+        f"{training['trainable_parameters']:,} parameters, "
+        f"{training['steps']:,} steps in {training['seconds']:.1f} s",
+    }
+    if figures:
+        rows["validation"] = f"{figures} (the weights kept)"
+    show_facts(rows | {"saved": str(output)})
+    commands = [f"ltuning predict {shlex.quote(str(output))} texts.txt"]
+    if _has_test_split(config.data.path):
+        arguments = f"{shlex.quote(str(output))} --data {shlex.quote(str(config.data.path))}"
+        commands.insert(0, f"ltuning evaluate {arguments}")
+    show_next(commands)
+
+
+def _has_test_split(path: str | None) -> bool:
+    from ltuning.data.files import stem_of
+
+    folder = Path(path or "")
+    return folder.is_dir() and any(stem_of(file.name) == "test" for file in folder.iterdir())

@@ -1,0 +1,561 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import write_csv
+
+FILES = {
+    "README.md",
+    "adapter_model.safetensors",
+    "config.yaml",
+    "history.jsonl",
+    "ltuning_config.json",
+    "metrics.json",
+}
+STEPWISE = ("--set", "training.eval_strategy=steps", "--set", "training.eval_steps=2")
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return found
+
+
+def config(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text())
+    return found
+
+
+def weights(folder: Path) -> bytes:
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+# --- a run
+
+
+def test_a_run_leaves_the_artifact_and_its_records(run: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = run("--output", tmp_path / "run", "--steps", 4)
+    assert outcome.code == 0
+    assert names(tmp_path / "run") == FILES
+    assert metrics(tmp_path / "run")["training"]["steps"] == 4
+    assert metrics(tmp_path / "run")["validation"].keys() == {"accuracy", "loss", "macro_f1", "mcc"}
+    history = (tmp_path / "run" / "history.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in history][-1] == 4
+    assert "lt-prefix on " in outcome.stdout
+    assert f"saved       {tmp_path / 'run'}" in outcome.stdout
+    assert f"  ltuning predict {tmp_path / 'run'} texts.txt" in outcome.stdout
+
+
+def test_what_is_held_out_is_said_with_counts(run: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = run("--output", tmp_path / "run", "--shots", 4)
+    assert (
+        "no validation split: of 12 training texts 3 are held out for validation, from each label "
+        "its share; 9 are trained on" in outcome.stderr
+    )
+    assert metrics(tmp_path / "run")["training"]["texts"] == 9
+
+
+def test_a_validation_split_is_used_and_shots_leave_it_alone(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "test.csv").rename(folder / "dev.csv")
+    outcome = run("--output", tmp_path / "run", "--data", folder, "--shots", 4)
+    assert "12 texts to train on, 30 to validate on" in outcome.stderr
+    assert metrics(tmp_path / "run")["training"]["texts"] == 12
+
+
+def test_the_test_split_is_never_opened(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "test.csv").write_bytes(b"\xff\xfe broken")
+    assert run("--output", tmp_path / "run", "--data", folder).code == 0
+
+
+def test_quiet_shows_nothing(run: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = run("--output", tmp_path / "run", "--quiet")
+    assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
+
+
+def test_a_run_repeats_from_its_configuration(run: Callable[..., Any], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    label = ("--label", "food=bread", "--label", "food=cheese", "--label", "travel=a train")
+    assert (
+        run("--output", first, "--shots", 6, "--seed", 3, *label, "--label", "sport=team").code == 0
+    )
+    outcome = run("--config", first / "config.yaml", "--output", second)
+    assert outcome.code == 0
+    assert config(first) == config(second)
+    assert metrics(first)["validation"] == metrics(second)["validation"]
+    tensors = [load_file(folder / "adapter_model.safetensors") for folder in (first, second)]
+    assert all(tensors[0][name].equal(tensors[1][name]) for name in tensors[0])
+
+
+def test_the_command_line_wins_over_the_file_and_set_over_both(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text(
+        "seed: 1\nmethod: {name: prefix, num_tokens: 3}\ntraining: {num_train_epochs: 9}\n"
+        "labels: {food: f, sport: s, travel: t}\ndata: {shots: 5}\n"
+    )
+    options = ("--seed", 2, "--method", "lt-prefix", "--shots", 6, "--steps", 2)
+    settings = ("--set", "data.shots=4", "--set", "method.num_tokens=12")
+    outcome = run("--config", file, "--output", tmp_path / "run", *options, *settings)
+    assert outcome.code == 0, outcome.stderr
+    found = config(tmp_path / "run")
+    assert (found["seed"], found["method"]["name"], found["data"]["shots"]) == (2, "lt-prefix", 4)
+    assert found["method"]["num_tokens"] == 12
+    assert found["training"] == {"max_steps": 2}
+    assert found["labels"] == {"food": ["f"], "sport": ["s"], "travel": ["t"]}
+    assert found["data"]["path"] == str(data)
+
+
+def test_relative_paths_are_kept_absolute(
+    run: Callable[..., Any], tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data)
+    assert run("--data", "train.csv", "--output", tmp_path / "run").code == 0
+    assert config(tmp_path / "run")["data"]["path"] == str(data / "train.csv")
+
+
+def test_labels_from_a_file(run: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "labels.yaml"
+    file.write_text("food: [bread, cheese]\nsport: ball\ntravel: train\nmusic: song\n")
+    outcome = run("--labels", file, "--output", tmp_path / "run")
+    assert outcome.code == 0
+    assert "warning: no training text has the label 'music'" in outcome.stderr
+    saved = json.loads((tmp_path / "run" / "ltuning_config.json").read_text())
+    assert saved["labels"]["food"] == ["bread", "cheese"]
+
+
+def test_columns_by_name_and_pairs(
+    run: Callable[..., Any], ltuning: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [
+        {"q": f"the {word}", "a": word, "kind": kind}
+        for kind, words in (("food", "bread soup rice salt"), ("sport", "ball team goal race"))
+        for word in words.split()
+    ]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = ("--text-column", "q", "--text-pair-column", "a", "--label-column", "kind")
+    outcome = run("--data", file, *named, "--output", tmp_path / "run")
+    assert outcome.code == 0, outcome.stderr
+    # What training was told of the columns need not be said again.
+    assert ltuning("evaluate", tmp_path / "run", "--data", file).code == 0
+    predicted = ltuning("predict", tmp_path / "run", file)
+    assert [json.loads(line)["a"] for line in predicted.stdout.splitlines()] == [
+        row["a"] for row in rows
+    ]
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt", "lt-prompt"])
+def test_the_other_methods(run: Callable[..., Any], tmp_path: Path, method: str) -> None:
+    outcome = run("--method", method, "--output", tmp_path / "run")
+    assert outcome.code == 0, outcome.stderr
+    assert f"trained     {method} on" in outcome.stdout
+
+
+def test_the_published_recipe(run: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = run("--recipe", "paper", "--output", tmp_path / "run")
+    assert outcome.code == 0
+    saved = json.loads((tmp_path / "run" / "ltuning_config.json").read_text())
+    assert saved["method"]["objective"] == "pairs"
+
+
+# --- what is wrong with the options is said at once, before a model loads
+
+
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("ltuning.backbones.backbone.Backbone.load", load)
+
+
+@pytest.mark.usefixtures("no_model")
+def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> None:
+    file = tmp_path / "options.yaml"
+    file.write_text("data: {shots: many}\nmethods: {}\n")
+    arguments = ["--config", file, "--method", "lt-prefx", "--epochs", 1, "--steps", 2]
+    arguments += ["--label", "pos", "--set", "method.rank=x", "--set", "nothing"]
+    arguments += ["--set", "training.learning_rat=1", "--resume", "--overwrite"]
+    outcome = ltuning("train", *arguments)
+    assert outcome.code == 1
+    assert outcome.stderr.startswith("error: 12 problems in the configuration:\n")
+    for problem in (
+        "  --output: missing; give the folder for the classifier",
+        "  --resume: expected one of --resume and --overwrite, got both: go on, or start anew",
+        "  --epochs: expected one of --epochs and --steps, got both",
+        "  --label: expected NAME=TEXT such as \"pos=a good review\", got 'pos'",
+        "  --set: expected OPTION=VALUE such as method.rank=64, got 'nothing'",
+        "  method.name: expected one of 'prefix', 'prompt', 'lt-prefix', 'lt-prompt', got "
+        "'lt-prefx'; did you mean 'lt-prefix'?",
+        "  method.rank: expected an integer of 1 or more, got 'x'",
+        "  data.shots: expected an integer of 1 or more, got 'many'",
+        "  methods: unknown option 'methods': expected one of",
+        "  data.path: missing; say with --data where the texts are",
+        "  labels: 2 problems with the labels:",
+        "  training.learning_rat: transformers.TrainingArguments has no field 'learning_rat'; did "
+        "you mean 'learning_rate'?",
+    ):
+        assert problem in outcome.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "papre"], "method.recipe: expected one of 'default', 'paper', got 'papre'"),
+        (["--shots", "0"], "data.shots: expected an integer of 1 or more, got 0"),
+        (["--seed", "-1"], "seed: expected an integer from 0 to 4294967295, got -1"),
+        (["--epochs", "0"], "training.num_train_epochs: expected a number above 0, got 0.0"),
+        (["--steps", "0"], "training.max_steps: expected an integer of 1 or more, got 0"),
+        (
+            ["--steps", "3", "--set", "training.num_train_epochs=2"],
+            "training: expected one of num_train_epochs and max_steps, got both",
+        ),
+        (["--config", "no.yaml"], "no.yaml: no such file"),
+        (
+            ["--method", "prefix", "--set", "method.head=match"],
+            "method.head: expected 'classes' with method 'prefix', got 'match'",
+        ),
+        (["--set", "seed=[1"], "seed: cannot read the value '[1'"),
+        (["--set", "data=3"], "data: expected a section of options such as data.path, got 3"),
+        (["--label", "a=x"], "labels: expected two labels or more, got 1: ['a']"),
+        (["--label", "a=x", "--label", "b="], "labels: the label 'b' has an empty text"),
+        (
+            ["--label", "a=x", "--label", "b=x"],
+            "labels: the labels 'a' and 'b' have the same text 'x': give each its own",
+        ),
+        (
+            ["--labels", "no.yaml", "--label", "a=x"],
+            "--labels: expected one of --labels and --label, got both",
+        ),
+        (["--labels", "no.yaml"], "--labels: labels file no.yaml: no such file"),
+    ],
+)
+def test_a_problem_names_its_option(
+    run: Callable[..., Any], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    outcome = run("--output", tmp_path / "run", *arguments)
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert message in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.csv", b"", "x.csv: expected at least one row, got an empty file"),
+        ("x.csv", b"text,label\n", "expected at least one row, got column names only"),
+        ("x.csv", b"text,label\na,b\nc\n", "x.csv, line 3: expected 2 fields, got 1"),
+        ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text\n', "x.jsonl, line 2: expected one JSON"),
+        ("x.csv", b"text,label\n\xe9,b\n", "x.csv, line 2: expected UTF-8, got the byte 0xe9"),
+        ("x.csv", b"text,label\n ,b\nb,c\n", "x.csv: 1 empty text (row 1)"),
+        ("x.csv", b"txt,label\na,b\n", "expected a text column"),
+        ("x.csv", b"text,lable\na,b\n", "expected a label column"),
+        ("x.csv", b"text,label\na,b\nc,\n", "1 of 2 rows have no label in column 'label' (row 2)"),
+        ("x.csv", b"text,label\na,b\nc,d\n", "no class has two examples, so none can be held out"),
+        ("x.csv", b"text,label\na,b\nc,b\n", "expected two labels or more, got 1: ['b']"),
+        ("x.doc", b"a", "x.doc: expected a file ending of .csv"),
+        ("test.csv", b"", "no/such: no such file or folder"),
+    ],
+)
+def test_bad_data_is_named_before_a_model_loads(
+    run: Callable[..., Any], tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    source = tmp_path / name if name != "test.csv" else tmp_path / "no" / "such"
+    outcome = run("--data", source, "--output", tmp_path / "run")
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert message in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_folder_without_a_training_split(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    shutil.copy(data / "test.csv", tmp_path / "data")
+    outcome = run("--data", tmp_path / "data", "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "expected a split 'train', got none; name a file there train.csv" in outcome.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_labels_that_do_not_fit_the_data(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    outcome = run("--output", tmp_path / "run", "--label", "food=bread", "--label", "sports=ball")
+    assert outcome.code == 1
+    assert "unknown label 'sport'" in outcome.stderr
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    write_csv(folder / "validation.csv", ["a song"], ["music"])
+    outcome = run("--data", folder, "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "expected validation labels that training has, got 'music'" in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_empty_texts_may_be_skipped(run: Callable[..., Any], tmp_path: Path, data: Path) -> None:
+    file = tmp_path / "train.csv"
+    file.write_text((data / "train.csv").read_text() + " ,food\n")
+    outcome = run("--data", file, "--output", tmp_path / "run", "--set", "data.empty_texts=skip")
+    assert outcome.code == 0
+    assert "warning: " in outcome.stderr
+    assert "1 empty text (row 49) skipped" in outcome.stderr
+
+
+def test_a_label_text_that_is_too_long(run: Callable[..., Any], tmp_path: Path) -> None:
+    labels = ("--label", "food=" + "bread " * 60, "--label", "sport=ball", "--label", "travel=map")
+    outcome = run("--output", tmp_path / "run", *labels)
+    assert outcome.code == 1
+    assert "expected label texts of at most 32 tokens, got 62" in outcome.stderr
+
+
+def test_a_loss_that_is_not_finite(run: Callable[..., Any], tmp_path: Path) -> None:
+    rate = ("--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=0")
+    outcome = run("--output", tmp_path / "run", "--steps", 30, *rate)
+    assert outcome.code == 1
+    assert "expected a finite loss" in outcome.stderr
+
+
+def test_a_backbone_of_an_unknown_family(run: Callable[..., Any], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    outcome = run("--backbone", tmp_path, "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "got model type 't5'" in outcome.stderr
+
+
+# --- the output folder
+
+
+@pytest.mark.usefixtures("no_model")
+def test_an_output_that_holds_a_classifier_needs_overwrite(
+    run: Callable[..., Any], trained: Path
+) -> None:
+    before = weights(trained)
+    outcome = run("--output", trained)
+    assert outcome.code == 1
+    assert "holds a trained classifier already: choose another folder" in outcome.stderr
+    assert weights(trained) == before
+
+
+@pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize("name", ["thesis.txt", "checkpoints/precious.txt"])
+def test_a_folder_of_other_things_is_never_overwritten(
+    run: Callable[..., Any], tmp_path: Path, name: str
+) -> None:
+    precious = tmp_path / "run" / name
+    precious.parent.mkdir(parents=True)
+    precious.write_text("precious")
+    outcome = run("--output", tmp_path / "run", "--overwrite")
+    assert outcome.code == 1
+    assert "never overwritten" in outcome.stderr
+    assert precious.read_text() == "precious"
+
+
+def test_overwrite_replaces_a_classifier(
+    run: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    outcome = run("--output", tmp_path / "run", "--overwrite", "--seed", 5)
+    assert outcome.code == 0
+    assert names(tmp_path / "run") == FILES
+    assert config(tmp_path / "run")["seed"] == 5
+
+
+def test_a_failed_run_leaves_the_earlier_classifier(
+    run: Callable[..., Any], ltuning: Callable[..., Any], trained: Path, tmp_path: Path, data: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    rate = ("--set", "training.learning_rate=1e30", "--set", "training.max_grad_norm=0")
+    assert run("--output", folder, "--overwrite", "--steps", 30, *rate).code == 1
+    assert {name: (folder / name).read_bytes() for name in FILES} == {
+        name: (trained / name).read_bytes() for name in FILES
+    }
+    assert ltuning("evaluate", folder, "--data", data).code == 0
+
+
+# --- resuming
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Ends the next run at a step, as Ctrl-C does, and only that run."""
+    from ltuning.cli.training_bar import TrainingBar
+
+    original = TrainingBar.on_step_end
+
+    def at(step: int) -> None:
+        def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            original(self, args, state, control, **rest)
+            if state.global_step == step:
+                monkeypatch.setattr(TrainingBar, "on_step_end", original)
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(TrainingBar, "on_step_end", on_step_end)
+
+    return at
+
+
+def test_a_resumed_run_ends_like_one_that_was_not_interrupted(
+    run: Callable[..., Any], tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert run("--output", whole, "--steps", 8, *STEPWISE).code == 0
+    interrupt(5)
+    outcome = run("--output", cut, "--steps", 8, *STEPWISE)
+    assert outcome.code == 130
+    assert f"interrupted; go on with: ltuning train --resume --output {cut}" in outcome.stderr
+    assert names(cut) == {"checkpoints"}
+    # What a killed process may leave of a checkpoint that it was writing.
+    (cut / "checkpoints" / "checkpoint-7").mkdir()
+    outcome = run("--output", cut, "--steps", 8, *STEPWISE, "--resume")
+    assert outcome.code == 0, outcome.stderr
+    assert names(cut) == FILES
+    assert weights(cut) == weights(whole)
+    assert metrics(cut)["validation"] == metrics(whole)["validation"]
+
+
+def test_resume_needs_no_option_again(
+    run: Callable[..., Any],
+    ltuning: Callable[..., Any],
+    tmp_path: Path,
+    interrupt: Callable[[int], None],
+) -> None:
+    interrupt(3)
+    run("--output", tmp_path / "run", "--steps", 4, *STEPWISE)
+    assert ltuning("train", "--resume", "--output", tmp_path / "run").code == 0
+    assert metrics(tmp_path / "run")["training"]["steps"] == 4
+
+
+def test_resume_refuses_changed_options_and_names_them(
+    run: Callable[..., Any], tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    interrupt(3)
+    run("--output", tmp_path / "run", "--steps", 4, "--shots", 8, *STEPWISE)
+    changed = ("--epochs", 2, "--shots", 9, "--label", "food=x", "--label", "sport=y")
+    outcome = run("--output", tmp_path / "run", *changed, "--resume")
+    assert outcome.code == 1
+    assert "but these changed:" in outcome.stderr
+    for difference in (
+        "\n  data.shots: 8 -> 9\n",
+        "\n  training.max_steps: 4 -> nothing\n",
+        "\n  training.num_train_epochs: nothing -> 2.0\n",
+        "\n  labels.food: nothing -> ['x']\n",
+    ):
+        assert difference in outcome.stderr
+    assert names(tmp_path / "run") == {"checkpoints"}
+
+
+def test_resume_refuses_changed_data(
+    run: Callable[..., Any], tmp_path: Path, data: Path, interrupt: Callable[[int], None]
+) -> None:
+    file = tmp_path / "train.csv"
+    shutil.copy(data / "train.csv", file)
+    interrupt(3)
+    run("--data", file, "--output", tmp_path / "run", *STEPWISE)
+    file.write_text(file.read_text() + "one more,food\n")
+    outcome = run("--data", file, "--output", tmp_path / "run", *STEPWISE, "--resume")
+    assert outcome.code == 1
+    assert "its texts or labels changed" in outcome.stderr
+
+
+def test_an_unfinished_run_is_gone_on_with_or_replaced_but_never_by_accident(
+    run: Callable[..., Any], tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    interrupt(3)
+    run("--output", tmp_path / "run", *STEPWISE)
+    outcome = run("--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "go on with it with --resume, or start anew with --overwrite" in outcome.stderr
+    outcome = run("--output", tmp_path / "run", "--overwrite", "--seed", 4)
+    assert outcome.code == 0
+    assert config(tmp_path / "run")["seed"] == 4
+
+
+def test_a_run_that_replaces_a_classifier_can_be_resumed(
+    run: Callable[..., Any], tmp_path: Path, trained: Path, interrupt: Callable[[int], None]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    interrupt(3)
+    assert run("--output", folder, "--overwrite", *STEPWISE).code == 130
+    assert weights(folder) == weights(trained)
+    assert run("--output", folder, *STEPWISE, "--resume").code == 0
+    assert names(folder) == FILES
+    assert weights(folder) != weights(trained)
+
+
+@pytest.mark.usefixtures("no_model")
+def test_resume_without_an_unfinished_run(
+    run: Callable[..., Any], tmp_path: Path, trained: Path
+) -> None:
+    outcome = run("--output", tmp_path / "none", "--resume")
+    assert outcome.code == 1
+    assert "to go on with, got none; leave out --resume to start a run" in outcome.stderr
+    assert "got a finished one" in run("--output", trained, "--resume").stderr
+
+
+def test_a_full_disk_at_save_leaves_what_resume_needs(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.artifacts import store
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "_write_text", full)
+        outcome = run("--output", tmp_path / "run", *STEPWISE)
+    assert outcome.code == 1
+    assert "No space left on device" in outcome.stderr
+    assert names(tmp_path / "run") == {"checkpoints"}
+    assert run("--output", tmp_path / "run", *STEPWISE, "--resume").code == 0
+    assert names(tmp_path / "run") == FILES
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        # What torch.save makes of it.
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0"),
+    ],
+)
+def test_a_full_disk_at_a_checkpoint(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    from transformers import Trainer
+
+    def full(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "save_model", full)
+    outcome = run("--output", tmp_path / "run", *STEPWISE)
+    assert outcome.code == 1
+    assert str(error) in outcome.stderr
+    assert "go on with --resume" in outcome.stderr

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ltuning.backbones.families import FAMILIES
+from ltuning.config import Config, MethodOptions
+from ltuning.errors import ConfigError
+from ltuning.methods.catalog import METHODS, RECIPES, problems, resolve, training_defaults
+
+
+def found(**method: Any) -> list[str]:
+    return [str(problem) for problem in problems(Config.from_dict({"method": method}))]
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_recipe_leaves_nothing_open_and_chooses_what_its_method_takes(
+    name: str, recipe: str
+) -> None:
+    method, row = MethodOptions(name=name, recipe=recipe), METHODS[name]  # type: ignore[arg-type]
+    for family in FAMILIES.values():
+        chosen = resolve(method, family, num_layers=6)
+        assert chosen.start in row.starts
+        assert chosen.head in row.heads
+        assert chosen.objective in row.objectives
+        assert (chosen.transform in row.transforms) if row.transforms else chosen.transform is None
+        assert chosen.pooling is not None
+        assert chosen.first_layer is not None
+        assert chosen.num_tokens is not None or row.source == "labels"
+        assert problems(Config(method=chosen)) == []
+
+
+def test_the_paper_recipe_is_what_was_published() -> None:
+    chosen = resolve(MethodOptions(recipe="paper"), FAMILIES["bert"], 12)
+    assert (chosen.transform, chosen.start, chosen.head) == ("pooled", "random", "binary")
+    assert (chosen.objective, chosen.pooling, chosen.first_layer) == ("pairs", "cls", 0)
+    prompt = resolve(MethodOptions("lt-prompt", "paper"), FAMILIES["bert"], 12)
+    assert (prompt.transform, prompt.head, prompt.objective) == ("square", "binary", "pairs")
+
+
+def test_a_decoder_is_read_at_its_last_token_under_every_recipe() -> None:
+    for name, recipe in (key[::-1] for key in RECIPES):
+        method = MethodOptions(name=name, recipe=recipe)  # type: ignore[arg-type]
+        assert resolve(method, FAMILIES["llama"], 4).pooling == "last"
+
+
+def test_an_option_that_is_given_wins_over_the_recipe() -> None:
+    given = MethodOptions(
+        transform="lowrank",
+        start="label-kv",
+        head="binary",
+        objective="pairs",
+        pooling="last",
+        rank=3,
+        first_layer=1,
+        num_tokens=7,
+        negatives=0,
+    )
+    assert resolve(given, FAMILIES["bert"], 4) == given
+
+
+def test_a_first_layer_beyond_the_model_is_refused() -> None:
+    resolve(MethodOptions(first_layer=3), FAMILIES["bert"], 4)
+    with pytest.raises(ConfigError) as caught:
+        resolve(MethodOptions(first_layer=4), FAMILIES["bert"], 4)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "method.first_layer: expected a layer below 4, the backbone's layers, got 4"
+    ]
+
+
+def test_choices_that_do_not_go_together_are_all_named() -> None:
+    assert found(
+        name="prefix", transform="lowrank", start="label-kv", head="match", objective="pairs"
+    ) == [
+        "method.transform: expected no such option with method 'prefix', got 'lowrank'",
+        "method.start: expected 'random' or 'vocabulary' or 'text' with method 'prefix', "
+        "got 'label-kv'",
+        "method.head: expected 'classes' with method 'prefix', got 'match'",
+        "method.objective: expected 'classes' with method 'prefix', got 'pairs'",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (
+            {"name": "lt-prompt", "start": "label-kv"},
+            "method.start: expected 'random' or 'small' or 'text' with method 'lt-prompt', "
+            "got 'label-kv'",
+        ),
+        (
+            {"name": "lt-prompt", "transform": "pooled"},
+            "method.transform: expected 'square' or 'lowrank' with method 'lt-prompt', "
+            "got 'pooled'",
+        ),
+        (
+            {"name": "lt-prefix", "transform": "square"},
+            "method.transform: expected 'lowrank' or 'pooled' with method 'lt-prefix', "
+            "got 'square'",
+        ),
+        (
+            {"name": "lt-prefix", "objective": "classes"},
+            "method.objective: expected 'contrast' or 'pairs' with method 'lt-prefix', "
+            "got 'classes'",
+        ),
+        (
+            {"name": "prompt", "first_layer": 2},
+            "method.first_layer: method 'prompt' has virtual tokens at the embeddings; "
+            "leave it out",
+        ),
+        (
+            {"transform": "pooled", "start": "label-kv"},
+            "method.start: the pooled transform starts 'random', got 'label-kv'",
+        ),
+    ],
+)
+def test_a_choice_that_does_not_fit_is_named(method: dict[str, Any], sentence: str) -> None:
+    assert found(**method) == [sentence]
+
+
+def test_the_pooled_transform_of_the_paper_recipe_starts_random_too() -> None:
+    assert found(recipe="paper", start="label-kv") == [
+        "method.start: the pooled transform starts 'random', got 'label-kv'"
+    ]
+
+
+def test_what_a_pooled_transform_resolves_to_starts_random() -> None:
+    chosen = resolve(MethodOptions(transform="pooled"), FAMILIES["bert"], 4)
+    assert chosen.start == "random"
+
+
+def test_training_defaults_are_fields_of_training_arguments() -> None:
+    from ltuning.config import check_training
+
+    for name, recipe in (key[::-1] for key in RECIPES):
+        defaults = training_defaults(MethodOptions(name=name, recipe=recipe))  # type: ignore[arg-type]
+        assert check_training(defaults) == []

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+
+# Two texts of 2 and 3 tokens in 4 places, on either side; 9s are padding.
+RIGHT = torch.tensor([[[1.0, 2], [3, 6], [9, 9], [9, 9]], [[0.0, 1], [2, 3], [4, 8], [9, 9]]])
+LEFT = torch.tensor([[[9.0, 9], [9, 9], [1, 2], [3, 6]], [[9.0, 9], [0, 1], [2, 3], [4, 8]]])
+LITERALS = {
+    "cls": [[1.0, 2.0], [0.0, 1.0]],
+    "last": [[3.0, 6.0], [4.0, 8.0]],
+    "mean": [[2.0, 4.0], [2.0, 4.0]],
+}
+
+
+@pytest.mark.parametrize("how", ["cls", "last", "mean"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_pooling_finds_the_real_tokens_on_either_side(how: str, side: str) -> None:
+    states = RIGHT if side == "right" else LEFT
+    mask = states[..., 0] != 9
+    assert pool(states, mask, how).tolist() == LITERALS[how]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("how", ["cls", "last", "mean"])
+def test_pooling_gives_float32(how: str) -> None:
+    mask = torch.ones(2, 4, dtype=torch.bool)
+    assert pool(RIGHT.bfloat16(), mask, how).dtype == torch.float32  # type: ignore[arg-type]
+
+
+def test_the_binary_score_is_the_log_odds_of_true() -> None:
+    head, state = BinaryHead(5), torch.randn(7, 5)
+    true = head.out(state).softmax(-1)[:, 1]
+    torch.testing.assert_close(head(state, state), (true / (1 - true)).log(), rtol=1e-4, atol=1e-5)
+    assert sum(weight.numel() for weight in head.parameters()) == 2 * 5
+
+
+def test_the_classes_head_is_a_matrix() -> None:
+    head, state = ClassesHead(5, 3), torch.randn(7, 5)
+    torch.testing.assert_close(head(state), state @ head.out.weight.T)
+
+
+def test_the_match_head_starts_as_the_cosine_of_state_and_label() -> None:
+    state, label = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[4.0, 3.0], [0.0, 2.0]])
+    assert MatchHead(2, tau=10.0)(state, label).tolist() == pytest.approx([9.6, 0.0])
+
+
+def test_the_match_head_is_its_formula() -> None:
+    head = MatchHead(6, tau=2.0)
+    for weight in head.parameters():
+        torch.nn.init.normal_(weight)
+    state, label = torch.randn(6), torch.randn(6)
+    weights = dict(head.named_parameters())
+    mapped = weights["map.weight"] @ label
+    cosine = state @ mapped / (state.norm() * mapped.norm())
+    expected = weights["read.weight"][0] @ state + weights["tau"] * cosine
+    torch.testing.assert_close(head(state[None], label[None])[0], expected)
+
+
+def test_a_wide_match_head_is_identity_plus_low_rank() -> None:
+    head = MatchHead(1025, tau=10.0)
+    assert {name: tuple(weight.shape) for name, weight in head.named_parameters()} == {
+        "tau": (),
+        "read.weight": (1, 1025),
+        "map.down.weight": (64, 1025),
+        "map.up.weight": (1025, 64),
+    }
+    label = torch.randn(3, 1025)
+    assert torch.equal(head.map(label), label)
+
+
+def test_a_match_score_has_a_gradient_at_the_start() -> None:
+    head = MatchHead(8, tau=10.0)
+    head(torch.randn(4, 8), torch.randn(4, 8)).sum().backward()
+    for weight in head.parameters():
+        assert weight.grad is not None
+        assert math.isfinite(weight.grad.norm()) and weight.grad.norm() > 0

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltuning.training.objectives import (
+    LabelRows,
+    choice_loss,
+    draw_contrast,
+    draw_pairs,
+    pairs_loss,
+)
+
+# How many texts each label has: two labels or more.
+COUNTS = st.lists(st.integers(1, 3), min_size=2, max_size=6)
+SEEDS = st.integers(0, 2**32)
+
+
+def rows_of(counts: list[int]) -> tuple[LabelRows, torch.Tensor]:
+    owners = [label for label, count in enumerate(counts) for _ in range(count)]
+    return LabelRows.of(owners), torch.tensor(owners)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def some_targets(size: int, num_labels: int, seed: int) -> torch.Tensor:
+    return torch.randint(num_labels, (size,), generator=generator(seed + 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 21), counts=COUNTS, seed=SEEDS)
+def test_half_of_the_pairs_are_true(size: int, counts: list[int], seed: int) -> None:
+    rows, owners = rows_of(counts)
+    targets = some_targets(size, len(counts), seed)
+    draw = draw_pairs(targets, rows, generator(seed))
+    assert int(draw.truth.sum()) in {size // 2, -(-size // 2)}
+    assert draw.branches.texts.tolist() == list(range(size))
+    # A pair is called true exactly where its label text belongs to the text's label.
+    assert torch.equal(owners[draw.branches.rows] == targets, draw.truth.bool())
+
+
+def test_an_odd_batch_rounds_either_way() -> None:
+    rows, _ = rows_of([1, 1])
+    found = {
+        int(draw_pairs(torch.zeros(5).long(), rows, generator(s)).truth.sum()) for s in range(50)
+    }
+    assert found == {2, 3}
+
+
+def test_every_text_of_a_batch_is_true_sometimes_and_wrong_sometimes() -> None:
+    rows, _ = rows_of([1, 1, 1])
+    truths = [draw_pairs(torch.arange(3).repeat(2), rows, generator(s)).truth for s in range(60)]
+    assert 0.3 < torch.stack(truths).mean(0).min() <= torch.stack(truths).mean(0).max() < 0.7
+
+
+def test_the_wrong_label_of_a_pair_is_drawn_evenly() -> None:
+    rows, _ = rows_of([1] * 5)
+    targets = torch.full((2000,), 3)
+    draw = draw_pairs(targets, rows, generator(0))
+    wrong = torch.bincount(draw.branches.rows[draw.truth == 0], minlength=5)
+    assert wrong[3] == 0
+    assert wrong.sum() == 1000
+    assert all(200 < count < 300 for count in wrong[[0, 1, 2, 4]].tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 12), counts=COUNTS, negatives=st.integers(0, 7), seed=SEEDS)
+def test_contrast_sets_the_true_label_against_different_wrong_ones(
+    size: int, counts: list[int], negatives: int, seed: int
+) -> None:
+    rows, owners = rows_of(counts)
+    targets = some_targets(size, len(counts), seed)
+    draw = draw_contrast(targets, rows, negatives, generator(seed))
+    others = len(counts) - 1
+    width = 1 + (min(negatives, others) if negatives else others)
+    assert draw.branches.texts.tolist() == [row for row in range(size) for _ in range(width)]
+    labels = owners[draw.branches.rows].view(size, width)
+    assert torch.equal(labels[:, 0], targets)
+    assert draw.truth.tolist() == [0] * size
+    for row in labels.tolist():
+        assert len(set(row)) == width
+
+
+def test_every_wrong_label_is_drawn_evenly_for_contrast() -> None:
+    rows, _ = rows_of([1] * 5)
+    draw = draw_contrast(torch.full((1000,), 1), rows, 2, generator(0))
+    wrong = torch.bincount(draw.branches.rows.view(1000, 3)[:, 1:].flatten(), minlength=5)
+    assert wrong[1] == 0
+    assert all(420 < count < 580 for count in wrong[[0, 2, 3, 4]].tolist())
+
+
+def test_label_texts_are_drawn_evenly_among_a_labels_own() -> None:
+    rows, _ = rows_of([1, 3, 2])
+    drawn = rows.draw(torch.tensor([0, 1, 2]).repeat(1000), generator(0))
+    counts = torch.bincount(drawn, minlength=6).tolist()
+    assert counts[0] == 1000
+    assert all(270 < count < 400 for count in counts[1:4])
+    assert all(430 < count < 570 for count in counts[4:])
+
+
+@settings(max_examples=20, deadline=None)
+@given(counts=COUNTS, seed=SEEDS)
+def test_a_draw_is_a_function_of_its_generator(counts: list[int], seed: int) -> None:
+    rows, _ = rows_of(counts)
+    targets = some_targets(8, len(counts), seed)
+    for draw in (draw_pairs, lambda t, r, g: draw_contrast(t, r, 2, g)):
+        one, two = draw(targets, rows, generator(seed)), draw(targets, rows, generator(seed))
+        assert torch.equal(one.branches.rows, two.branches.rows)
+        assert torch.equal(one.truth, two.truth)
+
+
+def test_the_pairs_loss_is_the_cross_entropy_of_two_logits() -> None:
+    logits = torch.randn(9, 2, generator=generator(0))
+    truth = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0, 1])
+    scores = logits[:, 1] - logits[:, 0]
+    chosen = logits.softmax(1)[torch.arange(9), truth]
+    torch.testing.assert_close(pairs_loss(scores, truth.float()), -chosen.log().mean())
+
+
+def test_the_choice_loss_is_the_negative_log_probability_of_the_true_place() -> None:
+    scores, truth = torch.randn(9, 4, generator=generator(0)), torch.arange(9) % 4
+    chosen = scores.softmax(1)[torch.arange(9), truth]
+    torch.testing.assert_close(choice_loss(scores, truth), -chosen.log().mean())

@@ -1,0 +1,383 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.prefix_attention import RECORDER
+from ltuning.classifier import LabelClassifier
+from ltuning.config import StoppingOptions
+from ltuning.errors import TrainingError
+from ltuning.methods.adapter import Adapter
+from ltuning.training.trainer import (
+    LengthGroupedBatches,
+    TokenDataset,
+    Validation,
+    training_arguments,
+)
+
+Make = Callable[..., LabelClassifier]
+LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120)
+
+
+def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
+    return classifier._trained().adapter.state_dict()
+
+
+def assert_same(left: LabelClassifier, right: LabelClassifier) -> None:
+    for name, weight in weights(left).items():
+        assert torch.equal(weight, weights(right)[name]), name
+
+
+class StopAt(TrainerCallback):
+    """Ends a run after some steps, as an interruption after its checkpoint would."""
+
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_training_stop = state.global_step >= self.step
+
+
+# --- the order of the texts ---------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(lengths=LENGTHS, size=st.integers(1, 9), seed=st.integers(0, 9), epoch=st.integers(0, 3))
+def test_every_text_comes_once_in_an_epoch(
+    lengths: list[int], size: int, seed: int, epoch: int
+) -> None:
+    sampler = LengthGroupedBatches(lengths, size, seed)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(lengths)))
+    assert len(sampler) == len(lengths)
+    assert order == list(sampler)
+
+
+def test_the_order_depends_on_seed_and_epoch() -> None:
+    orders = set()
+    for seed in (0, 1):
+        for epoch in (0, 1):
+            sampler = LengthGroupedBatches([5] * 64, 4, seed)
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler))
+    assert len(orders) == 4
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=LENGTHS, size=st.integers(1, 9))
+def test_a_batch_has_like_lengths(lengths: list[int], size: int) -> None:
+    order = list(LengthGroupedBatches(lengths, size, seed=0))
+    batches = [order[at : at + size] for at in range(0, len(order), size)]
+    spans = sorted(
+        (min(map(lengths.__getitem__, b)), max(map(lengths.__getitem__, b))) for b in batches
+    )
+    # In one group of batches no two lengths overlap but at their ends.
+    assert len(lengths) > 50 * size or all(a[1] <= b[0] for a, b in pairwise(spans))
+
+
+def test_training_takes_the_order_of_each_epoch(
+    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+    get = TokenDataset.__getitem__
+
+    def record(self: TokenDataset, row: int) -> dict[str, Any]:
+        taken.append(row)
+        return get(self, row)
+
+    monkeypatch.setattr(TokenDataset, "__getitem__", record)
+    classifier(bert, "prompt", seed=3, epochs=2, batch=8).fit(toy.texts, toy.labels)
+    lengths = [len(row["input_ids"]) for row in bert.tokenize(toy.texts)]
+    sampler = LengthGroupedBatches(lengths, 8, seed=3)
+    expected = list(sampler)
+    sampler.set_epoch(1)
+    assert taken == expected + list(sampler)
+
+
+# --- the same run again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["prefix", "prompt", "lt-prefix", "lt-prompt"])
+def test_two_runs_with_one_seed_are_bit_identical(
+    backbone: Backbone, classifier: Make, toy: Any, method: str
+) -> None:
+    torch.manual_seed(11)
+    one = classifier(backbone, method, seed=5, steps=4).fit(toy.texts, toy.labels)
+    torch.manual_seed(12)
+    two = classifier(backbone, method, seed=5, steps=4).fit(toy.texts, toy.labels)
+    assert_same(one, two)
+    other = classifier(backbone, method, seed=6, steps=4).fit(toy.texts, toy.labels)
+    assert any(not torch.equal(w, weights(other)[name]) for name, w in weights(one).items())
+
+
+def test_steps_and_logging_do_not_change_what_is_learnt(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    one = classifier(bert, steps=4).fit(toy.texts, toy.labels)
+    two = classifier(bert, steps=4, training__logging_steps=1).fit(
+        toy.texts, toy.labels, validation=None
+    )
+    assert_same(one, two)
+
+
+RESUMED = [
+    ("lt-prefix", {"objective": "contrast", "negatives": 1}),
+    ("lt-prefix", {"objective": "pairs"}),
+    ("lt-prompt", {"objective": "contrast"}),
+    ("prefix", {}),
+]
+
+
+@pytest.mark.parametrize("validated", [False, True])
+@pytest.mark.parametrize(("method", "options"), RESUMED)
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
+    bert: Backbone,
+    classifier: Make,
+    toy: Any,
+    tmp_path: Path,
+    method: str,
+    options: dict[str, Any],
+    validated: bool,
+) -> None:
+    extra = {} if validated else {"training__save_strategy": "epoch"}
+    data = (toy.texts, toy.labels, toy.test if validated else None)
+
+    def new() -> LabelClassifier:
+        return classifier(bert, method, epochs=4, rate=3e-2, **options, **extra)
+
+    whole = new().fit(*data)
+    cut = new().fit(*data, checkpoints=tmp_path / "run", callbacks=[StopAt(6)])
+    assert cut.result_.steps == 6
+    resumed = new().fit(*data, checkpoints=tmp_path / "run", resume=True)
+    assert resumed.result_.steps == whole.result_.steps == 12
+    assert_same(resumed, whole)
+    assert resumed.result_.best == pytest.approx(whole.result_.best)
+
+
+def test_a_run_resumed_within_an_epoch_ends_with_the_same_weights(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    options = {
+        "training__save_strategy": "steps",
+        "training__save_steps": 4,
+        "training__gradient_accumulation_steps": 2,
+        "batch": 4,
+    }
+
+    def new() -> LabelClassifier:
+        return classifier(bert, objective="pairs", epochs=2, **options)
+
+    whole = new().fit(toy.texts, toy.labels)
+    run = tmp_path / "run"
+    new().fit(toy.texts, toy.labels, checkpoints=run, callbacks=[StopAt(4)])
+    resumed = new().fit(toy.texts, toy.labels, checkpoints=run, resume=True)
+    assert resumed.result_.steps == whole.result_.steps == 12
+    assert_same(resumed, whole)
+
+
+def test_a_resumed_run_counts_on_towards_its_patience(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    def new() -> LabelClassifier:
+        # Nothing is learnt, so no evaluation after the first is better.
+        return classifier(bert, "prompt", epochs=9, rate=0.0, stopping__patience=3)
+
+    data, run = (toy.texts, toy.labels, toy.test), tmp_path / "run"
+    whole = new().fit(*data)
+    new().fit(*data, checkpoints=run, callbacks=[StopAt(9)])
+    resumed = new().fit(*data, checkpoints=run, resume=True)
+    assert resumed.result_.steps == whole.result_.steps == 12
+
+
+def test_resuming_without_a_checkpoint_is_an_error_of_ours(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match="checkpoint"):
+        classifier(bert).fit(toy.texts, toy.labels, checkpoints=tmp_path, resume=True)
+
+
+def test_checkpoints_hold_the_adapter_and_no_weight_of_the_backbone(
+    backbone: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    fitted = classifier(backbone, steps=2, training__save_steps=1)
+    fitted.fit(toy.texts, toy.labels, checkpoints=tmp_path)
+    saved = sorted(tmp_path.glob("checkpoint-*/model.safetensors"))
+    assert [path.parent.name for path in saved] == ["checkpoint-1", "checkpoint-2"]
+    for path in saved:
+        assert set(load_file(path)) == {f"adapter.{name}" for name in weights(fitted)}
+        state = torch.load(path.with_name("optimizer.pt"), weights_only=True)["state"]
+        sizes = [moment.numel() for entry in state.values() for moment in entry.values()]
+        assert sum(sizes) == 2 * fitted.num_parameters + len(state)
+
+
+# --- what a run costs ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["lt-prefix", "lt-prompt"])
+@pytest.mark.parametrize("objective", ["contrast", "pairs"])
+def test_the_labels_are_encoded_once_per_fit(
+    backbone: Backbone,
+    classifier: Make,
+    toy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    objective: str,
+) -> None:
+    forwards: list[bool] = []
+    made: list[int] = []
+    hook = backbone.model.register_forward_pre_hook(
+        lambda _module, _args, kwargs: forwards.append(RECORDER in kwargs), with_kwargs=True
+    )
+    make = Adapter.virtual_tokens
+
+    def count(self: Adapter, labels: Any, embedding: Any) -> Any:
+        made.append(len(labels.ids))
+        return make(self, labels, embedding)
+
+    monkeypatch.setattr(Adapter, "virtual_tokens", count)
+    try:
+        fitted = classifier(backbone, method, epochs=2, objective=objective)
+        fitted.fit(toy.texts, toy.labels, toy.test)
+        # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once.
+        steps, evaluations = 6, 2
+        assert fitted.result_.steps == steps
+        assert forwards == [True] + [False] * (steps + evaluations)
+        # Virtual tokens: those of the 3 labels, once per step or evaluation, never per text.
+        assert made == [3] * (steps + evaluations)
+        fitted.predict(toy.test_texts)
+        fitted.predict_proba(toy.test_texts[:5])
+        assert len(made) == steps + evaluations + 1
+        assert forwards[1:] == [False] * (steps + evaluations + 2)
+    finally:
+        hook.remove()
+
+
+# --- ends ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["prefix", "lt-prefix"])
+def test_a_loss_that_is_not_finite_ends_the_run(
+    bert: Backbone, classifier: Make, toy: Any, method: str
+) -> None:
+    broken = classifier(bert, method, steps=9, rate=1e38, training__warmup_steps=0)
+    with pytest.raises(
+        TrainingError,
+        match="^expected a finite loss, got (nan|inf) at step [1-9]; lower "
+        "training.learning_rate or check the data$",
+    ):
+        broken.fit(toy.texts, toy.labels)
+
+
+def test_patience_ends_a_run_that_no_longer_improves(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    fitted = classifier(bert, "prompt", epochs=9, rate=0.0, stopping__patience=2)
+    fitted.fit(toy.texts, toy.labels, toy.test)
+    # 3 steps per epoch: one evaluation that is the best, and two that are not better.
+    assert fitted.result_.steps == 9
+
+
+def test_without_patience_a_run_goes_to_its_end(bert: Backbone, classifier: Make, toy: Any) -> None:
+    fitted = classifier(bert, "prompt", epochs=5, rate=0.0).fit(toy.texts, toy.labels, toy.test)
+    assert fitted.result_.steps == 15
+
+
+def evaluations(classifier: LabelClassifier, metric: str) -> list[float]:
+    name = f"eval_{metric}"
+    return [row[name] for row in classifier.result_.history if name in row]
+
+
+def recomputed(classifier: LabelClassifier, toy: Any) -> dict[str, float]:
+    fitted = classifier._trained()
+    tokens = classifier.backbone.tokenize(toy.test_texts, fitted.max_length)
+    targets = [fitted.labels.index(label) for label in toy.test_labels]
+    return Validation(tokens, targets, fitted.labels.names).figures(classifier.scorer())
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"epochs": 6},
+        {"steps": 18, "training__eval_strategy": "steps", "training__eval_steps": 2},
+        {"steps": 18, "training__eval_strategy": "steps", "training__logging_steps": 2},
+    ],
+    ids=["epochs", "eval_steps", "logging_steps"],
+)
+@pytest.mark.parametrize("metric", ["loss", "accuracy"])
+def test_the_best_weights_are_kept(
+    bert: Backbone, classifier: Make, toy: Any, when: dict[str, Any], metric: str
+) -> None:
+    # A rate so high that the loss goes up and down.
+    fitted = classifier(bert, "prefix", rate=0.5, stopping__metric=metric, **when)
+    fitted.fit(toy.texts, toy.labels, toy.test)
+    found = evaluations(fitted, metric)
+    best = min(found) if metric == "loss" else max(found)
+    assert found[-1] != best, "choose another rate: this run ends at its best"
+    assert fitted.result_.best[metric] == best
+    for name, value in recomputed(fitted, toy).items():
+        assert fitted.result_.best[name] == pytest.approx(value, abs=1e-6), name
+
+
+def test_two_accumulated_batches_are_one_of_twice_the_size(
+    backbone: Backbone, classifier: Make, toy: Any
+) -> None:
+    # 8 texts, so that a step sees all of them however they are divided.
+    texts, labels = toy.texts[:8], toy.labels[:8]
+    options = {"epochs": 3, "training__optim": "sgd", "rate": 0.1}
+    whole = classifier(backbone, "prefix", batch=8, **options).fit(texts, labels)
+    parts = classifier(
+        backbone, "prefix", batch=4, training__gradient_accumulation_steps=2, **options
+    ).fit(texts, labels)
+    assert parts.result_.steps == whole.result_.steps == 3
+    for name, weight in weights(whole).items():
+        torch.testing.assert_close(weights(parts)[name], weight, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("num_texts", "fields", "epochs"),
+    [
+        (48, {}, 50),  # 3 steps in an epoch, so 50 of them make 150
+        (49, {}, 38),  # 4 steps
+        (48, {"gradient_accumulation_steps": 3}, 150),
+        (100_000, {}, 3),
+        (48, {"num_train_epochs": 2}, 2),
+    ],
+)
+def test_a_run_without_a_length_takes_three_epochs_or_150_steps(
+    tmp_path: Path, num_texts: int, fields: dict[str, Any], epochs: int
+) -> None:
+    arguments = training_arguments(
+        tmp_path,
+        {"per_device_train_batch_size": 16, **fields},
+        StoppingOptions(),
+        seed=0,
+        num_texts=num_texts,
+        has_validation=False,
+    )
+    assert arguments.num_train_epochs == epochs
+
+
+def test_a_result_says_what_was_done(bert: Backbone, classifier: Make, toy: Any) -> None:
+    fitted = classifier(bert, epochs=2, training__logging_steps=1).fit(
+        toy.texts, toy.labels, toy.test
+    )
+    result = fitted.result_
+    losses = [row["loss"] for row in result.history if "loss" in row]
+    assert len(losses) == result.steps == 6
+    assert all(math.isfinite(loss) for loss in losses)
+    assert result.seconds > 0
+    assert set(result.best) == {"loss", "accuracy", "macro_f1", "mcc"}
+    without = classifier(bert).fit(toy.texts, toy.labels)
+    assert without.result_.best == {}
