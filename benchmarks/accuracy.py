@@ -74,7 +74,7 @@ TASKS = {
     "sst2": Task(
         labels={"negative": "a negative movie review", "positive": "a positive movie review"},
         measured="test",
-        steps=500,
+        steps=400,
         branches=32,
         recipes=("default", "paper"),
         selects=True,
@@ -85,7 +85,7 @@ TASKS = {
             "not_entailment": "the second sentence does not follow from the first",
         },
         measured="validation",
-        steps=150,
+        steps=100,
         branches=32,
     ),
     "cola": Task(
@@ -94,7 +94,7 @@ TASKS = {
             "unacceptable": "an ungrammatical sentence",
         },
         measured="validation",
-        steps=400,
+        steps=250,
         branches=32,
     ),
 }

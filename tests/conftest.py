@@ -82,7 +82,8 @@ def _save_tokenizer(folder: Path, special: Sequence[str], template: Any, **names
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    words = [*special, *" ".join(TOPICS.values()).split(), *FILLERS.split()]
+    # The names of the topics come last: a label may have nothing but its name.
+    words = [*special, *" ".join(TOPICS.values()).split(), *FILLERS.split(), *TOPICS]
     vocabulary = {word: index for index, word in enumerate(words)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=names["unk_token"]))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -53,6 +53,7 @@ def test_the_defaults():
             "dtype": "auto",
             "device": "auto",
             "max_length": None,
+            "max_branches": 256,
         },
         "labels": None,
         "method": {
@@ -181,8 +182,8 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         ),
         ({"data": {"shots": 0}}, "data.shots: expected an integer of 1 or more, got 0"),
         (
-            {"stopping": {"patience": -1}},
-            "stopping.patience: expected an integer of 0 or more, got -1",
+            {"stopping": {"patience": 0}},
+            "stopping.patience: expected an integer of 1 or more, got 0",
         ),
         ({"seed": -1}, "seed: expected an integer from 0 to 4294967295, got -1"),
         ({"seed": 2**32}, "seed: expected an integer from 0 to 4294967295, got 4294967296"),
@@ -347,7 +348,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[6:11] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[7:12] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):
@@ -562,7 +563,7 @@ configs = st.builds(
     ),
     stopping=st.builds(
         StoppingOptions,
-        patience=from_zero,
+        patience=from_one,
         metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc"]),
     ),
     seed=st.integers(0, 2**32 - 1),

@@ -112,7 +112,7 @@ def test_the_command_line_wins_over_the_file_and_set_over_both(
     file = tmp_path / "options.yaml"
     file.write_text(
         "seed: 1\nmethod: {name: prefix, num_tokens: 3}\ntraining: {num_train_epochs: 9}\n"
-        "labels: {food: f, sport: s, travel: t}\ndata: {shots: 5}\n"
+        "labels: {food: bread, sport: ball, travel: hotel}\ndata: {shots: 5}\n"
     )
     options = ("--seed", 2, "--method", "lt-prefix", "--shots", 6, "--steps", 2)
     settings = ("--set", "data.shots=4", "--set", "method.num_tokens=12")
@@ -122,7 +122,11 @@ def test_the_command_line_wins_over_the_file_and_set_over_both(
     assert (found["seed"], found["method"]["name"], found["data"]["shots"]) == (2, "lt-prefix", 4)
     assert found["method"]["num_tokens"] == 12
     assert found["training"] == {"max_steps": 2}
-    assert found["labels"] == {"food": ["f"], "sport": ["s"], "travel": ["t"]}
+    assert found["labels"] == {
+        "food": ["bread"],
+        "sport": ["ball"],
+        "travel": ["hotel"],
+    }
     assert found["data"]["path"] == str(data)
 
 

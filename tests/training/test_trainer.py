@@ -320,7 +320,7 @@ def test_the_best_weights_are_kept(
     bert: Backbone, classifier: Make, toy: Any, when: dict[str, Any], metric: str
 ) -> None:
     # A rate so high that the loss goes up and down.
-    fitted = classifier(bert, "prefix", rate=0.5, stopping__metric=metric, **when)
+    fitted = classifier(bert, "prefix", rate=1.0, stopping__metric=metric, **when)
     fitted.fit(toy.texts, toy.labels, toy.test)
     found = evaluations(fitted, metric)
     best = min(found) if metric == "loss" else max(found)
@@ -365,6 +365,7 @@ def test_a_run_without_a_length_takes_three_epochs_or_150_steps(
         seed=0,
         num_texts=num_texts,
         has_validation=False,
+        on_cpu=True,
     )
     assert arguments.num_train_epochs == epochs
 

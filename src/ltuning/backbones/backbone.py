@@ -235,6 +235,7 @@ class Backbone:
         """
         tokens = [{"input_ids": ids} for ids in self.tokenizer(list(texts))["input_ids"]]
         self._check_label_room(texts, tokens, max_tokens)
+        self._check_distinct(texts, tokens)
         batch = self.batch(tokens)
         return self.encode_ids(batch.ids, batch.mask)
 
@@ -312,6 +313,16 @@ class Backbone:
                 f"got {max_length}; give a smaller one"
             )
         return room
+
+    def _check_distinct(self, texts: Sequence[str], tokens: list[dict[str, list[int]]]) -> None:
+        seen: dict[tuple[int, ...], str] = {}
+        for text, row in zip(texts, tokens, strict=True):
+            other = seen.setdefault(tuple(row["input_ids"]), text)
+            if other is not text:
+                raise BackboneError(
+                    f"expected label texts that the tokenizer of '{self.name}' tells apart, got "
+                    f"the same tokens for '{other}' and '{text}'; use words that it knows"
+                )
 
     def _check_label_room(
         self, texts: Sequence[str], tokens: list[dict[str, list[int]]], max_tokens: int | None
