@@ -121,7 +121,8 @@ def test_the_command_line_wins_over_the_file_and_set_over_both(
     found = config(tmp_path / "run")
     assert (found["seed"], found["method"]["name"], found["data"]["shots"]) == (2, "lt-prefix", 4)
     assert found["method"]["num_tokens"] == 12
-    assert found["training"] == {"max_steps": 2}
+    assert found["training"]["max_steps"] == 2
+    assert "num_train_epochs" not in found["training"]
     assert found["labels"] == {
         "food": ["bread"],
         "sport": ["ball"],

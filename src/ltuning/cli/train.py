@@ -207,9 +207,7 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
         folder.check_same_data(sha)
     classifier = _fit(config, training, validation, folder, sha, resume, terminal)
     with folder.writing(), terminal.waiting("saving"):
-        classifier.save_pretrained(
-            output, overwrite=overwrite or resume, files=_files(config, classifier)
-        )
+        classifier.save_pretrained(output, overwrite=overwrite or resume, files=_files(classifier))
         folder.finish()
     if not terminal.quiet:
         _summarize(config, classifier, output)
@@ -293,12 +291,12 @@ def _warn_of_labels_without_texts(config: Config, used: list[str]) -> None:
         logger.warning("no training text has the label %s", names)
 
 
-def _files(config: Config, classifier: LabelClassifier) -> dict[str, str]:
+def _files(classifier: LabelClassifier) -> dict[str, str]:
     """What the folder of a run holds beside the classifier."""
     assert classifier.result_ is not None  # it is fitted
     history = [json.dumps(row) + "\n" for row in classifier.result_.history]
     return {
-        "config.yaml": config.to_yaml(),
+        "config.yaml": classifier.resolved_config.to_yaml(),
         "metrics.json": json.dumps(classifier.figures, indent=2) + "\n",
         "history.jsonl": "".join(history),
     }
