@@ -33,9 +33,9 @@ def build(backbone: Backbone, name: str) -> Build:
             for weight in adapter.tokens.parameters():
                 torch.nn.init.normal_(weight, std=0.3)
         if not adapter.uses_labels:
-            return Scorer(backbone, adapter, None, range(3), **rest)
+            return Scorer(backbone, adapter, None, range(3), **{"max_branches": 256, **rest})
         states = backbone.encode_labels(known.flat_texts)
-        return Scorer(backbone, adapter, states, known.owners, **rest)
+        return Scorer(backbone, adapter, states, known.owners, **{"max_branches": 256, **rest})
 
     return scorer
 

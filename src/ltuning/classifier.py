@@ -422,6 +422,7 @@ class LabelClassifier:
             validation,
             arguments,
             self.config.stopping,
+            max_branches=self.config.backbone.max_branches,
             resume=resume,
             callbacks=callbacks,
         )

@@ -32,7 +32,7 @@ class Scorer:
         adapter: Adapter,
         labels: LabelStates | None,
         owners: Sequence[int],
-        max_branches: int = 256,
+        max_branches: int,
     ):
         self.backbone = backbone
         self.adapter = adapter

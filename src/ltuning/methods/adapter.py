@@ -33,6 +33,10 @@ class Branches:
     texts: Tensor
     rows: Tensor
 
+    def to(self, device: torch.device) -> Branches:
+        """The same branches on another device."""
+        return Branches(self.texts.to(device), self.rows.to(device))
+
 
 class Adapter(nn.Module):
     """Virtual tokens and a head.

@@ -122,9 +122,7 @@ class TrainingModel(nn.Module):
             scores = self.adapter.score(backbone, batch, tokens)
             return choice_loss(scores, targets.to(scores.device))
         draw = self._draw(targets.cpu(), step)
-        branches = type(draw.branches)(
-            draw.branches.texts.to(backbone.device), draw.branches.rows.to(backbone.device)
-        )
+        branches = draw.branches.to(backbone.device)
         scores = self.adapter.score(backbone, batch, tokens, labels, branches)
         truth = draw.truth.to(scores.device)
         if self.adapter.method.objective == "pairs":
@@ -274,6 +272,7 @@ def train(
     arguments: TrainingArguments,
     stopping: StoppingOptions,
     *,
+    max_branches: int,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
@@ -300,7 +299,7 @@ def train(
         else TokenDataset(validation.tokens, validation.targets),
         data_collator=collate,
         callbacks=hooks,
-        scorer=lambda: Scorer(backbone, adapter, labels, owners),
+        scorer=lambda: Scorer(backbone, adapter, labels, owners, max_branches),
         validation=validation,
     )
     trainer.remove_callback(PrinterCallback)
