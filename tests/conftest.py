@@ -239,7 +239,7 @@ def load(_quiet_models: None) -> Callable[..., Backbone]:
 
 @pytest.fixture(scope="session")
 def backbones(tiny_models: dict[str, Path], load: Callable[..., Backbone]) -> dict[str, Backbone]:
-    """One backbone of each family. Frozen, so the whole session shares them."""
+    """One backbone of each family. Frozen, so the whole test run shares them."""
     return {family: load(folder) for family, folder in tiny_models.items()}
 
 

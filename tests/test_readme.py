@@ -1,4 +1,4 @@
-"""The README's session prints what the README says, and its commands name options that exist."""
+"""The README's example prints what the README says, and its commands name options that exist."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_session_prints_what_it_says() -> None:
-    (session,), printed = blocks("python"), io.StringIO()
+def test_the_example_prints_what_it_says() -> None:
+    (example,), printed = blocks("python"), io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(session, "README.md", "exec"), {})
+        exec(compile(example, "README.md", "exec"), {})
     assert printed.getvalue() == blocks("text")[0]
 
 
