@@ -74,7 +74,7 @@ TASKS = {
     "sst2": Task(
         labels={"negative": "a negative movie review", "positive": "a positive movie review"},
         measured="test",
-        steps=400,
+        steps=1300,
         branches=32,
         recipes=("default", "paper"),
         selects=True,
