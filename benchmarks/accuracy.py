@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import statistics
 from collections import Counter, defaultdict
@@ -160,7 +161,7 @@ def run(
         "train_texts": len(train),
         "backbone": backbone.name,
         "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {_cores()} cores",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "versions": versions(),
     }
 
@@ -221,12 +222,6 @@ def _read(path: Path) -> list[dict]:
 
 def _key(row: dict) -> tuple:
     return row["task"], row["recipe"], row["method"], row["seed"]
-
-
-def _cores() -> int:
-    import os
-
-    return os.cpu_count() or 1
 
 
 if __name__ == "__main__":

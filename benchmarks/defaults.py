@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import date
@@ -139,8 +140,6 @@ def _examples(rows: list[tuple[str, str]]) -> Examples:
 
 
 def _some(examples: Examples) -> Examples:
-    import random
-
     rows = sorted(random.Random(7).sample(range(len(examples)), MEASURED))
     return Examples(
         [examples.texts[row] for row in rows],

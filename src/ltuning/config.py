@@ -273,8 +273,7 @@ def check_training(options: Iterable[str]) -> list[Problem]:
             message = f"transformers.TrainingArguments has no field {name!r}{near}"
             problems.append(Problem(f"training.{name}", message))
         elif isinstance(options, Mapping):
-            hint = get_type_hints(TrainingArguments)[name]
-            _check_training_value(name, hint, options[name], problems)
+            _check_training_value(name, _hints(TrainingArguments)[name], options[name], problems)
     if isinstance(options, Mapping) and {"num_train_epochs", "max_steps"} <= options.keys():
         message = "expected one of num_train_epochs and max_steps, got both"
         problems.append(Problem("training", message))

@@ -368,10 +368,9 @@ def load_tokenizer(options: BackboneOptions) -> Any:
     tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
     # Where its files are missing, transformers may make up one that knows no word.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        where = "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
         raise BackboneError(
-            f"expected to find the tokenizer of the backbone '{options.name}' {where}, got one "
-            "without a vocabulary; save the tokenizer's files beside the model"
+            f"expected to find the tokenizer of the backbone '{options.name}' {_where(source)}, "
+            "got one without a vocabulary; save the tokenizer's files beside the model"
         )
     return tokenizer
 
@@ -456,11 +455,14 @@ def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra
         return loader.from_pretrained(source, revision=options.revision, **extra)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
-        where = "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
         raise BackboneError(
-            f"expected to find the {part} of the backbone '{options.name}' {where}, got: {reason}; "
-            "check the name, and the network or login where it is a hub id"
+            f"expected to find the {part} of the backbone '{options.name}' {_where(source)}, "
+            f"got: {reason}; check the name, and the network or login where it is a hub id"
         ) from error
+
+
+def _where(source: str) -> str:
+    return "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
 
 
 def _with_padding(tokenizer: Any, name: str) -> Any:
