@@ -1,11 +1,11 @@
 """What the defaults were chosen from: candidates on data sets that no reported figure is of.
 
-    python benchmarks/defaults.py --data DATA --output defaults.jsonl
+    python benchmarks/defaults.py --data DATA --seeds 0 1 --output defaults.jsonl
     python benchmarks/defaults.py --report defaults.jsonl
 
-`--data` holds the folders twitter_financial_news and sst5 (train and validation are used); the
-third set is the demo's own. Every candidate of a method has the same steps and the same number of
-(text, label) branches in each, and every method has three learning rates.
+`--data` holds the folders twitter_financial_news and sst5 (train and validation are used). Every
+candidate of a method has the same steps and the same number of (text, label) branches in each, and
+every method has three learning rates a factor of three apart. Finished runs are skipped.
 """
 
 from __future__ import annotations
@@ -24,38 +24,42 @@ from transformers.utils import logging as transformers_logging
 from ltuning import Backbone, LabelClassifier
 from ltuning.classifier import versions
 from ltuning.config import BackboneOptions
-from ltuning.data import demo
 from ltuning.data.sources import Examples, read_splits
 from ltuning.data.splits import take_shots
 
-STEPS = 100
 TEXTS = 16
 MEASURED = 400
 RATE = "training.learning_rate"
+DEPTH = "method.first_layer"
+START = "method.start"
 
-CANDIDATES: list[tuple[str, dict[str, Any]]] = [
-    *(("lt-prefix", {RATE: rate}) for rate in (3e-4, 1e-3, 3e-3)),
-    ("lt-prefix", {RATE: 1e-3, "method.first_layer": 0}),
-    ("lt-prefix", {RATE: 1e-3, "method.start": "label-kv"}),
-    *(("lt-prompt", {RATE: rate}) for rate in (3e-4, 1e-3, 3e-3)),
+FEW = [
+    *(("lt-prefix", {RATE: rate}) for rate in (7e-4, 2e-3, 6e-3)),
+    ("lt-prefix", {DEPTH: 0}),
+    *(("lt-prompt", {RATE: rate}) for rate in (1e-4, 3e-4, 1e-3)),
     *(("prefix", {RATE: rate}) for rate in (3e-3, 1e-2, 3e-2)),
+    ("prefix", {DEPTH: 3}),
+    ("prefix", {START: "text"}),
     *(("prompt", {RATE: rate}) for rate in (3e-3, 1e-2, 3e-2)),
+    ("prompt", {START: "text"}),
 ]
+ALL = [("lt-prefix", {DEPTH: layer}) for layer in (0, 3)]
 
 
 @dataclass(frozen=True)
 class DevelopmentSet:
-    """Few-shot training texts, texts to measure on, and label texts."""
+    """Training texts, texts to measure on, label texts, and what is tried on them."""
 
     train: Examples
     measured: Examples
-    shots: int
+    shots: int | None
+    steps: int
     labels: dict[str, str] | list[str]
+    candidates: list[tuple[str, dict[str, Any]]]
 
 
 def development_sets(data: Path) -> dict[str, DevelopmentSet]:
-    """The three sets, the texts to measure on drawn with a fixed seed."""
-    own = demo.load()
+    """The sets, the texts to measure on drawn with a fixed seed."""
     twitter = read_splits(str(data / "twitter_financial_news"))
     sst5 = read_splits(str(data / "sst5"), splits=("train", "validation"))
     finance = {
@@ -63,13 +67,13 @@ def development_sets(data: Path) -> dict[str, DevelopmentSet]:
         "Bullish": "good news for the stock price",
         "Neutral": "neutral news about a company",
     }
-    return {
-        "demo": DevelopmentSet(_examples(own.train), _examples(own.test), 8, own.labels),
-        "twitter": DevelopmentSet(twitter["train"], _some(twitter["validation"]), 64, finance),
-        "sst5": DevelopmentSet(
-            sst5["train"], _some(sst5["validation"]), 64, sorted(set(sst5["train"].labels))
-        ),
-    }
+    opinions = sorted(set(sst5["train"].labels))
+    sets = {}
+    for name, splits, labels in (("twitter", twitter, finance), ("sst5", sst5, opinions)):
+        train, validation = splits["train"], splits["validation"]
+        sets[name] = DevelopmentSet(train, _some(validation), 64, 100, labels, FEW)
+        sets[f"{name}, all texts"] = DevelopmentSet(train, validation, None, 400, labels, ALL)
+    return sets
 
 
 def main() -> None:
@@ -81,30 +85,33 @@ def main() -> None:
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     if options.report:
-        print(report([json.loads(line) for line in options.report.read_text().splitlines()]))
+        print(report(_read(options.report)))
         return
     transformers_logging.disable_progress_bar()
     backbone = Backbone.load(BackboneOptions())
+    done = [_key(row) for row in _read(options.output)]
     for seed in options.seeds:
-        sets = development_sets(options.data)
-        for method, choices in CANDIDATES:
-            for name, chosen in sets.items():
+        for name, chosen in development_sets(options.data).items():
+            for method, choices in chosen.candidates:
                 row = {"set": name, "seed": seed, "method": method, "choices": choices}
-                row |= run(backbone, method, choices, chosen, seed)
-                with options.output.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
-                print(json.dumps(row), flush=True)
+                if _key(row) not in done:
+                    row |= run(backbone, method, choices, chosen, seed)
+                    with options.output.open("a") as file:
+                        file.write(json.dumps(row) + "\n")
+                    print(json.dumps(row), flush=True)
 
 
 def run(
     backbone: Backbone, method: str, choices: dict[str, Any], chosen: DevelopmentSet, seed: int
 ) -> dict[str, Any]:
     """Accuracy of one candidate on one set."""
-    train = take_shots(chosen.train, chosen.shots, seed)
+    train = chosen.train
+    if chosen.shots is not None:
+        train = take_shots(train, chosen.shots, seed)
     texts = TEXTS if method.startswith("lt-") else TEXTS * min(8, len(chosen.labels))
     options = {"training.per_device_train_batch_size": texts, **choices}
     classifier = LabelClassifier(
-        backbone, chosen.labels, method, seed=seed, steps=STEPS, options=options
+        backbone, chosen.labels, method, seed=seed, steps=chosen.steps, options=options
     )
     classifier.fit(train.texts, train.labels)
     figures = classifier.evaluate(chosen.measured.texts, chosen.measured.labels)
@@ -126,17 +133,28 @@ def report(rows: list[dict[str, Any]]) -> str:
         )
         found[row["method"], choices][row["set"]].append(row["accuracy"])
     names = list(dict.fromkeys(row["set"] for row in rows))
-    lines = ["| method | choices | " + " | ".join([*names, "mean"]) + " |"]
-    lines.append("|---" * (len(names) + 3) + "|")
+    lines = ["| method | choices | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for (method, choices), sets in found.items():
-        means = [sum(sets[name]) / len(sets[name]) for name in names]
-        cells = [f"{value:.3f}" for value in [*means, sum(means) / len(means)]]
+        cells = [_cell(sets[name]) for name in names]
         lines.append(f"| {method} | {choices} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _examples(rows: list[tuple[str, str]]) -> Examples:
-    return Examples([text for text, _ in rows], [label for _, label in rows], "demo")
+def _cell(values: list[float]) -> str:
+    if not values:
+        return ""
+    each = " ".join(f"{value:.3f}" for value in values)
+    return f"{sum(values) / len(values):.3f} ({each})"
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _key(row: dict[str, Any]) -> tuple[str, int, str, str]:
+    return row["set"], row["seed"], row["method"], json.dumps(row["choices"])
 
 
 def _some(examples: Examples) -> Examples:

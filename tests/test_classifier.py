@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from ltuning.backbones.backbone import Backbone, fingerprint
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import fingerprint
 from ltuning.classifier import LabelClassifier, softmax
 from ltuning.config import Config
 from ltuning.errors import (

@@ -52,6 +52,7 @@ def test_the_defaults():
             "revision": None,
             "dtype": "auto",
             "device": "auto",
+            "attention": "auto",
             "max_length": None,
             "max_branches": 256,
         },
@@ -348,7 +349,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[7:12] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[8:13] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ltuning.artifacts import card, store
-from ltuning.backbones.backbone import BUILTIN, Backbone, LabelStates, Text
+from ltuning.backbones.backbone import Backbone, LabelStates, Text
+from ltuning.backbones.loading import BUILTIN
 from ltuning.checking import check, configure
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
@@ -367,15 +368,19 @@ class LabelClassifier:
         return _Fitted(labels, adapter, states, max_length)
 
     def _encode(self, labels: Labels, max_tokens: int | None, method: MethodOptions) -> LabelStates:
-        # Only the pooled map is tied to a number of tokens; other maps work token by token.
-        limit = max_tokens if method.transform == "pooled" or method.num_tokens else None
+        # Maps work token by token, so that a later label may be longer, except for the pooled one
+        # and where the text's positions start after the label's room.
+        is_tied = method.transform == "pooled" or method.num_tokens is not None
+        is_tied = is_tied or self._prefix_spends_positions(method)
+        limit = max_tokens if is_tied else None
         return self.backbone.encode_labels(labels.flat_texts, limit)
 
     def _room(self, method: MethodOptions, length: int) -> int:
         backbone = self.backbone
-        if catalog.METHODS[method.name].site != "embeddings":
+        budget = backbone.position_budget
+        is_prompt = catalog.METHODS[method.name].site == "embeddings"
+        if budget is None or not (is_prompt or self._prefix_spends_positions(method)):
             return backbone.max_length
-        budget = backbone.family.position_budget(backbone.config)
         room = min(backbone.max_length, budget - length)
         if room < _LEAST_TEXT:
             raise BackboneError(
@@ -384,6 +389,10 @@ class LabelClassifier:
                 "or shorter label texts"
             )
         return room
+
+    def _prefix_spends_positions(self, method: MethodOptions) -> bool:
+        is_prefix = catalog.METHODS[method.name].site == "key-values"
+        return is_prefix and self.backbone.family.prefix_spends_positions
 
     def _owners(self, fitted: _Fitted) -> Sequence[int]:
         return fitted.labels.owners if fitted.states is not None else range(len(fitted.labels))

@@ -52,6 +52,7 @@ class BackboneOptions:
         revision: commit, tag or branch of a hub id; None is the hub's default.
         dtype: what the weights are computed in; `auto` is chosen by device.
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        attention: how attention is computed, by transformers' names; `auto` is the model's choice.
         max_length: tokens of a text, special tokens included; None is the model's own limit.
         max_branches: (text, label) pairs that are scored at a time; what bounds the memory.
     """
@@ -60,6 +61,7 @@ class BackboneOptions:
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = "auto"
+    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = "auto"
     max_length: int | None = _number(None, _FROM_ONE)
     max_branches: int = _number(256, _FROM_ONE)
 

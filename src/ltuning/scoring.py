@@ -41,7 +41,7 @@ class Scorer:
         self.max_branches = max_branches
         self.num_branches = 0
         with torch.inference_mode():
-            self.tokens = adapter.virtual_tokens(labels, backbone.embedding)
+            self.tokens = adapter.virtual_tokens(labels, backbone.embed)
 
     def score(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
         """Scores of texts.

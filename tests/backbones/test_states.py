@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from ltuning.backbones.backbone import Backbone, TextBatch
-from ltuning.backbones.prefix_attention import Prefix
+from ltuning.backbones.prefix import Prefix
 
 ROWS = [[5, 20, 31, 9], [7, 8], [40, 12, 33, 6, 11, 25]]
 Pad = Callable[..., TextBatch]
@@ -205,7 +205,7 @@ def test_a_prompt_of_word_embeddings_is_those_words(
     batch, label = pad(ROWS, side), pad(words)
     joined = pad([[*word, *text] for word, text in zip(words, ROWS, strict=True)])
     with torch.no_grad():
-        prompted = backbone.forward(batch, prompt=(backbone.embedding[label.ids], label.mask))
+        prompted = backbone.forward(batch, prompt=(backbone.embed(label.ids), label.mask))
         expected = backbone.forward(joined)
     own = torch.cat([label.mask, batch.mask], 1)
     close(real(prompted, own), real(expected, joined.mask))

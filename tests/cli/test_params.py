@@ -128,8 +128,8 @@ def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> N
 def test_an_unknown_family_names_the_known_ones(
     ltuning: Callable[..., Any], tmp_path: Path
 ) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     outcome = ltuning("params", "--backbone", tmp_path)
     assert outcome.code == 1
-    assert "got model type 't5'" in outcome.stderr
+    assert "got model type 'whisper'" in outcome.stderr
     assert "bert, roberta" in outcome.stderr

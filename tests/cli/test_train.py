@@ -347,10 +347,10 @@ def test_a_loss_that_is_not_finite(run: Callable[..., Any], tmp_path: Path) -> N
 
 
 def test_a_backbone_of_an_unknown_family(run: Callable[..., Any], tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     outcome = run("--backbone", tmp_path, "--output", tmp_path / "run")
     assert outcome.code == 1
-    assert "got model type 't5'" in outcome.stderr
+    assert "got model type 'whisper'" in outcome.stderr
 
 
 # --- the output folder

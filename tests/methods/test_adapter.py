@@ -44,7 +44,7 @@ def scores(
     backbone: Backbone, adapter: Adapter, labels: LabelStates | None, batch: TextBatch
 ) -> torch.Tensor:
     """`[B, K]` scores, all labels of a text beside one another."""
-    tokens = adapter.virtual_tokens(labels, backbone.embedding)
+    tokens = adapter.virtual_tokens(labels, backbone.embed)
     if labels is None:
         return adapter.score(backbone, batch, tokens)
     texts = torch.arange(len(batch)).repeat_interleave(3)
@@ -163,7 +163,7 @@ def test_the_gradient_reaches_key_and_value_of_every_prefixed_layer(
 def test_features_are_layers_then_key_and_value_then_heads(backbone: Backbone) -> None:
     sizes = backbone.sizes
     adapter, _ = on(backbone, "prefix", start="random", first_layer=1)
-    tokens = adapter.virtual_tokens(None, backbone.embedding)
+    tokens = adapter.virtual_tokens(None, backbone.embed)
     assert tokens.shape == (1, 3, 2, sizes.kv_heads, 5, sizes.head_dim)
     flat = adapter.tokens.tokens.view(5, 3, 2, sizes.kv_heads, sizes.head_dim)
     for token in range(5):
@@ -176,11 +176,11 @@ def test_label_kv_adds_the_map_to_the_backbones_own_keys_and_values(
 ) -> None:
     adapter, labels = on(backbone, "lt-prefix", start="label-kv", first_layer=first_layer)
     assert labels is not None
-    tokens = adapter.virtual_tokens(labels, backbone.embedding)
+    tokens = adapter.virtual_tokens(labels, backbone.embed)
     own = labels.key_values[:, first_layer:]
     assert 0 < (tokens - own).abs().max() < 0.1
     torch.nn.init.zeros_(adapter.tokens.up.weight)
-    assert torch.equal(adapter.virtual_tokens(labels, backbone.embedding), own)
+    assert torch.equal(adapter.virtual_tokens(labels, backbone.embed), own)
 
 
 def test_a_decoder_starts_label_kv_by_reading_the_label_before_the_text(
@@ -189,7 +189,7 @@ def test_a_decoder_starts_label_kv_by_reading_the_label_before_the_text(
     adapter, labels = on(llama, "lt-prefix", start="label-kv", first_layer=0)
     assert labels is not None
     torch.nn.init.zeros_(adapter.tokens.up.weight)
-    tokens = adapter.virtual_tokens(labels, llama.embedding)
+    tokens = adapter.virtual_tokens(labels, llama.embed)
     texts, rows = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 1, 2, 0])
     states = adapter.states(llama, pad(ROWS), tokens, labels, Branches(texts, rows))
     for branch in range(4):
@@ -201,11 +201,11 @@ def test_a_decoder_starts_label_kv_by_reading_the_label_before_the_text(
 def test_a_prompt_from_text_starts_near_the_words_of_the_label(backbone: Backbone) -> None:
     adapter, labels = on(backbone, "lt-prompt", start="text")
     assert labels is not None
-    words = backbone.embedding[labels.ids]
-    tokens = adapter.virtual_tokens(labels, backbone.embedding)
+    words = backbone.embed(labels.ids)
+    tokens = adapter.virtual_tokens(labels, backbone.embed)
     assert 0 < (tokens - words).abs().max() < 0.1
     torch.nn.init.zeros_(adapter.tokens.square.weight)
-    assert torch.equal(adapter.virtual_tokens(labels, backbone.embedding), words)
+    assert torch.equal(adapter.virtual_tokens(labels, backbone.embed), words)
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
@@ -245,7 +245,7 @@ def test_a_label_scores_the_same_beside_a_longer_label(
             adapter.score(
                 backbone,
                 pad(ROWS),
-                adapter.virtual_tokens(states, backbone.embedding),
+                adapter.virtual_tokens(states, backbone.embed),
                 states,
                 branches,
             )
@@ -256,7 +256,7 @@ def test_a_label_scores_the_same_beside_a_longer_label(
 
 def test_the_pooled_state_is_of_the_text_and_not_of_the_prompt(llama: Backbone, pad: Pad) -> None:
     adapter, _ = on(llama, "prompt", pooling="mean")
-    tokens = adapter.virtual_tokens(None, llama.embedding)
+    tokens = adapter.virtual_tokens(None, llama.embed)
     state = adapter.states(llama, pad(ROWS[:1]), tokens, None, None)
     mask = torch.ones(1, 5, dtype=torch.bool)
     hidden = llama.forward(pad(ROWS[:1]), prompt=(tokens, mask))

@@ -66,12 +66,12 @@ def test_the_low_rank_map_is_its_formula(states: LabelStates) -> None:
 
 def test_a_small_start_is_small() -> None:
     module = LowRankMap(64, rank=32, features=128, output_scale=1e-3)
-    for weight in (module.up.weight, SquareMap(64, 1e-3).square.weight):
+    for weight in (module.up.weight, SquareMap(64, 64, 1e-3).square.weight):
         assert weight.std().item() == pytest.approx(1e-3, rel=0.1)
 
 
 def test_the_square_map_is_a_matrix(states: LabelStates) -> None:
-    module = SquareMap(6, None)
+    module = SquareMap(6, 5, None)
     torch.testing.assert_close(module(states), states.hidden @ module.square.weight.T)
 
 
@@ -97,14 +97,14 @@ def test_a_start_is_a_function_of_its_seed(backbone: Backbone, name: str, start:
 
 def test_a_prompt_from_text_is_the_label_words_again_and_again(backbone: Backbone) -> None:
     (ids,) = backbone.tokenizer(["the bread ball the bread"], add_special_tokens=False)["input_ids"]
-    assert torch.equal(start_of(backbone, "prompt", "text"), backbone.embedding[ids])
+    assert torch.equal(start_of(backbone, "prompt", "text"), backbone.embed(torch.tensor(ids)))
 
 
 def test_a_prompt_from_the_vocabulary_is_words_of_it(backbone: Backbone) -> None:
-    special = backbone.embedding[backbone.tokenizer.all_special_ids]
+    special = backbone.embed(torch.tensor(backbone.tokenizer.all_special_ids))
     for seed in range(20):
         for word in start_of(backbone, "prompt", "vocabulary", seed):
-            assert (backbone.embedding == word).all(1).sum() == 1
+            assert (backbone.model.get_input_embeddings().weight == word).all(1).sum() == 1
             assert not (special == word).all(1).any()
 
 
@@ -121,4 +121,6 @@ def test_a_prefix_from_text_is_the_keys_and_values_of_the_label_words(backbone: 
 def test_a_random_prompt_has_the_spread_of_the_word_embeddings(bert: Backbone) -> None:
     method = MethodOptions(name="prompt", start="random")
     start = free_start(bert, method, 400, ["bread"], torch.Generator().manual_seed(0))
-    assert float(start.std()) == pytest.approx(float(bert.embedding.std()), rel=0.05)
+    assert float(start.std()) == pytest.approx(
+        float(bert.model.get_input_embeddings().weight.std()), rel=0.05
+    )

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix_attention import RECORDER
+from ltuning.backbones.prefix import RUNNING
 from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
@@ -238,7 +238,7 @@ def test_the_labels_are_encoded_once_per_fit(
     forwards: list[bool] = []
     made: list[int] = []
     hook = backbone.model.register_forward_pre_hook(
-        lambda _module, _args, kwargs: forwards.append(RECORDER in kwargs), with_kwargs=True
+        lambda _module, _args: forwards.append(RUNNING.get().recorder is not None)
     )
     make = Adapter.virtual_tokens
 

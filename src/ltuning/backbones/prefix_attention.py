@@ -1,131 +1,247 @@
-"""One way into attention: a registered attention function that sees a prefix, and a fan-out.
+"""Attention over `[prefix; text]`: registered functions, a cache, and wrapped modules.
 
-transformers hands unknown keyword arguments of a model's forward down to the attention function
-named in its configuration. `PREFIX` carries the keys and values to prepend; layers below its first
-layer run once per text, and at that layer every text fans out into its branches.
+Three ways, one for each kind of model:
+
+- transformers' attention interface: a function registered beside its own, with a mask function
+  that never leaves the mask out;
+- models that read `past_key_values` themselves (Bloom, Falcon): a cache that holds the prefix, and
+  nothing else, so that it can be read any number of times;
+- models with neither (DeBERTa, MPNet): their self-attention runs as it is, except that its softmax
+  is taken over the prefix's columns too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.cache_utils import Cache
+from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
 
-IMPLEMENTATION = "ltuning_sdpa"
-PREFIX = "ltuning_prefix"
-RECORDER = "ltuning_recorder"
+from ltuning.backbones.prefix import LAYER, LayerPass
 
-
-@dataclass(frozen=True)
-class Prefix:
-    """Keys and values that stand before the text's own in the upper layers.
-
-    Attributes:
-        states: `[V, M - first_layer, 2, N, L, D]`, one entry per label text (V = 1: plain tuning).
-        mask: `[V, L]` bool, False where a label text is padded.
-        first_layer: the lowest layer that has the prefix.
-        texts: `[R]` the text of each branch, or None where branch r is text r.
-        rows: `[R]` the entry of `states` that each branch uses.
-    """
-
-    states: Tensor
-    mask: Tensor
-    first_layer: int
-    rows: Tensor
-    texts: Tensor | None = None
-
-    @property
-    def length(self) -> int:
-        """L, virtual tokens per layer."""
-        return self.states.shape[4]
-
-    def at(self, layer: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of a layer, each `[R, N, L, D]`."""
-        keys, values = self.states[:, layer - self.first_layer].unbind(1)
-        return keys.index_select(0, self.rows), values.index_select(0, self.rows)
-
-    def fan_out(self, tensor: Tensor) -> Tensor:
-        """`[B, ...] -> [R, ...]`: each branch gets what belongs to its text."""
-        if self.texts is None:
-            return tensor
-        return tensor.index_select(0, self.texts)
+Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
 
-@dataclass
-class Recorder:
-    """Collects the keys and values that each layer computes, `[B, N, T, D]` each."""
-
-    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+_OWN = "ltuning_"
 
 
-def prefix_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """Scaled dot-product attention over `[prefix; text]` for the layers that have a prefix."""
-    prefix: Prefix | None = kwargs.pop(PREFIX, None)
-    recorder: Recorder | None = kwargs.pop(RECORDER, None)
-    if recorder is not None:
-        recorder.layers.append((key, value))
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    if prefix is not None and prefix.length and layer >= prefix.first_layer:
-        prefix_key, prefix_value = prefix.at(layer)
-        key = torch.cat([prefix_key.to(key.dtype), key], dim=2)
-        value = torch.cat([prefix_value.to(value.dtype), value], dim=2)
-        assert attention_mask is not None  # the mask function below never leaves it out
-        attention_mask = _widen(prefix, attention_mask)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+def use(model: Any) -> None:
+    """Let a model use our twin of its attention implementation: `ltuning_sdpa` for `sdpa`."""
+    for name, (attention, mask) in _implementations().items():
+        AttentionInterface.register(_OWN + name, _over_prefix(attention))
+        AttentionMaskInterface.register(_OWN + name, _explicit(mask))
+    implementation = model.config._attn_implementation
+    if not implementation.startswith(_OWN):
+        model.set_attn_implementation(_OWN + implementation)
 
 
-def _widen(prefix: Prefix, mask: Tensor) -> Tensor:
-    """`[B, 1, T, T] -> [R, 1, T, L + T]`: every text token sees the real tokens of its prefix."""
-    text = prefix.fan_out(mask)
-    label = prefix.mask.index_select(0, prefix.rows)[:, None, None, :]
-    branches = label.shape[0]
+def _implementations() -> dict[str, tuple[Attention, Callable[..., Tensor | None]]]:
+    return {
+        "sdpa": (sdpa_attention_forward, sdpa_mask),
+        "eager": (_eager, eager_mask),
+        "flex_attention": (flex_attention_forward, eager_mask),
+    }
+
+
+def _over_prefix(attention: Attention) -> Attention:
+    def with_prefix(
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        here = LAYER.get()
+        if here is not None and here.recorder is not None:
+            here.recorder.add(key, value)
+        if here is not None and here.prefix is not None:
+            assert attention_mask is not None  # the mask function below never leaves it out
+            prefix_key, prefix_value = here.key_values(key)
+            key = torch.cat([prefix_key, key], dim=2)
+            value = torch.cat([prefix_value, value], dim=2)
+            attention_mask = _widened(here.prefix.branch_mask(), attention_mask)
+            # Columns of the prefix have no relative position.
+            if kwargs.get("position_bias") is not None:
+                bias = kwargs["position_bias"]
+                kwargs["position_bias"] = nn.functional.pad(bias, (prefix_key.shape[2], 0))
+        return attention(module, query, key, value, attention_mask, **kwargs)
+
+    return with_prefix
+
+
+def _widened(label: Tensor, text: Tensor) -> Tensor:
+    """`[R, L]` and `[R, 1, T, T]` -> `[R, 1, T, L + T]`: a token sees its real prefix tokens."""
+    columns = label.to(text.device)[:, None, None, :]
+    if text.dtype != torch.bool:
+        lowest = torch.finfo(text.dtype).min
+        columns = torch.zeros_like(columns, dtype=text.dtype).masked_fill(~columns, lowest)
+    branches = len(label)
     return torch.cat(
-        [label.expand(-1, 1, text.shape[2], -1), text.expand(branches, -1, -1, -1)], dim=3
+        [columns.expand(-1, 1, text.shape[2], -1), text.expand(branches, -1, -1, -1)], dim=3
     )
 
 
-def explicit_mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """The sdpa mask, written out even where a kernel could do without: a prefix widens it."""
-    kwargs["allow_is_causal_skip"] = False
-    kwargs["allow_is_bidirectional_skip"] = False
-    return sdpa_mask(*args, **kwargs)
+def _explicit(mask: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
+    """A mask function that writes the mask out even where a kernel could do without."""
+
+    def explicit(*args: Any, **kwargs: Any) -> Tensor | None:
+        kwargs["allow_is_causal_skip"] = False
+        kwargs["allow_is_bidirectional_skip"] = False
+        return mask(*args, **kwargs)
+
+    return explicit
 
 
-def register() -> None:
-    """Make the implementation known to transformers under `IMPLEMENTATION`."""
-    AttentionInterface.register(IMPLEMENTATION, prefix_attention)
-    AttentionMaskInterface.register(IMPLEMENTATION, explicit_mask)
+def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+    # Each model has an eager function of its own, with what only it does (soft caps, sinks).
+    return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
 
-def install_fan_out(layers: Iterable[nn.Module]) -> None:
-    """Hook a model's layers so that the states of the texts become those of the branches."""
-    for index, layer in enumerate(layers):
-        layer.register_forward_pre_hook(_fan_out_hook(index), with_kwargs=True)
+class PrefixCache(Cache):
+    """A cache that holds the prefix of the running layer and keeps nothing.
+
+    Args:
+        length: L.
+    """
+
+    def __init__(self, length: int):
+        super().__init__(layers=[])
+        self.length = length
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """`[prefix; text]` for keys and values, `[R, N, L + T, D]`."""
+        here = LAYER.get()
+        assert here is not None  # only the layers of a pass are given this cache
+        if here.recorder is not None:
+            here.recorder.add(key_states, value_states)
+        if here.prefix is None:
+            return key_states, value_states
+        keys, values = here.key_values(key_states)
+        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        """L."""
+        return self.length
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        """L: the text's first token stands after the prefix."""
+        return self.length
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        """Columns of the mask, and the place of the first."""
+        return self.length + query_length, 0
 
 
-def _fan_out_hook(index: int) -> Any:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        prefix: Prefix | None = kwargs.get(PREFIX)
-        if prefix is None or index < prefix.first_layer:
-            return None
-        if index == prefix.first_layer:
-            args = (prefix.fan_out(args[0]), *args[1:])
-        rotary = kwargs.get("position_embeddings")
-        if rotary is not None:
-            kwargs = {**kwargs, "position_embeddings": tuple(map(prefix.fan_out, rotary))}
-        return args, kwargs
+def wrap(module: Any, query: str) -> None:
+    """Wrap a self-attention module whose forward takes the states first and calls softmax once.
 
-    return hook
+    Args:
+        module: the module.
+        query: the name of what projects its queries.
+    """
+    if not isinstance(module.forward, _WrappedForward):
+        module.forward = _WrappedForward(module, module.forward, _PROJECTIONS[query])
+
+
+_Projections = Callable[[Any, Tensor], tuple[Tensor, Tensor, Tensor]]
+
+
+class _WrappedForward:
+    def __init__(self, module: nn.Module, forward: Callable[..., Any], projections: _Projections):
+        self.module = module
+        self.forward = forward
+        self.projections = projections
+
+    def __call__(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+        here = LAYER.get()
+        if here is None or (here.prefix is None and here.recorder is None):
+            return self.forward(states, *args, **kwargs)
+        query, key, value = self.projections(self.module, states)
+        if here.recorder is not None:
+            here.recorder.add(key, value)
+        if here.prefix is None:
+            return self.forward(states, *args, **kwargs)
+        with _PrefixColumns(here, query):
+            return self.forward(states, *args, **kwargs)
+
+
+class _PrefixColumns(TorchFunctionMode):
+    """Takes the softmax inside over `[prefix; text]` and adds the prefix's share of the values.
+
+    The scores of the prefix are content alone: relative positions say nothing of it.
+    """
+
+    def __init__(self, here: LayerPass, query: Tensor):
+        super().__init__()
+        assert here.prefix is not None
+        keys, self.values = here.key_values(query)
+        scores = query @ keys.transpose(-1, -2)
+        hidden = ~here.prefix.branch_mask().to(scores.device)[:, None, None, :]
+        self.scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+        self.share: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is nn.functional.softmax:
+            joint = func(torch.cat([self.scores, args[0]], dim=-1), *args[1:], **kwargs)
+            length = self.scores.shape[-1]
+            self.share = joint[..., :length] @ self.values
+            return joint[..., length:]
+        result = func(*args, **kwargs)
+        if self.share is not None and func in (torch.matmul, torch.bmm):
+            result = result + self.share.reshape(result.shape)
+            self.share = None
+        return result
+
+
+def _deberta_projections(module: Any, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of DeBERTa's disentangled attention: one projection, biases for queries and values only."""
+    heads = module.transpose_for_scores
+    query, key, value = heads(module.in_proj(states)).chunk(3, dim=-1)
+    query = query + heads(module.q_bias[None, None, :])
+    value = value + heads(module.v_bias[None, None, :])
+    return query / _content_scale(query, len(module.pos_att_type)), key, value
+
+
+def _deberta_v2_projections(module: Any, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the disentangled attention of DeBERTa-v2 and v3."""
+    parts = (module.query_proj, module.key_proj, module.value_proj)
+    query, key, value = (_heads(part(states), module.num_attention_heads) for part in parts)
+    terms = sum(name in module.pos_att_type for name in ("c2p", "p2c"))
+    return query / _content_scale(query, terms), key, value
+
+
+def _mpnet_projections(module: Any, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of MPNet's self-attention."""
+    parts = (module.q, module.k, module.v)
+    query, key, value = (_heads(part(states), module.num_attention_heads) for part in parts)
+    return query / query.shape[-1] ** 0.5, key, value
+
+
+def _heads(states: Tensor, number: int) -> Tensor:
+    """`[R, T, N D] -> [R, N, T, D]`."""
+    return states.unflatten(-1, (number, -1)).transpose(1, 2)
+
+
+def _content_scale(query: Tensor, position_terms: int) -> float:
+    """Content is one of 1 + `position_terms` summands that share the variance."""
+    return float((query.shape[-1] * (1 + position_terms)) ** 0.5)
+
+
+# By the name of what projects the queries: scaled queries, keys and values, `[R, N, T, D]` each.
+_PROJECTIONS: dict[str, _Projections] = {
+    "in_proj": _deberta_projections,
+    "query_proj": _deberta_v2_projections,
+    "q": _mpnet_projections,
+}

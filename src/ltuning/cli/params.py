@@ -118,15 +118,15 @@ class _Counted:
 def _count(config: Config, label_length: int | None, num_labels: int | None) -> _Counted:
     import torch
 
-    from ltuning.backbones.backbone import meta_backbone
-    from ltuning.backbones.families import Sizes, family_of
+    from ltuning.backbones.families import Sizes
+    from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
     from ltuning.methods.catalog import resolve
     from ltuning.methods.counts import closed_forms, letters
 
-    model, shape = meta_backbone(config.backbone.name, config.backbone.revision)
-    sizes = Sizes.from_config(shape)
-    method = resolve(config.method, family_of(shape.model_type), sizes.layers)
+    model, family = meta_backbone(config.backbone.name, config.backbone.revision)
+    sizes = Sizes.of(model, family)
+    method = resolve(config.method, family, sizes.layers)
     length = label_length or _length(config, method)
     count = num_labels or len(config.labels or ()) or _NUM_LABELS
     with torch.device("meta"):
@@ -151,7 +151,7 @@ def _length(config: Config, method: MethodOptions) -> int:
 
 
 def _longest_label(config: Config) -> int:
-    from ltuning.backbones.backbone import load_tokenizer
+    from ltuning.backbones.loading import load_tokenizer
     from ltuning.labels import Labels
 
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.families import Sizes
-from ltuning.backbones.prefix_attention import Prefix
+from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
@@ -71,7 +72,7 @@ class Adapter(nn.Module):
     def features(self) -> int:
         """F: numbers per virtual token."""
         if self.row.site == "embeddings":
-            return self.sizes.hidden
+            return self.sizes.embedding
         layers = self.sizes.layers - self.first_layer
         return layers * 2 * self.sizes.kv_heads * self.sizes.head_dim
 
@@ -85,20 +86,22 @@ class Adapter(nn.Module):
         """Trainable parameters."""
         return sum(weight.numel() for weight in self.parameters())
 
-    def virtual_tokens(self, labels: LabelStates | None, embedding: Tensor) -> Tensor:
+    def virtual_tokens(
+        self, labels: LabelStates | None, embed: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         """All virtual tokens of a label set, once per step or once per prediction.
 
         Args:
             labels: states of the V label texts (None for plain methods).
-            embedding: the backbone's word embeddings, `[vocabulary, H]`.
+            embed: the backbone's word embeddings of ids, `[..., E]`.
 
         Returns:
-            `[V, L, H]` for a prompt, `[V, M', 2, N, L, D]` for a prefix.
+            `[V, L, E]` for a prompt, `[V, M', 2, N, L, D]` for a prefix.
         """
         tokens = self.tokens(labels)
         if self.row.site == "embeddings":
             if self.method.start == "text" and labels is not None:
-                tokens = tokens + embedding[labels.ids].float()
+                tokens = tokens + embed(labels.ids).float()
             return tokens
         layers = self.sizes.layers - self.first_layer
         shape = (layers, 2, self.sizes.kv_heads, self.sizes.head_dim)
@@ -125,7 +128,7 @@ class Adapter(nn.Module):
             prompt = (tokens.index_select(0, rows), mask.index_select(0, rows))
             hidden = backbone.forward(batch, prompt=prompt)[:, tokens.shape[1] :]
             return self._pool(hidden, batch.mask)
-        prefix = Prefix(tokens, mask, self.first_layer, rows, texts)
+        prefix = Prefix(tokens, mask, self.first_layer, rows, texts, room=self.length)
         hidden = backbone.forward(batch, prefix=prefix)
         return self._pool(hidden, prefix.fan_out(batch.mask).expand(hidden.shape[0], -1))
 
@@ -163,7 +166,7 @@ class Adapter(nn.Module):
             return PooledMap(hidden, self.length, features)
         small = self.method.start != "random"
         if self.method.transform == "square":
-            return SquareMap(hidden, _SMALL if small else None)
+            return SquareMap(hidden, features, _SMALL if small else None)
         assert self.method.rank is not None  # resolved
         scale = _SMALL if small else 1 / math.sqrt(self.method.rank)
         return LowRankMap(hidden, self.method.rank, features, scale)

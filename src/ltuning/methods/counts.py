@@ -1,7 +1,8 @@
 """How many parameters a method trains, in closed form.
 
 Letters: L label tokens (or virtual tokens of the plain methods), M layers with a prefix, N key and
-value heads, D their width, H hidden size, K labels, r rank. The paper (A.5) writes l, m and d for
+value heads, D their width, H hidden size, E width of the word embeddings (given where it is not H),
+K labels, r rank. The paper (A.5) writes l, m and d for
 L, M and H, of models where H = N D.
 """
 
@@ -64,6 +65,8 @@ def letters(method: MethodOptions, sizes: Sizes, length: int, num_labels: int) -
         "H": sizes.hidden,
         "K": num_labels,
     }
+    if sizes.embedding != sizes.hidden:
+        values["E"] = sizes.embedding
     return values if method.rank is None else {**values, "r": method.rank}
 
 
@@ -85,14 +88,15 @@ def closed_forms(method: MethodOptions, sizes: Sizes, length: int, num_labels: i
 def _tokens(method: MethodOptions, values: Mapping[str, int]) -> Count:
     length, hidden = values["L"], values["H"]
     is_prefix = METHODS[method.name].site == "key-values"
-    features = 2 * values["M"] * values["N"] * values["D"] if is_prefix else hidden
-    words = "2·M·N·D" if is_prefix else "H"
+    width = "E" if "E" in values else "H"
+    features = 2 * values["M"] * values["N"] * values["D"] if is_prefix else values[width]
+    words = "2·M·N·D" if is_prefix else width
     if METHODS[method.name].source == "free":
         return Count(f"L·{words}", length * features)
     if method.transform == "pooled":
         return Count(f"H + L²·{words}", hidden + length**2 * features)
     if method.transform == "square":
-        return Count("H²", hidden**2)
+        return Count("H²" if width == "H" else "H·E", hidden * features)
     rank = values["r"]
     return Count(f"r·(H + {words})", rank * (hidden + features))
 
@@ -115,8 +119,8 @@ def _published(method: MethodOptions, sizes: Sizes, values: Mapping[str, int]) -
     choice = (method.transform, method.head)
     if method.name == "lt-prefix" and choice == ("pooled", "binary") and plain_sizes:
         return Count("2·l²·m·d + 3·d", 2 * length**2 * layers * hidden + 3 * hidden)
-    if method.name == "lt-prompt" and choice == ("square", "binary"):
+    if method.name == "lt-prompt" and choice == ("square", "binary") and sizes.embedding == hidden:
         return Count("d·(d + 2)", hidden * (hidden + 2))
-    if method.name == "prompt":
+    if method.name == "prompt" and sizes.embedding == hidden:
         return Count("d·(l + K)", hidden * (length + num_labels))
     return None

@@ -31,19 +31,19 @@ def free_start(
         label_texts: what `text` starts from, repeated until L tokens are full.
         generator: source of the draws.
     """
-    embedding = backbone.embedding
     is_prompt = METHODS[method.name].site == "embeddings"
     if method.start == "random":
         if is_prompt:
-            noise = torch.randn(length, embedding.shape[1], generator=generator)
-            return noise * embedding.float().std().cpu()
+            noise = torch.randn(length, backbone.sizes.embedding, generator=generator)
+            words = backbone.embed(torch.arange(backbone.vocabulary_size, device=backbone.device))
+            return noise * words.float().std().cpu()
         sizes = backbone.sizes
         layers = sizes.layers - (method.first_layer or 0)
         features = layers * 2 * sizes.kv_heads * sizes.head_dim
         return torch.randn(length, features, generator=generator)
     ids = _word_ids(backbone, method.start == "text", length, label_texts, generator)
     if is_prompt:
-        return embedding[ids.to(embedding.device)].float().cpu()
+        return backbone.embed(ids.to(backbone.device)).float().cpu()
     key_values = backbone.encode_ids(ids[None]).key_values[0, method.first_layer :]
     return key_values.permute(3, 0, 1, 2, 4).flatten(1).cpu()
 
@@ -57,7 +57,7 @@ def _word_ids(
 ) -> Tensor:
     special = set(backbone.tokenizer.all_special_ids)
     if not from_text:
-        size = len(backbone.embedding)
+        size = backbone.vocabulary_size
         usable = torch.tensor([index for index in range(size) if index not in special])
         return usable[torch.randint(len(usable), (length,), generator=generator)]
     words: list[int] = []

@@ -1,7 +1,7 @@
 """What the virtual tokens are: free parameters, or a map of the label states.
 
 Each module returns a `[V, L, F]` tensor; `adapter.py` gives the features F their meaning
-(`M'*2*N*D` for a prefix of M' layers, `H` for a prompt).
+(`M'*2*N*D` for a prefix of M' layers, `E` for a prompt).
 """
 
 from __future__ import annotations
@@ -78,19 +78,20 @@ class LowRankMap(nn.Module):
 
 
 class SquareMap(nn.Module):
-    """The published map of LT-Prompt: `h G`, `H^2` parameters, no bias.
+    """The published map of LT-Prompt: `h G`, `H E` parameters (`H^2` in most models), no bias.
 
     Args:
         hidden: H.
+        features: E, width of the word embeddings.
         output_scale: standard deviation of G at the start, or None for the usual linear start.
     """
 
-    def __init__(self, hidden: int, output_scale: float | None):
+    def __init__(self, hidden: int, features: int, output_scale: float | None):
         super().__init__()
-        self.square = nn.Linear(hidden, hidden, bias=False)
+        self.square = nn.Linear(hidden, features, bias=False)
         if output_scale is not None:
             nn.init.normal_(self.square.weight, std=output_scale)
 
     def forward(self, labels: LabelStates) -> Tensor:
-        """`[V, L, H]`."""
+        """`[V, L, E]`."""
         return self.square(labels.hidden)

@@ -117,7 +117,7 @@ class TrainingModel(nn.Module):
         """Mean loss of a batch; what it draws is a function of the seed and the step."""
         backbone, labels = self._frozen
         batch = batch.to(backbone.device)
-        tokens = self.adapter.virtual_tokens(labels, backbone.embedding)
+        tokens = self.adapter.virtual_tokens(labels, backbone.embed)
         if labels is None:
             scores = self.adapter.score(backbone, batch, tokens)
             return choice_loss(scores, targets.to(scores.device))
@@ -128,6 +128,10 @@ class TrainingModel(nn.Module):
         if self.adapter.method.objective == "pairs":
             return pairs_loss(scores, truth)
         return choice_loss(scores.view(len(targets), -1), truth)
+
+    def gradient_checkpointing_enable(self, **_: Any) -> None:
+        """Called by Trainer for `gradient_checkpointing`: the layers are the backbone's."""
+        self._frozen[0].checkpointing = True
 
     def _draw(self, targets: Tensor, step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))

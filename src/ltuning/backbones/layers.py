@@ -1,0 +1,149 @@
+"""The layers of a model, made to see a pass: counting, fanning out, checkpointing."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ltuning.backbones import prefix_attention
+from ltuning.backbones.families import FAMILIES, Family
+from ltuning.backbones.prefix import LAYER, RUNNING, LayerPass, Pass, Prefix, announced
+from ltuning.errors import BackboneError
+
+# Arguments of a layer that have an entry for each text, under all the names that models use.
+_PER_TEXT = ("attention_mask", "position_embeddings", "position_bias", "position_ids", "alibi")
+
+
+def install(model: Any, family: Family) -> None:
+    """Make a model's layers, and their attention, see the passes that are announced to them.
+
+    What is installed is part of the model: a second backbone around it installs nothing.
+    """
+    for layer in _find(model, family):
+        if not isinstance(layer.forward, _LayerForward):
+            layer.forward = _LayerForward(layer.forward, family.attention == "cache")
+        if family.wrapped is not None:
+            path, query = family.wrapped
+            prefix_attention.wrap(layer.get_submodule(path), query)
+    if family.attention == "function":
+        prefix_attention.use(model)
+    if family.beside_first is not None:
+        _install_beside_first(model, family.beside_first)
+
+
+def _find(model: Any, family: Family) -> Iterable[Any]:
+    """The layers of a base model: where its row says, or a list of as many as there should be."""
+    if family.layers is not None:
+        return model.get_submodule(family.layers)
+    number = model.config.num_hidden_layers
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == number:
+            return module
+    raise BackboneError(
+        f"expected a model of type '{family.name}' to have a list of {number} layers, got none; "
+        f"choose a checkpoint of one of {', '.join(FAMILIES)}"
+    )
+
+
+class _LayerForward:
+    """A layer's forward: below the first layer with a prefix texts, from there on branches."""
+
+    def __init__(self, forward: Callable[..., Any], starts_with_branches: bool):
+        self.forward = forward
+        self.starts_with_branches = starts_with_branches
+        self.names = [name for name in inspect.signature(forward).parameters]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        running = RUNNING.get()
+        if running is None:
+            return self.forward(*args, **kwargs)
+        layer, running.layer = running.layer, running.layer + 1
+        prefix = running.prefix
+        if prefix is not None:
+            args, kwargs = self._fan(prefix, layer, running, args, kwargs)
+        sees = prefix is not None and prefix.length > 0 and layer >= prefix.first_layer
+        here = LayerPass(layer, prefix if sees else None, running.recorder)
+
+        def run(*inputs: Any) -> Any:
+            # Computed again in backward, possibly on another thread: the pass is announced here.
+            with announced(LAYER, here):
+                return self.forward(*inputs, **kwargs)
+
+        if running.checkpointing and torch.is_grad_enabled():
+            return checkpoint(run, *args, use_reentrant=False)
+        return run(*args)
+
+    def _fan(
+        self,
+        prefix: Prefix,
+        layer: int,
+        running: Pass,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        named = dict(zip(self.names, args, strict=False)) | kwargs
+        states = self.names[0]
+        if self.starts_with_branches:
+            self._fan_in(prefix, layer, named, states)
+        elif layer == prefix.first_layer:
+            running.num_texts = named[states].shape[0]
+        if layer == prefix.first_layer and (layer > 0 or not self.starts_with_branches):
+            named[states] = prefix.fan_out(named[states])
+        if layer >= prefix.first_layer and not self.starts_with_branches:
+            for name in _PER_TEXT:
+                if name in named:
+                    named[name] = _per_text(named[name], prefix, running.num_texts)
+        positional = self.names[: len(args)]
+        return (
+            tuple(named[name] for name in positional),
+            {name: named[name] for name in kwargs},
+        )
+
+    def _fan_in(self, prefix: Prefix, layer: int, named: dict[str, Any], states: str) -> None:
+        """A layer below the prefix: one row per text, no column for the prefix."""
+        if layer >= prefix.first_layer:
+            return
+        branches = len(prefix.rows)
+        if layer == 0:
+            named[states] = prefix.fan_in(named[states])
+        for name in _PER_TEXT:
+            value = named.get(name)
+            if isinstance(value, tuple):
+                named[name] = tuple(prefix.fan_in(part) for part in value)
+            elif isinstance(value, Tensor):
+                # Bloom folds branches and heads into one dimension.
+                rows = prefix.fan_in(value.unflatten(0, (branches, -1)))
+                columns = rows if name == "position_ids" else rows[..., prefix.length :]
+                named[name] = columns.flatten(0, 1)
+
+
+def _per_text(value: Any, prefix: Prefix, num_texts: int) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_per_text(part, prefix, num_texts) for part in value)
+    # What all texts share has one row, or is not a tensor.
+    if isinstance(value, Tensor) and value.shape[0] == num_texts:
+        return prefix.fan_out(value)
+    return value
+
+
+def _install_beside_first(model: nn.Module, path: str) -> None:
+    """DeBERTa-v2's convolution reads the first layer's input beside its output."""
+    parent, _, name = path.rpartition(".")
+    module = getattr(model.get_submodule(parent), name, None)
+    if module is None or getattr(module, "sees_branches", False):
+        return
+    forward = module.forward
+
+    def with_branches(states: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
+        running = RUNNING.get()
+        if running is not None and running.prefix is not None and len(states) != len(residual):
+            states, mask = running.prefix.fan_out(states), running.prefix.fan_out(mask)
+        return forward(states, residual, mask)
+
+    module.forward = with_branches
+    module.sees_branches = True

@@ -1,0 +1,149 @@
+"""Prefixes, and what a forward pass knows while it runs through the layers.
+
+A pass is announced to the layers through context variables, so that it reaches every attention
+module without an argument of the model's own: few families hand unknown arguments down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values that stand before the text's own in the upper layers.
+
+    Attributes:
+        states: `[V, M - first_layer, 2, N, L, D]`, one entry per label text (V = 1: plain tuning).
+        mask: `[V, L]` bool, False where a label text is padded.
+        first_layer: the lowest layer that has the prefix.
+        texts: `[R]` the text of each branch, or None where branch r is text r.
+        rows: `[R]` the entry of `states` that each branch uses.
+        room: positions before the text in decoders whose positions are absolute; None = L.
+    """
+
+    states: Tensor
+    mask: Tensor
+    first_layer: int
+    rows: Tensor
+    texts: Tensor | None = None
+    room: int | None = None
+
+    @property
+    def length(self) -> int:
+        """L, virtual tokens per layer."""
+        return self.states.shape[4]
+
+    def at(self, layer: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of a layer, each `[R, N, L, D]`."""
+        keys, values = self.states[:, layer - self.first_layer].unbind(1)
+        return keys.index_select(0, self.rows), values.index_select(0, self.rows)
+
+    def branch_mask(self) -> Tensor:
+        """`[R, L]` bool, the real virtual tokens of each branch."""
+        return self.mask.index_select(0, self.rows)
+
+    def fan_out(self, tensor: Tensor) -> Tensor:
+        """`[B, ...] -> [R, ...]`: each branch gets what belongs to its text."""
+        if self.texts is None:
+            return tensor
+        return tensor.index_select(0, self.texts.to(tensor.device))
+
+    def fan_in(self, tensor: Tensor) -> Tensor:
+        """`[R, ...] -> [B, ...]`: what belongs to the first branch of each text."""
+        if self.texts is None:
+            return tensor
+        texts = self.texts.to(tensor.device)
+        branches = texts.new_zeros(int(texts.max()) + 1)
+        order = texts.new_tensor(range(len(texts))).flip(0)
+        branches.scatter_(0, texts.flip(0), order)
+        return tensor.index_select(0, branches)
+
+
+@dataclass
+class Recorder:
+    """Collects the keys and values that each layer computes.
+
+    Attributes:
+        kv_heads: N.
+        layers: `[B, N, T, D]` each, layer by layer.
+    """
+
+    kv_heads: int
+    layers: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+    def add(self, key: Tensor, value: Tensor) -> None:
+        """One layer's keys and values; heads that a model repeated count once."""
+        group = key.shape[1] // self.kv_heads
+        self.layers.append((key[:, ::group], value[:, ::group]))
+
+
+@dataclass
+class Pass:
+    """A forward pass of the whole model.
+
+    Attributes:
+        prefix: keys and values to prepend.
+        recorder: where keys and values are collected.
+        checkpointing: whether layers forget their activations and compute them again in backward.
+        layer: number of the layer that comes next; layers are counted as they are called, because
+            some models run one module several times.
+        num_texts: B, known once a layer has seen the texts.
+    """
+
+    prefix: Prefix | None = None
+    recorder: Recorder | None = None
+    checkpointing: bool = False
+    layer: int = 0
+    num_texts: int = 0
+
+
+@dataclass(frozen=True)
+class LayerPass:
+    """What the attention of one layer adds and records.
+
+    Attributes:
+        layer: its number.
+        prefix: keys and values to prepend, None in a layer that has none.
+        recorder: where its keys and values are collected.
+    """
+
+    layer: int
+    prefix: Prefix | None
+    recorder: Recorder | None
+
+    def key_values(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The prefix's keys and values, `[R, heads, L, D]`, in the precision and heads of `like`.
+
+        `like` is a key of the text; models that repeat their key/value heads before attention
+        have more of them than N.
+        """
+        assert self.prefix is not None
+        group = like.shape[1] // self.prefix.states.shape[3]
+        keys, values = (
+            part.to(device=like.device, dtype=like.dtype).repeat_interleave(group, dim=1)
+            for part in self.prefix.at(self.layer)
+        )
+        return keys, values
+
+
+RUNNING: ContextVar[Pass | None] = ContextVar("ltuning_pass", default=None)
+LAYER: ContextVar[LayerPass | None] = ContextVar("ltuning_layer", default=None)
+
+
+@contextmanager
+def announced(variable: ContextVar[T | None], value: T) -> Iterator[T]:
+    """Let the layers, or the attention of a layer, see a pass while the block runs."""
+    token = variable.set(value)
+    try:
+        yield value
+    finally:
+        variable.reset(token)
