@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Where it is kept which models passed the self-test.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ltuning-tests-")
 
 # Heavy libraries are imported in the fixtures: most tests of this project need no model.
 if TYPE_CHECKING:

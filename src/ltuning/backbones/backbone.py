@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ltuning.backbones import layers, prefix_attention
+from ltuning.backbones import layers, prefix_attention, selftest
 from ltuning.backbones.families import Sizes, family_of
 from ltuning.backbones.loading import (
     fingerprint,
@@ -107,27 +107,37 @@ class Backbone:
         self.tokenizer = with_padding(tokenizer, name)
         self.model: Any = model.requires_grad_(False).eval()
         self.checkpointing = False
+        self.prefix_problem: str | None = None
         self._fingerprint: str | None = None
         self.max_length = self._text_room(max_length)
         layers.install(self.model, self.family)
 
     @classmethod
-    def load(cls, options: BackboneOptions) -> Backbone:
-        """Load a backbone by builtin name, local folder or hub id.
+    def load(cls, options: BackboneOptions, *, tested: bool = True) -> Backbone:
+        """Load a backbone by builtin name, local folder or hub id, and try it (`selftest`).
 
         Raises:
-            BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family.
+            BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,
+                a model that fails the self-test.
             MissingExtraError: the builtin backbone's package is not installed.
         """
         _, family = load_config(options)
         tokenizer = load_tokenizer(options)
-        return cls(
+        backbone = cls(
             load_model(family, options),
             tokenizer,
             name=options.name,
             revision=options.revision,
             max_length=options.max_length,
         )
+        if tested:
+            selftest.require(backbone)
+        return backbone
+
+    @property
+    def attention(self) -> str:
+        """Attention implementation, by transformers' name."""
+        return prefix_attention.plain_name(self.config._attn_implementation)
 
     @property
     def device(self) -> torch.device:
@@ -262,8 +272,15 @@ class Backbone:
         recorder = Recorder(self.sizes.kv_heads)
         with torch.no_grad():
             hidden = self._run(mask, positions, recorder=recorder, input_ids=ids)
-        stacked = torch.stack([torch.stack(pair, 1) for pair in recorder.layers], 1)
-        return LabelStates(hidden.float(), mask, ids, stacked.float())
+        return LabelStates(hidden.float(), mask, ids, self._key_values(recorder, ids).float())
+
+    def _key_values(self, recorder: Recorder, ids: Tensor) -> Tensor:
+        """`[V, M, 2, N, L, D]`, of no layer where the attention of some layer is not reached."""
+        if len(recorder.layers) == self.sizes.layers:
+            return torch.stack([torch.stack(pair, 1) for pair in recorder.layers], 1)
+        sizes = self.sizes
+        shape = (len(ids), 0, 2, sizes.kv_heads, ids.shape[1], sizes.head_dim)
+        return torch.empty(shape, device=ids.device)
 
     def forward(
         self,
@@ -284,6 +301,8 @@ class Backbone:
         """
         if prompt is not None:
             return self._forward_prompt(batch, *prompt)
+        if prefix is not None and self.prefix_problem is not None:
+            raise BackboneError(self.prefix_problem)
         extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
         positions = self.positions(batch.mask)
         if prefix is not None and self.family.prefix_spends_positions:

@@ -199,12 +199,18 @@ class Sizes:
     def of(cls, model: Any, family: Family) -> Sizes:
         """Read off a base model (grouped queries, odd head widths, factorised embeddings)."""
         config = model.config
-        heads = config.num_attention_heads
-        return cls(
-            layers=config.num_hidden_layers,
-            # OPT projects its states back to the width of the word embeddings where they differ.
-            hidden=getattr(config, "word_embed_proj_dim", None) or config.hidden_size,
-            kv_heads=family.kv_heads(config),
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-            embedding=model.get_input_embeddings().embedding_dim,
-        )
+        try:
+            return cls(
+                layers=config.num_hidden_layers,
+                # OPT projects its last states to the width of the word embeddings.
+                hidden=getattr(config, "word_embed_proj_dim", None) or config.hidden_size,
+                kv_heads=family.kv_heads(config),
+                head_dim=getattr(config, "head_dim", None)
+                or config.hidden_size // config.num_attention_heads,
+                embedding=model.get_input_embeddings().embedding_dim,
+            )
+        except AttributeError as error:
+            raise BackboneError(
+                f"expected a transformer with attention heads, got model type '{family.name}' "
+                f"({error}); choose a checkpoint of one of {', '.join(FAMILIES)}"
+            ) from error

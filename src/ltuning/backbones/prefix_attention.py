@@ -39,8 +39,14 @@ def use(model: Any) -> None:
         AttentionInterface.register(_OWN + name, _over_prefix(attention))
         AttentionMaskInterface.register(_OWN + name, _explicit(mask))
     implementation = model.config._attn_implementation
-    if not implementation.startswith(_OWN):
+    # A model that is built otherwise keeps its own, and takes no prefix: the self-test says so.
+    if model._can_set_attn_implementation() and not implementation.startswith(_OWN):
         model.set_attn_implementation(_OWN + implementation)
+
+
+def plain_name(implementation: str) -> str:
+    """transformers' name of an implementation: `sdpa` for `ltuning_sdpa`."""
+    return implementation.removeprefix(_OWN)
 
 
 def _implementations() -> dict[str, tuple[Attention, Callable[..., Tensor | None]]]:

@@ -1,0 +1,226 @@
+"""What a loaded model must do before anything is trained on it, tried on the model itself.
+
+A family that a new version of transformers changes, or one that has no row in the table, would
+otherwise give plausible and wrong scores without a word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ltuning.backbones.prefix import Prefix
+from ltuning.errors import BackboneError
+
+if TYPE_CHECKING:
+    from ltuning.backbones.backbone import Backbone
+
+# Differences that rounding explains, as a share of the states' size.
+_TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+_LENGTHS = (7, 3)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One property of a loaded model.
+
+    Attributes:
+        name: the property, in words.
+        holds: whether the model has it.
+        found: what was measured, or the error.
+        needed_by: `every method`, or `prefix methods`.
+    """
+
+    name: str
+    holds: bool
+    found: str
+    needed_by: str = "every method"
+
+
+def examine(backbone: Backbone) -> list[Finding]:
+    """Try every property on the model; takes a dozen forwards of a few tokens."""
+    findings = []
+    for name, needed_by, check in _CHECKS:
+        try:
+            holds, found = check(backbone)
+        # Whatever a model raises here, it is a finding about the model.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            holds, found = False, f"{type(error).__name__}: {reason}"
+        findings.append(Finding(name, holds, found, needed_by))
+    return findings
+
+
+def require(backbone: Backbone) -> None:
+    """Examine a model unless it has passed before, and refuse it where a property fails.
+
+    A model that only fails in what prefixes need is kept: `backbone.prefix_problem` then says why
+    it takes no prefix.
+
+    Raises:
+        BackboneError: a property that every method needs does not hold.
+    """
+    passed = _record(backbone)
+    if passed.exists():
+        return
+    failed = [finding for finding in examine(backbone) if not finding.holds]
+    for finding in failed:
+        sentence = (
+            f"expected of '{backbone.name}' (model type '{backbone.family.name}', attention "
+            f"{backbone.attention}) that {finding.name}, got: {finding.found}"
+        )
+        if finding.needed_by == "every method":
+            raise BackboneError(
+                f"{sentence}; its scores would be wrong: try backbone.attention=eager, or another "
+                "checkpoint"
+            )
+        backbone.prefix_problem = f"{sentence}; use method prompt or lt-prompt with it"
+    if not failed:
+        # A folder that cannot be written costs a second at the next load, nothing else.
+        with suppress(OSError):
+            passed.parent.mkdir(parents=True, exist_ok=True)
+            passed.write_text(json.dumps({"backbone": backbone.name}), encoding="utf-8")
+
+
+def _record(backbone: Backbone) -> Path:
+    """The file that says that this model, computed this way, has passed."""
+    parts = [
+        backbone.fingerprint,
+        backbone.attention,
+        str(backbone.dtype),
+        backbone.device.type,
+        *(version(name) for name in ("ltuning", "torch", "transformers")),
+    ]
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return folder / "ltuning" / "selftest" / f"{name}.json"
+
+
+def _token_rows(backbone: Backbone) -> list[list[int]]:
+    """Words from all over the vocabulary, the same at every call."""
+    special = set(backbone.tokenizer.all_special_ids)
+    usable = [word for word in range(backbone.vocabulary_size) if word not in special]
+    draw = torch.Generator().manual_seed(0)
+    return [
+        [usable[place] for place in torch.randint(len(usable), (length,), generator=draw)]
+        for length in _LENGTHS
+    ]
+
+
+def _states(
+    backbone: Backbone, rows: Sequence[Sequence[int]], prefix: Prefix | None = None
+) -> list[Tensor]:
+    """States of each branch's real tokens, padded beside each other."""
+    batch = backbone.batch([{"input_ids": list(row)} for row in rows]).to(backbone.device)
+    states = backbone.forward(batch, prefix=prefix).float()
+    texts = range(len(rows)) if prefix is None or prefix.texts is None else prefix.texts.tolist()
+    return [states[branch, : len(rows[text])] for branch, text in enumerate(texts)]
+
+
+def _prefix(backbone: Backbone, first_layer: int = 0) -> Prefix:
+    """Two labels of two virtual tokens, drawn at random."""
+    sizes = backbone.sizes
+    shape = (2, sizes.layers - first_layer, 2, sizes.kv_heads, 2, sizes.head_dim)
+    states = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(backbone.device)
+    mask = torch.ones(2, 2, dtype=torch.bool, device=backbone.device)
+    return Prefix(states, mask, first_layer, torch.tensor([0, 1], device=backbone.device))
+
+
+def _same(backbone: Backbone, left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[bool, str]:
+    """Whether two sets of states agree, and by how much they differ."""
+    difference = max(
+        float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(left, right, strict=True)
+    )
+    return difference <= _TOLERANCE[backbone.dtype], f"relative difference {difference:.1e}"
+
+
+def _is_frozen(backbone: Backbone) -> tuple[bool, str]:
+    trainable = sum(weight.requires_grad for weight in backbone.model.parameters())
+    return trainable == 0 and not backbone.model.training, f"{trainable} trainable weights"
+
+
+@torch.no_grad()
+def _plain_states(backbone: Backbone) -> tuple[bool, str]:
+    row = _token_rows(backbone)[0]
+    ids = torch.tensor([row], device=backbone.device)
+    plain = backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    return _same(backbone, _states(backbone, [row]), [plain.last_hidden_state[0].float()])
+
+
+@torch.no_grad()
+def _padding_changes_nothing(backbone: Backbone) -> tuple[bool, str]:
+    rows = _token_rows(backbone)
+    alone = [state for row in rows for state in _states(backbone, [row])]
+    return _same(backbone, _states(backbone, rows), alone)
+
+
+@torch.no_grad()
+def _direction_is_as_listed(backbone: Backbone) -> tuple[bool, str]:
+    row = _token_rows(backbone)[0]
+    first = _states(backbone, [row])[0][:1]
+    changed = _states(backbone, [[*row[:-1], row[0]]])[0][:1]
+    stays, found = _same(backbone, [changed], [first])
+    holds = stays if backbone.family.causal else not torch.equal(changed, first)
+    return holds, f"the first state after another last word: {found}"
+
+
+@torch.no_grad()
+def _no_prefix_is_none(backbone: Backbone) -> tuple[bool, str]:
+    rows = _token_rows(backbone)
+    whole = _prefix(backbone)
+    empty = Prefix(whole.states[..., :0, :], whole.mask[:, :0], 0, whole.rows)
+    return _same(backbone, _states(backbone, rows, empty), _states(backbone, rows))
+
+
+def _prefix_reaches_every_layer(backbone: Backbone) -> tuple[bool, str]:
+    prefix = _prefix(backbone)
+    leaf = prefix.states.clone().requires_grad_()
+    states = _states(backbone, _token_rows(backbone), Prefix(leaf, prefix.mask, 0, prefix.rows))
+    # Weighted, because behind a normalisation the plain sum of a state is always the same.
+    weights = torch.linspace(-1, 1, backbone.sizes.hidden, device=backbone.device)
+    loss = torch.cat([state @ weights for state in states]).sum()
+    layers = backbone.sizes.layers
+    if not loss.requires_grad:
+        return False, f"the attention of none of {layers} layers is reached"
+    (gradient,) = torch.autograd.grad(loss, leaf)
+    sizes = gradient.float().abs().amax(dim=(0, 3, 4, 5))
+    reached = int(((sizes > 0) & sizes.isfinite()).all(dim=1).sum())
+    return reached == layers, f"keys and values of {reached} of {layers} layers have a gradient"
+
+
+@torch.no_grad()
+def _branches_are_apart(backbone: Backbone) -> tuple[bool, str]:
+    rows = _token_rows(backbone)
+    first = backbone.sizes.layers // 2
+    whole = _prefix(backbone, first)
+    texts = torch.tensor([0, 0, 1, 1], device=backbone.device)
+    labels = torch.tensor([0, 1, 0, 1], device=backbone.device)
+    together = _states(backbone, rows, Prefix(whole.states, whole.mask, first, labels, texts))
+    alone = [
+        _states(backbone, [row], Prefix(whole.states, whole.mask, first, labels[at : at + 1]))[0]
+        for row in rows
+        for at in (0, 1)
+    ]
+    return _same(backbone, together, alone)
+
+
+_Check = Callable[["Backbone"], tuple[bool, str]]
+_CHECKS: tuple[tuple[str, str, _Check], ...] = (
+    ("its weights are frozen", "every method", _is_frozen),
+    ("its states are those of the plain model", "every method", _plain_states),
+    ("padding changes no state", "every method", _padding_changes_nothing),
+    ("a word sees what its family says", "every method", _direction_is_as_listed),
+    ("a prefix of no tokens is none", "prefix methods", _no_prefix_is_none),
+    ("a prefix reaches every layer", "prefix methods", _prefix_reaches_every_layer),
+    ("branches in a batch are apart", "prefix methods", _branches_are_apart),
+)
