@@ -31,6 +31,7 @@ from ltuning.methods.starts import free_start
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.training.trainer import (
+    CHECKPOINTING,
     TokenDataset,
     TrainingResult,
     Validation,
@@ -413,9 +414,11 @@ class LabelClassifier:
             tokenized = self._tokenized(fitted, *held_out)
             names = fitted.labels.names
             validation = Validation(tokenized.tokens, tokenized.targets, names)
+        fields = {**catalog.training_defaults(fitted.adapter.method), **self.config.training}
+        checkpointing = any([bool(fields.pop(name, False)) for name in CHECKPOINTING])
         arguments = training_arguments(
             folder,
-            {**catalog.training_defaults(fitted.adapter.method), **self.config.training},
+            fields,
             self.config.stopping,
             seed=self.config.seed,
             num_texts=len(texts),
@@ -432,6 +435,7 @@ class LabelClassifier:
             arguments,
             self.config.stopping,
             max_branches=self.config.backbone.max_branches,
+            checkpointing=checkpointing,
             resume=resume,
             callbacks=callbacks,
         )

@@ -382,3 +382,25 @@ def test_a_result_says_what_was_done(bert: Backbone, classifier: Make, toy: Any)
     assert set(result.best) == {"loss", "accuracy", "macro_f1", "mcc"}
     without = classifier(bert).fit(toy.texts, toy.labels)
     assert without.result_.best == {}
+
+
+def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
+    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.backbones import layers
+
+    computed = []
+    checkpoint = layers.checkpoint
+
+    def counted(run: Any, *inputs: Any, **rest: Any) -> Any:
+        computed.append(inputs)
+        return checkpoint(run, *inputs, **rest)
+
+    monkeypatch.setattr(layers, "checkpoint", counted)
+    plain = classifier(bert, "lt-prefix", steps=2).fit(toy.texts, toy.labels)
+    assert computed == []
+    options = {"training__gradient_checkpointing": True}
+    saving = classifier(bert, "lt-prefix", steps=2, **options).fit(toy.texts, toy.labels)
+    assert len(computed) == 2 * bert.sizes.layers
+    assert_same(plain, saving)
+    assert not bert.checkpointing

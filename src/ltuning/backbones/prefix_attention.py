@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache
-from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
@@ -53,7 +52,6 @@ def _implementations() -> dict[str, tuple[Attention, Callable[..., Tensor | None
     return {
         "sdpa": (sdpa_attention_forward, sdpa_mask),
         "eager": (_eager, eager_mask),
-        "flex_attention": (flex_attention_forward, eager_mask),
     }
 
 

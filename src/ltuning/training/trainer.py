@@ -36,6 +36,9 @@ from ltuning.training.objectives import (
     pairs_loss,
 )
 
+# Trainer would ask the model for it, but the layers are the backbone's; two names of one field.
+CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
 _GROUP = 50
@@ -128,10 +131,6 @@ class TrainingModel(nn.Module):
         if self.adapter.method.objective == "pairs":
             return pairs_loss(scores, truth)
         return choice_loss(scores.view(len(targets), -1), truth)
-
-    def gradient_checkpointing_enable(self, **_: Any) -> None:
-        """Called by Trainer for `gradient_checkpointing`: the layers are the backbone's."""
-        self._frozen[0].checkpointing = True
 
     def _draw(self, targets: Tensor, step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
@@ -277,10 +276,14 @@ def train(
     stopping: StoppingOptions,
     *,
     max_branches: int,
+    checkpointing: bool = False,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Train an adapter in place.
+
+    With `checkpointing` the backbone's layers forget their activations and compute them again in
+    backward: less memory, a third more time.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -312,7 +315,11 @@ def train(
             f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
             "train without resume"
         )
-    outcome = trainer.train(resume_from_checkpoint=resume or None)
+    backbone.checkpointing = checkpointing
+    try:
+        outcome = trainer.train(resume_from_checkpoint=resume or None)
+    finally:
+        backbone.checkpointing = False
     history = trainer.state.log_history
     return TrainingResult(
         steps=trainer.state.global_step,
