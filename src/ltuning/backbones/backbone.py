@@ -118,13 +118,13 @@ class Backbone:
 
         Raises:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,
-                a model that fails the self-test.
-            MissingExtraError: the builtin backbone's package is not installed.
+                a device that is not there, a model that fails the self-test.
+            MissingExtraError: the package of the builtin backbone, or of quantisation, is missing.
         """
-        _, family = load_config(options)
+        config, family = load_config(options)
         tokenizer = load_tokenizer(options)
         backbone = cls(
-            load_model(family, options),
+            load_model(config, family, options),
             tokenizer,
             name=options.name,
             revision=options.revision,
@@ -141,8 +141,8 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where the word embeddings are, and with them all weights unless they are split."""
+        return self.model.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
@@ -297,7 +297,8 @@ class Backbone:
             prefix: keys and values before the text's own.
 
         Returns:
-            `[R, L + T, H]` with a prompt, `[R, T, H]` otherwise (R = B without a fan-out).
+            `[R, L + T, H]` with a prompt, whose padding then comes first, `[R, T, H]` otherwise
+            (R = B without a fan-out).
         """
         if prompt is not None:
             return self._forward_prompt(batch, *prompt)
@@ -316,6 +317,10 @@ class Backbone:
 
     def _forward_prompt(self, batch: TextBatch, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
         embeddings = self.embed(batch.ids)
+        # The padding of a short label goes in front: some models count distances by place.
+        order = prompt_mask.long().argsort(dim=1, stable=True)
+        prompt = prompt.gather(1, order.unsqueeze(-1).expand_as(prompt))
+        prompt_mask = prompt_mask.gather(1, order)
         mask = torch.cat([prompt_mask, batch.mask], dim=1)
         extra: dict[str, Any] = {}
         if batch.types is not None:
