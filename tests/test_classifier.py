@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -733,3 +733,22 @@ def test_an_empty_text_without_any_token_keeps_its_place(
 
 def test_softmax_of_large_scores_is_finite() -> None:
     assert softmax(np.array([[1000.0, 0.0], [-1000.0, -1000.0]])).tolist() == [[1, 0], [0.5, 0.5]]
+
+
+def test_an_artifact_does_not_decide_whether_code_of_a_checkpoint_runs(
+    bert: Backbone, classifier: Any, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = classifier(bert, "prompt", steps=1).fit(toy.texts, toy.labels)
+    trusted = replace(fitted.config.backbone, trust_remote_code=True)
+    fitted.config = replace(fitted.config, backbone=trusted)
+    fitted.save_pretrained(tmp_path / "run")
+    asked = []
+
+    def load(options: Any) -> Backbone:
+        asked.append(options.trust_remote_code)
+        return bert
+
+    monkeypatch.setattr(Backbone, "load", load)
+    LabelClassifier.from_pretrained(tmp_path / "run")
+    LabelClassifier.from_pretrained(tmp_path / "run", trust_remote_code=True)
+    assert asked == [False, True]

@@ -50,7 +50,9 @@ def test_the_defaults():
         "backbone": {
             "name": "builtin:minilm",
             "revision": None,
+            "trust_remote_code": False,
             "dtype": "auto",
+            "quantize": None,
             "device": "auto",
             "attention": "auto",
             "max_length": None,
@@ -155,6 +157,22 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"backbone": {"dtype": 16}},
             "backbone.dtype: expected one of 'auto', 'float32', 'bfloat16', 'float16', got 16",
+        ),
+        (
+            {"backbone": {"quantize": 4}},
+            "backbone.quantize: expected one of '8bit', '4bit', got 4",
+        ),
+        (
+            {"backbone": {"quantize": "4bit", "device": "cpu"}},
+            "backbone.quantize: expected a CUDA device for 4bit, got 'cpu'; leave one of them out",
+        ),
+        (
+            {"backbone": {"trust_remote_code": "yes"}},
+            "backbone.trust_remote_code: expected true or false, got 'yes'",
+        ),
+        (
+            {"backbone": {"trust_remote_code": None}},
+            "backbone.trust_remote_code: expected true or false, got nothing",
         ),
         (
             {"stopping": {"metric": "acuracy"}},
@@ -349,7 +367,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[8:13] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[10:15] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):
@@ -540,7 +558,9 @@ configs = st.builds(
         BackboneOptions,
         name=texts,
         revision=st.none() | texts,
-        device=texts,
+        trust_remote_code=st.booleans(),
+        quantize=st.none() | st.sampled_from(["8bit", "4bit"]),
+        device=texts.filter(lambda device: device != "cpu"),
         max_length=from_one,
     ),
     labels=st.none()

@@ -290,6 +290,7 @@ class LabelClassifier:
         *,
         backbone: str | Path | Backbone | None = None,
         device: str = "auto",
+        trust_remote_code: bool = False,
     ) -> LabelClassifier:
         """Load an artifact.
 
@@ -297,6 +298,8 @@ class LabelClassifier:
             folder: what `save_pretrained` or `ltuning train` wrote.
             backbone: where the backbone is now, or a loaded one; None = where it was.
             device: where to run it.
+            trust_remote_code: let a backbone's checkpoint run code of its own; what the artifact
+                says of it does not count.
 
         Raises:
             ArtifactError: a missing or changed file, or another backbone than the one trained on.
@@ -306,7 +309,9 @@ class LabelClassifier:
         loaded = backbone if isinstance(backbone, Backbone) else None
         if loaded is None:
             name = config.backbone.name if backbone is None else str(backbone)
-            options = replace(config.backbone, name=name, device=device)
+            options = replace(
+                config.backbone, name=name, device=device, trust_remote_code=trust_remote_code
+            )
             config = replace(config, backbone=options)
         classifier = cls(loaded, config=config)
         classifier._restore(Path(folder), tensors, saved)

@@ -50,8 +50,11 @@ class BackboneOptions:
     Attributes:
         name: `builtin:minilm`, a hub id, or a local folder.
         revision: commit, tag or branch of a hub id; None is the hub's default.
+        trust_remote_code: whether Python code that comes with the checkpoint may run.
         dtype: what the weights are computed in; `auto` is chosen by device.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...
+        quantize: bits of a weight, which needs a CUDA device; None leaves the weights as they are.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ..., or `split`: over all GPUs (`device_map` of
+            transformers).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
         max_length: tokens of a text, special tokens included; None is the model's own limit.
         max_branches: (text, label) pairs that are scored at a time; what bounds the memory.
@@ -59,9 +62,11 @@ class BackboneOptions:
 
     name: str = "builtin:minilm"
     revision: str | None = None
+    trust_remote_code: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    quantize: Literal["8bit", "4bit"] | None = None
     device: str = "auto"
-    attention: Literal["auto", "sdpa", "eager", "flex_attention"] = "auto"
+    attention: Literal["auto", "sdpa", "eager"] = "auto"
     max_length: int | None = _number(None, _FROM_ONE)
     max_branches: int = _number(256, _FROM_ONE)
 
@@ -138,6 +143,14 @@ class StoppingOptions:
     metric: str = field(default="loss", metadata={"choices": STOPPING_METRICS})
 
 
+def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:
+    options = _read_section(BackboneOptions, value, path, problems)
+    if options.quantize is not None and options.device == "cpu":
+        message = f"expected a CUDA device for {options.quantize}, got 'cpu'; leave one of them out"
+        problems.append(Problem(f"{path}.quantize", message))
+    return options
+
+
 def _read_labels(value: object, path: str, problems: list[Problem]) -> Any:
     if value is None:
         return None
@@ -175,7 +188,9 @@ class Config:
         ConfigError: with every problem there is.
     """
 
-    backbone: BackboneOptions = field(default_factory=BackboneOptions)
+    backbone: BackboneOptions = field(
+        default_factory=BackboneOptions, metadata={"read": _read_backbone}
+    )
     labels: dict[str, list[str]] | None = field(default=None, metadata={"read": _read_labels})
     method: MethodOptions = field(default_factory=MethodOptions)
     data: DataOptions = field(default_factory=DataOptions)
@@ -295,8 +310,8 @@ def _check_training_value(name: str, hint: Any, value: object, problems: list[Pr
         return
     if choices:
         _read_choice(choices, value, path, problems)
-    elif kinds == [bool] and not isinstance(value, bool):
-        problems.append(Problem(path, f"expected true or false, got {shown(value)}"))
+    elif kinds == [bool]:
+        _read_boolean(value, path, problems)
     elif kinds in ([int], [float]):
         _read_scalar(kinds[0], _TRAINING_RANGES.get(name), value, path, problems)
 
@@ -433,6 +448,8 @@ def _read(
     choices = get_args(hint) if get_origin(hint) is Literal else item.metadata.get("choices")
     if choices:
         return _read_choice(choices, value, path, problems)
+    if hint is bool:
+        return _read_boolean(value, path, problems)
     return _read_scalar(hint, item.metadata.get("range"), value, path, problems)
 
 
@@ -456,6 +473,12 @@ def _read_choice(choices: Sequence[str], value: object, path: str, problems: lis
     came = not_text(value) if isinstance(value, bool) else shown(value)
     problems.append(Problem(path, f"expected one of {listed(choices)}, got {came}{near}"))
     return None
+
+
+def _read_boolean(value: object, path: str, problems: list[Problem]) -> Any:
+    if not isinstance(value, bool):
+        problems.append(Problem(path, f"expected true or false, got {shown(value)}"))
+    return value
 
 
 # What a hint takes: what a value must be an instance of, in words, and the plain value it becomes.

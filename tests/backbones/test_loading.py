@@ -2,19 +2,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors.torch import load_file, save_file
-from transformers import RobertaForMaskedLM, RobertaModel
+from transformers import RobertaForMaskedLM, RobertaModel, T5Config, T5ForConditionalGeneration
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import FAMILIES, Sizes, family_of
 from ltuning.backbones.loading import fingerprint, meta_backbone
+from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
 
 Load = Callable[..., Backbone]
@@ -23,6 +32,11 @@ Load = Callable[..., Backbone]
 @pytest.fixture
 def copy_of_bert(tiny_bert: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(tiny_bert, tmp_path / "copy"))
+
+
+@pytest.fixture
+def copy_of_llama(tiny_llama: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(tiny_llama, tmp_path / "copy"))
 
 
 def edit_config(folder: Path, **fields: Any) -> None:
@@ -83,6 +97,172 @@ def test_a_broken_tokenizer_file_is_refused(copy_of_bert: Path, load: Load) -> N
     (copy_of_bert / "tokenizer.json").write_text("{")
     with pytest.raises(BackboneError, match="tokenizer of the backbone '.*copy' in that folder"):
         load(copy_of_bert)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            GatedRepoError,
+            "got: a gated model; accept its licence .* `hf auth login` or set HF_",
+        ),
+        (RepositoryNotFoundError, "got: no model of that name .*; check the name, and where"),
+        (RevisionNotFoundError, "got: no such revision; give a branch, tag or commit"),
+        (HfHubHTTPError, "got: There was a specific connection error when trying to load a/b"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, load: Load, error: Any, message: str
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise error("no", response=SimpleNamespace(headers={}, request=None))
+
+    monkeypatch.setattr("transformers.utils.hub.hf_hub_download", refuse)
+    expected = "expected to find the configuration of the backbone 'a/b' on the hub or in its cache"
+    with pytest.raises(BackboneError, match=f"^{expected}, {message}"):
+        load(Path("a/b"))
+
+
+def test_a_hub_id_without_a_network_is_refused(load: Load) -> None:
+    with pytest.raises(
+        BackboneError,
+        match="'no/such' on the hub or in its cache, got: nothing in the cache and no connection "
+        "to the hub; check the name and the network, unset HF_HUB_OFFLINE where it is set",
+    ):
+        load(Path("no/such"))
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("cuda:99", "expected a CUDA device for device=cuda:99, got a machine with 0 of them"),
+        ("split", "expected a CUDA device for device=split, got a machine with 0 of them"),
+        ("gpu", "expected a device such as auto, cpu, cuda, cuda:1 or split, got 'gpu'"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_weights_are_read(
+    copy_of_bert: Path, load: Load, monkeypatch: pytest.MonkeyPatch, device: str, message: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    (copy_of_bert / "model.safetensors").unlink()
+    with pytest.raises(BackboneError, match=message):
+        load(copy_of_bert, device=device)
+
+
+# --- what is said once
+
+
+def test_a_family_that_is_guessed_is_said(
+    copy_of_llama: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_config(copy_of_llama, model_type="granite")
+    load(copy_of_llama)
+    assert caplog.messages == [
+        "model type 'granite' has no row of its own: treated as a causal decoder with rotary "
+        "positions; the self-test says whether that holds"
+    ]
+
+
+def test_an_encoder_that_is_guessed_is_said(
+    copy_of_bert: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    edit_config(copy_of_bert, model_type="ernie")
+    load(copy_of_bert)
+    assert "treated as an encoder with absolute positions" in caplog.text
+
+
+def test_a_decoder_that_is_left_out_is_said(
+    tiny_bert: Path, tmp_path: Path, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "t5"))
+    config = T5Config(
+        vocab_size=200, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, pad_token_id=0
+    )
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    load(folder)
+    assert caplog.messages == [f"only the encoder of '{folder}' is used, its decoder is left out"]
+
+
+@pytest.mark.parametrize("task", ["SequenceClassification", "TokenClassification"])
+def test_a_trained_head_that_is_left_out_is_said(
+    copy_of_bert: Path, load: Load, caplog: pytest.LogCaptureFixture, task: str
+) -> None:
+    edit_config(copy_of_bert, architectures=[f"BertFor{task}"])
+    load(copy_of_bert)
+    assert caplog.messages == [f"the head that '{copy_of_bert}' has (BertFor{task}) is left out"]
+
+
+@pytest.mark.parametrize("architecture", ["BertModel", "BertForMaskedLM", "BertForPreTraining"])
+def test_the_head_of_a_language_model_needs_no_word(
+    copy_of_bert: Path, load: Load, caplog: pytest.LogCaptureFixture, architecture: str
+) -> None:
+    edit_config(copy_of_bert, architectures=[architecture])
+    load(copy_of_bert)
+    assert caplog.messages == []
+
+
+# --- code that comes with a checkpoint
+
+
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM
+
+Path(__file__).with_name("ran").touch()
+
+class OwnConfig(LlamaConfig):
+    model_type = "own"
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+"""
+
+
+@pytest.fixture
+def with_code(copy_of_llama: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A checkpoint of a model type and of classes that only its own code has."""
+    modules = tmp_path / "modules"
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(modules))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (copy_of_llama / "own.py").write_text(CODE)
+    edit_config(
+        copy_of_llama,
+        model_type="own",
+        architectures=["OwnForCausalLM"],
+        auto_map={"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnForCausalLM"},
+    )
+    return copy_of_llama
+
+
+def code_ran(folder: Path) -> bool:
+    return any(folder.parent.rglob("ran"))
+
+
+def test_code_of_a_checkpoint_is_refused(with_code: Path, load: Load) -> None:
+    with pytest.raises(
+        BackboneError,
+        match="got: one that needs Python code which comes with it, and which would run on this "
+        "machine with all your rights; .* allow it with the option "
+        "backbone.trust_remote_code=true",
+    ):
+        load(with_code)
+    assert not code_ran(with_code)
+
+
+def test_code_of_a_checkpoint_runs_when_it_is_trusted(
+    with_code: Path, load: Load, llama: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "own", replace(FAMILIES["llama"], name="own"))
+    backbone = load(with_code, trust_remote_code=True)
+    assert code_ran(with_code)
+    assert backbone.family.name == "own"
+    assert torch.equal(backbone.encode(["the ball"])[0], llama.encode(["the ball"])[0])
+
+
+def test_code_of_a_known_model_type_does_not_run_by_itself(with_code: Path, load: Load) -> None:
+    edit_config(with_code, model_type="llama")
+    assert load(with_code).family.name == "llama"
+    assert not code_ran(with_code)
 
 
 def test_an_unknown_builtin_name_is_refused(load: Load) -> None:
@@ -241,7 +421,7 @@ def test_sizes_count_grouped_heads(backbones: dict[str, Backbone]) -> None:
 
 def test_counting_needs_only_a_configuration(tiny_roberta: Path, tmp_path: Path) -> None:
     shutil.copy(tiny_roberta / "config.json", tmp_path)
-    model, family = meta_backbone(str(tmp_path))
+    model, family = meta_backbone(BackboneOptions(name=str(tmp_path)))
     assert {weight.device.type for weight in model.parameters()} == {"meta"}
     real = RobertaModel.from_pretrained(tiny_roberta, add_pooling_layer=False)
     assert sum(w.numel() for w in model.parameters()) == sum(w.numel() for w in real.parameters())

@@ -237,6 +237,14 @@ def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> N
             ["--steps", "3", "--set", "training.num_train_epochs=2"],
             "training: expected one of num_train_epochs and max_steps, got both",
         ),
+        (
+            ["--quantize", "3bit"],
+            "backbone.quantize: expected one of '8bit', '4bit', got '3bit'; did you mean '8bit'?",
+        ),
+        (
+            ["--quantize", "4bit", "--set", "backbone.device=cpu"],
+            "backbone.quantize: expected a CUDA device for 4bit, got 'cpu'; leave one of them out",
+        ),
         (["--config", "no.yaml"], "no.yaml: no such file"),
         (
             ["--method", "prefix", "--set", "method.head=match"],
@@ -351,6 +359,35 @@ def test_a_backbone_of_an_unknown_family(run: Callable[..., Any], tmp_path: Path
     outcome = run("--backbone", tmp_path, "--output", tmp_path / "run")
     assert outcome.code == 1
     assert "got model type 'whisper'" in outcome.stderr
+
+
+def test_a_backbone_that_is_not_on_this_machine(run: Callable[..., Any], tmp_path: Path) -> None:
+    outcome = run("--backbone", "no/such", "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "got: nothing in the cache and no connection to the hub" in outcome.stderr
+
+
+def test_quantising_needs_a_gpu(
+    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    outcome = run("--quantize", "4bit", "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "expected a CUDA device for quantize=4bit, got a CPU" in outcome.stderr
+
+
+def test_what_is_left_out_of_a_checkpoint_is_said_on_one_line(
+    run: Callable[..., Any], tiny_bert: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_bert, tmp_path / "model"))
+    options = json.loads((folder / "config.json").read_text())
+    options["architectures"] = ["BertForSequenceClassification"]
+    (folder / "config.json").write_text(json.dumps(options))
+    outcome = run("--backbone", folder, "--trust-remote-code", "--output", tmp_path / "run")
+    assert outcome.code == 0, outcome.stderr
+    said = f"warning: the head that '{folder}' has (BertForSequenceClassification) is left out"
+    assert outcome.stderr.splitlines().count(said) == 1
+    assert config(tmp_path / "run")["backbone"]["trust_remote_code"] is True
 
 
 # --- the output folder

@@ -277,7 +277,9 @@ class Backbone:
     def _key_values(self, recorder: Recorder, ids: Tensor) -> Tensor:
         """`[V, M, 2, N, L, D]`, of no layer where the attention of some layer is not reached."""
         if len(recorder.layers) == self.sizes.layers:
-            return torch.stack([torch.stack(pair, 1) for pair in recorder.layers], 1)
+            # A model may be spread over devices.
+            pairs = [torch.stack(pair, 1).to(self.device) for pair in recorder.layers]
+            return torch.stack(pairs, 1)
         sizes = self.sizes
         shape = (len(ids), 0, 2, sizes.kv_heads, ids.shape[1], sizes.head_dim)
         return torch.empty(shape, device=ids.device)
@@ -354,7 +356,7 @@ class Backbone:
             inputs["position_ids"] = positions
         with announced(RUNNING, Pass(prefix, recorder, self.checkpointing)):
             output = self.model(attention_mask=mask.long(), **inputs)
-        return output.last_hidden_state
+        return output.last_hidden_state.to(self.device)
 
     def _text_room(self, max_length: int | None) -> int:
         budget = self.position_budget

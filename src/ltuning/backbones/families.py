@@ -157,8 +157,10 @@ def family_of(config: Any) -> Family:
         MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     )
 
-    is_decoder = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    is_encoder = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    # Code of the checkpoint's own says what it is in the same words.
+    remote = getattr(config, "auto_map", None) or {}
+    is_decoder = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or "AutoModelForCausalLM" in remote
+    is_encoder = name in MODEL_FOR_MASKED_LM_MAPPING_NAMES or "AutoModelForMaskedLM" in remote
     if getattr(config, "is_encoder_decoder", False) or not (is_decoder or is_encoder):
         raise BackboneError(
             f"expected a backbone of one of the families {', '.join(FAMILIES)}, got model type "

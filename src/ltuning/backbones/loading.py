@@ -3,27 +3,57 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
 
-from ltuning.backbones.families import Family, family_of
+from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
 
+logger = logging.getLogger("ltuning")
+
 BUILTIN = "builtin:minilm"
+SPLIT = "split"
 
 # A fingerprint reads at most this many elements of a weight, evenly spread: a large model's
 # fingerprint then takes about a second, and every element of a small one's weights counts.
 _FINGERPRINT_ELEMENTS = 1 << 20
+
+# Heads that were trained for a task; those of a language model are left out without a word.
+_TASK_HEADS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForQuestionAnswering",
+    "ForMultipleChoice",
+)
+
+# What the hub's errors mean, and what to do; the first that fits counts.
+_HUB_ERRORS = {
+    GatedRepoError: "a gated model; accept its licence on the model's page, then log in with "
+    "`hf auth login` or set HF_TOKEN",
+    RepositoryNotFoundError: "no model of that name that may be read; check the name, and where "
+    "the model is private log in with `hf auth login` or set HF_TOKEN",
+    RevisionNotFoundError: "no such revision; give a branch, tag or commit of the model's page",
+    LocalEntryNotFoundError: "nothing in the cache and no connection to the hub; check the name "
+    "and the network, unset HF_HUB_OFFLINE where it is set, or give a local folder",
+}
 
 
 def resolve(name: str) -> str:
@@ -63,26 +93,32 @@ def load_tokenizer(options: BackboneOptions) -> Any:
     return tokenizer
 
 
-def meta_backbone(name: str, revision: str | None = None) -> tuple[nn.Module, Family]:
+def meta_backbone(options: BackboneOptions) -> tuple[nn.Module, Family]:
     """A base model without memory for its weights, for counting, and its family.
 
     A folder with only `config.json` is enough.
     """
-    config, family = load_config(BackboneOptions(name=name, revision=revision))
+    config, family = load_config(options)
     with torch.device("meta"):
         model = getattr(transformers, family.loader).from_config(config, **family.arguments)
     return model.base_model, family
 
 
 def fingerprint(model: nn.Module) -> str:
-    """SHA-256 over names, shapes and (bfloat16) values of a model's weights."""
+    """SHA-256 over names, shapes and values of a model's weights.
+
+    Floats are read as bfloat16, so that the precision they are loaded in makes no difference;
+    packed weights of a quantised model are read as they are.
+    """
     digest = hashlib.sha256()
     for name, weight in sorted(model.named_parameters()):
         values = weight.detach().reshape(-1)
-        stride = -(-values.numel() // _FINGERPRINT_ELEMENTS)
+        stride = max(1, -(-values.numel() // _FINGERPRINT_ELEMENTS))
+        sample = values[::stride]
+        if sample.dtype in (torch.float64, torch.float32, torch.float16):
+            sample = sample.to(torch.bfloat16)
         digest.update(f"{name}{tuple(weight.shape)}".encode())
-        sample = values[::stride].to(torch.bfloat16).cpu().contiguous()
-        digest.update(sample.view(torch.int16).numpy().tobytes())
+        digest.update(sample.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -105,22 +141,37 @@ def load_config(options: BackboneOptions) -> tuple[Any, Family]:
     return config, family_of(config)
 
 
-def load_model(family: Family, options: BackboneOptions) -> Any:
+def load_model(config: Any, family: Family, options: BackboneOptions) -> Any:
     """The base model on its device, every weight of it from the checkpoint.
 
+    Args:
+        config: the checkpoint's configuration.
+        family: its row.
+        options: where it is, and how it is loaded.
+
     Raises:
-        BackboneError: weights that cannot be read or are not all there.
+        BackboneError: a device that is not there, or weights that cannot be read on it or are not
+            all there.
+        MissingExtraError: weights are to be quantised, and bitsandbytes is not installed.
     """
-    extra: dict[str, Any] = dict(family.arguments)
+    device = _device(options.device)
+    extra = {**family.arguments, **_quantization(config, options, device)}
     if options.attention != "auto":
         extra["attn_implementation"] = options.attention
+    if options.device == SPLIT:
+        extra["device_map"] = "auto"
+    base = _read_weights(family, options, dtype=_dtype(options.dtype, device), **extra)
+    _say_what_is_special(config, family, options.name)
+    return base if "device_map" in extra else base.to(device)
+
+
+def _read_weights(family: Family, options: BackboneOptions, **extra: Any) -> Any:
     with _quiet_transformers():
         model, info = _load(
             getattr(transformers, family.loader),
             resolve(options.name),
             options,
             "model",
-            dtype=_dtype(options.dtype),
             output_loading_info=True,
             **extra,
         )
@@ -133,7 +184,29 @@ def load_model(family: Family, options: BackboneOptions) -> Any:
             f"for {len(missing)}, the first '{missing[0]}'; they would be random: save the whole "
             "model again"
         )
-    return base.to(_device(options.device))
+    if any(weight.is_meta for weight in base.parameters()):
+        raise BackboneError(
+            f"expected the GPUs to hold the backbone '{options.name}', got weights that they have "
+            "no room for; load it with quantize=4bit, or choose a smaller one"
+        )
+    return base
+
+
+def _say_what_is_special(config: Any, family: Family, name: str) -> None:
+    if family.name not in FAMILIES:
+        kind = "a causal decoder" if family.causal else "an encoder"
+        logger.warning(
+            "model type '%s' has no row of its own: treated as %s with %s positions; the self-test "
+            "says whether that holds",
+            family.name,
+            kind,
+            family.positions,
+        )
+    if config.is_encoder_decoder:
+        logger.warning("only the encoder of '%s' is used, its decoder is left out", name)
+    for architecture in config.architectures or ():
+        if architecture.endswith(_TASK_HEADS):
+            logger.warning("the head that '%s' has (%s) is left out", name, architecture)
 
 
 @contextmanager
@@ -153,13 +226,33 @@ def _without_base(name: str, model: Any) -> str:
 
 def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra: Any) -> Any:
     try:
-        return loader.from_pretrained(source, revision=options.revision, **extra)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
+        return loader.from_pretrained(
+            source,
+            revision=options.revision,
+            trust_remote_code=options.trust_remote_code,
+            **extra,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise BackboneError(
             f"expected to find the {part} of the backbone '{options.name}' {_where(source)}, "
-            f"got: {reason}; check the name, and the network or login where it is a hub id"
+            f"got: {_what_came(error)}"
         ) from error
+
+
+def _what_came(error: Exception) -> str:
+    """What an error of transformers means, and what to do about it."""
+    # transformers turns the hub's errors into an OSError each.
+    for kind, meaning in _HUB_ERRORS.items():
+        if isinstance(error.__cause__, kind):
+            return meaning
+    reason = " ".join(str(error).split())[:300]
+    if "trust_remote_code=True" in str(error):
+        return (
+            "one that needs Python code which comes with it, and which would run on this machine "
+            "with all your rights; read that code, and if you trust it allow it with the option "
+            "backbone.trust_remote_code=true (train: --trust-remote-code)"
+        )
+    return f"{reason}; check the name, and the network or login where it is a hub id"
 
 
 def _where(source: str) -> str:
@@ -188,15 +281,68 @@ def _padding_candidates(tokenizer: Any) -> Iterator[str]:
             yield token
 
 
-def _dtype(name: str) -> torch.dtype:
+def _dtype(name: str, device: torch.device) -> torch.dtype:
     if name != "auto":
         return getattr(torch, name)
-    # bfloat16 on a CPU without hardware for it is two orders of magnitude slower than float32.
-    fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    # Without hardware for it, bfloat16 is slower than float32: a hundred times on a CPU.
+    fast = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if fast else torch.float32
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The device that has the word embeddings."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device("cuda" if name == SPLIT else name)
+    except RuntimeError as error:
+        raise BackboneError(
+            f"expected a device such as auto, cpu, cuda, cuda:1 or {SPLIT}, got '{name}'; "
+            "leave device out to have one chosen"
+        ) from error
+    number = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= number:
+        raise BackboneError(
+            f"expected a CUDA device for device={name}, got a machine with {number} of them; "
+            "leave device out to have one chosen"
+        )
+    return device
+
+
+def _quantization(config: Any, options: BackboneOptions, device: torch.device) -> dict[str, Any]:
+    """What the loader is given where weights are, or will be, in fewer bits than floats have."""
+    stored = getattr(config, "quantization_config", None)
+    what, instead = f"quantize={options.quantize}", "leave quantize out"
+    if stored is not None:
+        method = stored.get("quant_method", "bitsandbytes")
+        if options.quantize is not None:
+            raise BackboneError(
+                f"expected weights in floats for {what}, got ones quantised with '{method}'; "
+                f"{instead}"
+            )
+        what, instead = f"weights quantised with '{method}'", "choose a checkpoint in floats"
+    elif options.quantize is None:
+        return {}
+    if device.type != "cuda":
+        raise BackboneError(
+            f"expected a CUDA device for {what}, got a {device.type.upper()}; {instead}, or use a "
+            "machine with a GPU"
+        )
+    # Such weights are made where they stay.
+    arguments: dict[str, Any] = {"device_map": str(device)}
+    if options.quantize is not None:
+        arguments["quantization_config"] = _bits(options.quantize)
+    return arguments
+
+
+def _bits(quantize: str) -> BitsAndBytesConfig:
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(f"quantize={quantize}", "quantize")
+    if quantize == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_use_double_quant=True,
+    )

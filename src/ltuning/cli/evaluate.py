@@ -30,6 +30,7 @@ def evaluate(
         ),
     ] = None,
     backbone: options.OtherBackbone = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
@@ -38,9 +39,8 @@ def evaluate(
     """Measure a classifier on labelled texts: accuracy, per class, and what it confuses."""
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
-    report = _measure(
-        folder, data, split, backbone, (text_column, text_pair_column, label_column), quiet
-    )
+    named = (text_column, text_pair_column, label_column)
+    report = _measure(folder, data, split, (backbone, trust_remote_code), named, quiet)
     if output is not None:
         _write(report, output)
     if not quiet:
@@ -51,7 +51,7 @@ def _measure(
     folder: Path,
     data: str,
     split: str,
-    backbone: str | None,
+    backbone: tuple[str | None, bool],
     named: tuple[str | None, str | None, str | None],
     quiet: bool,
 ) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _measure(
         columns = saved.columns_of(folder, *named)
         examples = read_split(data, split, columns)
     assert examples.labels is not None  # read_split needs them
-    classifier = saved.load(folder, backbone, terminal)
+    classifier = saved.load(folder, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
         report = classifier.evaluate(examples.texts, examples.labels, progress=advance)
     return {**report, "classifier": str(folder), "data": data, "split": split}

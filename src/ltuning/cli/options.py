@@ -20,6 +20,12 @@ OtherBackbone = Annotated[
         show_default=False,
     ),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code", help="Run Python code that comes with the backbone's checkpoint."
+    ),
+]
 TextColumn = Annotated[
     str | None,
     typer.Option(

@@ -124,7 +124,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.methods.catalog import resolve
     from ltuning.methods.counts import closed_forms, letters
 
-    model, family = meta_backbone(config.backbone.name, config.backbone.revision)
+    model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
     method = resolve(config.method, family, sizes.layers)
     length = label_length or _length(config, method)

@@ -56,6 +56,7 @@ def predict(
         bool, typer.Option("--probabilities", help="A column for every label's probability.")
     ] = False,
     backbone: options.OtherBackbone = None,
+    trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
@@ -77,7 +78,7 @@ def predict(
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
-    classifier = saved.load(folder, backbone, terminal)
+    classifier = saved.load(folder, backbone, trust_remote_code, terminal)
     labelled = _labelled(classifier, table, examples, probabilities, terminal)
     write_table(labelled, sys.stdout if output is None else output)
 

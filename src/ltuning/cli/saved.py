@@ -34,10 +34,14 @@ def columns_of(
     )
 
 
-def load(folder: Path, backbone: str | None, terminal: Terminal) -> LabelClassifier:
-    """The trained classifier of a folder."""
+def load(
+    folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
+) -> LabelClassifier:
+    """The trained classifier of a folder, on the backbone where it is now."""
     from ltuning.classifier import LabelClassifier
 
     silence_libraries()
     with terminal.waiting(f"loading {folder}"):
-        return LabelClassifier.from_pretrained(folder, backbone=backbone)
+        return LabelClassifier.from_pretrained(
+            folder, backbone=backbone, trust_remote_code=trust_remote_code
+        )

@@ -73,6 +73,22 @@ def train(
             rich_help_panel=_TRAINING,
         ),
     ] = None,
+    quantize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BITS",
+            help="4bit or 8bit: the backbone's weights in fewer bits, on a GPU.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run Python code that comes with the backbone's checkpoint.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = False,
     method: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +165,8 @@ def train(
     problems = _clashes(output, resume, overwrite, epochs, steps)
     given = {
         "backbone.name": backbone,
+        "backbone.quantize": quantize,
+        "backbone.trust_remote_code": trust_remote_code or None,
         "labels": read_labels(labels, label or [], problems),
         "method.name": method,
         "method.recipe": recipe,

@@ -251,7 +251,7 @@ def training_arguments(
     if when == "steps":
         # The best weights can only be kept where evaluations and checkpoints fall together.
         fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         seed=seed,
         remove_unused_columns=False,
@@ -263,6 +263,9 @@ def training_arguments(
         use_cpu=on_cpu,
         **fields,
     )
+    # With several devices in sight Trainer would copy the model onto each; the backbone stays.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def train(
