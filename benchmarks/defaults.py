@@ -3,9 +3,9 @@
     python benchmarks/defaults.py --data DATA --seeds 0 1 --output defaults.jsonl
     python benchmarks/defaults.py --report defaults.jsonl
 
-`--data` holds the folders twitter_financial_news and sst5 (train and validation are used). Every
-candidate of a method has the same steps and the same number of (text, label) branches in each, and
-every method has three learning rates a factor of three apart. Finished runs are skipped.
+`--data` holds the folders twitter_financial_news, sst5 and clinc150_oos (train and validation).
+Every candidate of a method has the same steps and the same number of (text, label) branches in
+each, and every method has three learning rates a factor of three apart. Finished runs are skipped.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ RATE = "training.learning_rate"
 DEPTH = "method.first_layer"
 START = "method.start"
 
-FEW = [
+Candidates = list[tuple[str, dict[str, Any]]]
+RATES: Candidates = [
     *(("lt-prefix", {RATE: rate}) for rate in (7e-4, 2e-3, 6e-3)),
-    ("lt-prefix", {DEPTH: 0}),
     *(("lt-prompt", {RATE: rate}) for rate in (1e-4, 3e-4, 1e-3)),
     *(("prefix", {RATE: rate}) for rate in (3e-3, 1e-2, 3e-2)),
-    ("prefix", {DEPTH: 3}),
-    ("prefix", {START: "text"}),
     *(("prompt", {RATE: rate}) for rate in (3e-3, 1e-2, 3e-2)),
-    ("prompt", {START: "text"}),
 ]
-ALL = [("lt-prefix", {DEPTH: layer}) for layer in (0, 3)]
+# The default of the backbone's six layers is a prefix from layer 3 on.
+EVERY_LAYER: Candidates = [("lt-prefix", {DEPTH: 0})]
+DEPTHS: Candidates = [*EVERY_LAYER, ("lt-prefix", {DEPTH: 3})]
+STARTS: Candidates = [(name, {START: "text"}) for name in ("prefix", "prompt")]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class DevelopmentSet:
     shots: int | None
     steps: int
     labels: dict[str, str] | list[str]
-    candidates: list[tuple[str, dict[str, Any]]]
+    candidates: Candidates
 
 
 def development_sets(data: Path) -> dict[str, DevelopmentSet]:
@@ -68,12 +68,32 @@ def development_sets(data: Path) -> dict[str, DevelopmentSet]:
         "Neutral": "neutral news about a company",
     }
     opinions = sorted(set(sst5["train"].labels))
-    sets = {}
-    for name, splits, labels in (("twitter", twitter, finance), ("sst5", sst5, opinions)):
-        train, validation = splits["train"], splits["validation"]
-        sets[name] = DevelopmentSet(train, _some(validation), 64, 100, labels, FEW)
-        sets[f"{name}, all texts"] = DevelopmentSet(train, validation, None, 400, labels, ALL)
-    return sets
+    clinc = read_splits(str(data / "clinc150_oos"), splits=("train", "validation"))
+    intents = random.Random(7).sample(sorted(set(clinc["train"].labels) - {"oos"}), 10)
+    rows = {name: _of_classes(examples, intents) for name, examples in clinc.items()}
+    return {
+        "twitter": _development(twitter, finance, RATES + EVERY_LAYER + STARTS, 64, 100),
+        "sst5": _development(sst5, opinions, RATES + EVERY_LAYER, 64, 100),
+        "clinc, 10 intents": _development(rows, intents, DEPTHS, 16, 100),
+        "twitter, all texts": _development(twitter, finance, DEPTHS, None, 400),
+        "sst5, all texts": _development(sst5, opinions, DEPTHS, None, 400),
+    }
+
+
+def _development(
+    splits: dict[str, Examples],
+    labels: dict[str, str] | list[str],
+    candidates: Candidates,
+    shots: int | None,
+    steps: int,
+) -> DevelopmentSet:
+    validation = splits["validation"] if shots is None else _some(splits["validation"])
+    return DevelopmentSet(splits["train"], validation, shots, steps, labels, candidates)
+
+
+def _of_classes(examples: Examples, names: list[str]) -> Examples:
+    rows = [row for row, label in enumerate(examples.labels) if label in names]
+    return _rows(examples, rows)
 
 
 def main() -> None:
@@ -158,7 +178,11 @@ def _key(row: dict[str, Any]) -> tuple[str, int, str, str]:
 
 
 def _some(examples: Examples) -> Examples:
-    rows = sorted(random.Random(7).sample(range(len(examples)), MEASURED))
+    number = min(MEASURED, len(examples))
+    return _rows(examples, sorted(random.Random(7).sample(range(len(examples)), number)))
+
+
+def _rows(examples: Examples, rows: list[int]) -> Examples:
     return Examples(
         [examples.texts[row] for row in rows],
         [examples.labels[row] for row in rows],

@@ -15,7 +15,8 @@ import pytest
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # Where it is kept which models passed the self-test.
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="ltuning-tests-")
+_CACHE = tempfile.TemporaryDirectory(prefix="ltuning-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # Heavy libraries are imported in the fixtures: most tests of this project need no model.
 if TYPE_CHECKING:

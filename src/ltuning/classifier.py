@@ -467,8 +467,11 @@ class LabelClassifier:
 
     def _artifact_config(self, fitted: _Fitted) -> dict[str, Any]:
         backbone = self.backbone
+        config = self.config.to_dict()
+        # A backbone that was given loaded may compute otherwise than the configuration says.
+        config["backbone"]["attention"] = backbone.attention
         return {
-            "config": self.config.to_dict(),
+            "config": config,
             "backbone": {
                 "name": backbone.name,
                 "revision": backbone.revision,

@@ -18,7 +18,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file, save_file
-from transformers import RobertaForMaskedLM, RobertaModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    AutoModel,
+    AutoTokenizer,
+    RobertaForMaskedLM,
+    RobertaModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import FAMILIES, Sizes, family_of
@@ -436,3 +443,11 @@ def test_every_family_says_how_it_is_read() -> None:
     assert read["gpt2"] == ("last", "absolute")
     assert read["llama"] == ("last", "rotary")
     assert read["bloom"] == ("last", "relative")
+
+
+def test_an_attention_without_a_twin_is_refused(tiny_llama: Path) -> None:
+    model = AutoModel.from_pretrained(tiny_llama)
+    model.config._attn_implementation_internal = "flash_attention_2"
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    with pytest.raises(BackboneError, match="attention sdpa or eager, got 'flash_attention_2'"):
+        Backbone(model, tokenizer, name="mine")

@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ltuning.backbones.prefix import LAYER, LayerPass
+from ltuning.errors import BackboneError
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
 
@@ -34,11 +35,17 @@ _OWN = "ltuning_"
 
 def use(model: Any) -> None:
     """Let a model use our twin of its attention implementation: `ltuning_sdpa` for `sdpa`."""
-    for name, (attention, mask) in _implementations().items():
+    known = _implementations()
+    for name, (attention, mask) in known.items():
         AttentionInterface.register(_OWN + name, _over_prefix(attention))
         AttentionMaskInterface.register(_OWN + name, _explicit(mask))
     implementation = model.config._attn_implementation
     # A model that is built otherwise keeps its own, and takes no prefix: the self-test says so.
+    if plain_name(implementation) not in known:
+        raise BackboneError(
+            f"expected a model with attention {' or '.join(known)}, got '{implementation}'; load "
+            "it with one of these as attn_implementation"
+        )
     if model._can_set_attn_implementation() and not implementation.startswith(_OWN):
         model.set_attn_implementation(_OWN + implementation)
 

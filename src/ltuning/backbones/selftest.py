@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Differences that rounding explains, as a share of the states' size.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _LENGTHS = (7, 3)
+_OWN = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -93,13 +94,14 @@ def require(backbone: Backbone) -> None:
 
 
 def _record(backbone: Backbone) -> Path:
-    """The file that says that this model, computed this way, has passed."""
+    """The file that says that this model, computed this way by this code, has passed."""
     parts = [
         backbone.fingerprint,
         backbone.attention,
         str(backbone.dtype),
         backbone.device.type,
-        *(version(name) for name in ("ltuning", "torch", "transformers")),
+        *(version(name) for name in ("torch", "transformers")),
+        *(source.read_text(encoding="utf-8") for source in sorted(_OWN.glob("*.py"))),
     ]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
