@@ -43,6 +43,13 @@ RATES: Candidates = [
 # The default of the backbone's six layers is a prefix from layer 3 on.
 EVERY_LAYER: Candidates = [("lt-prefix", {DEPTH: 0})]
 DEPTHS: Candidates = [*EVERY_LAYER, ("lt-prefix", {DEPTH: 3})]
+# One step further where the best of the three was at an end.
+FURTHER: Candidates = [
+    ("lt-prefix", {RATE: 2e-2}),
+    ("lt-prompt", {RATE: 3e-3}),
+    ("prefix", {RATE: 1e-3}),
+    ("prompt", {RATE: 1e-3}),
+]
 STARTS: Candidates = [(name, {START: "text"}) for name in ("prefix", "prompt")]
 
 
@@ -72,8 +79,8 @@ def development_sets(data: Path) -> dict[str, DevelopmentSet]:
     intents = random.Random(7).sample(sorted(set(clinc["train"].labels) - {"oos"}), 10)
     rows = {name: _of_classes(examples, intents) for name, examples in clinc.items()}
     return {
-        "twitter": _development(twitter, finance, RATES + EVERY_LAYER + STARTS, 64, 100),
-        "sst5": _development(sst5, opinions, RATES + EVERY_LAYER, 64, 100),
+        "twitter": _development(twitter, finance, RATES + EVERY_LAYER + STARTS + FURTHER, 64, 100),
+        "sst5": _development(sst5, opinions, RATES + EVERY_LAYER + FURTHER, 64, 100),
         "clinc, 10 intents": _development(rows, intents, DEPTHS, 16, 100),
         "twitter, all texts": _development(twitter, finance, DEPTHS, None, 400),
         "sst5, all texts": _development(sst5, opinions, DEPTHS, None, 400),

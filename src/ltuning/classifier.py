@@ -169,8 +169,7 @@ class LabelClassifier:
         if validation is not None:
             held_out = _checked(*validation, self.config.data.empty_texts)
             _check_validation(held_out[1], labels, known, self.config)
-        fitted = self._build(known)
-        fitted.num_texts = len(texts)
+        fitted = self._build(known, len(texts))
         with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
             folder = checkpoints or Path(temporary)
             result = self._train(fitted, texts, labels, held_out, folder, resume, callbacks)
@@ -353,9 +352,10 @@ class LabelClassifier:
             known.index(label)
         return known
 
-    def _build(self, labels: Labels) -> _Fitted:
+    def _build(self, labels: Labels, num_texts: int) -> _Fitted:
         backbone = self.backbone
-        method = catalog.resolve(self.config.method, backbone.family, backbone.sizes.layers)
+        depth = backbone.sizes.layers
+        method = catalog.resolve(self.config.method, backbone.family, depth, num_texts)
         uses_labels = catalog.METHODS[method.name].source == "labels"
         states = self._encode(labels, method.num_tokens, method) if uses_labels else None
         length = method.num_tokens or 0
@@ -371,7 +371,7 @@ class LabelClassifier:
             adapter = Adapter(
                 backbone.sizes, method, length=length, num_labels=len(labels), start=start
             )
-        return _Fitted(labels, adapter, states, max_length)
+        return _Fitted(labels, adapter, states, max_length, num_texts)
 
     def _encode(self, labels: Labels, max_tokens: int | None, method: MethodOptions) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one

@@ -61,6 +61,15 @@ def test_an_option_that_is_given_wins_over_the_recipe() -> None:
     assert resolve(given, FAMILIES["bert"], 4) == given
 
 
+def test_many_texts_get_a_prefix_in_every_layer() -> None:
+    def first_layer(num_texts: int, **options: Any) -> int | None:
+        return resolve(MethodOptions(**options), FAMILIES["bert"], 6, num_texts).first_layer
+
+    assert [first_layer(0), first_layer(999), first_layer(1000)] == [3, 3, 0]
+    assert first_layer(1000, first_layer=2) == 2
+    assert first_layer(999, name="prefix") == 0
+
+
 def test_a_first_layer_beyond_the_model_is_refused() -> None:
     resolve(MethodOptions(first_layer=3), FAMILIES["bert"], 4)
     with pytest.raises(ConfigError) as caught:

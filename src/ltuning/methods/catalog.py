@@ -62,8 +62,10 @@ METHODS = {
     )
 }
 
-# How far up the prefix starts by default: this share of the layers has none.
+# With few training texts, this share of the layers has no prefix by default. With many, every layer
+# has one: that was better on the development sets by 1 to 2.5 points, at twice the time.
 _UPPER = 0.5
+_MANY_TEXTS = 1000
 
 
 @dataclass(frozen=True)
@@ -84,24 +86,32 @@ class Recipe:
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("default", "lt-prefix"): Recipe(
-        "small", "match", "contrast", 2e-3, transform="lowrank", skipped_layers=_UPPER
+        "small", "match", "contrast", 6e-3, transform="lowrank", skipped_layers=_UPPER
     ),
-    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 3e-4, transform="square"),
-    ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
-    ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 1e-2, num_tokens=10),
+    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
+    ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
+    ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
-        "random", "binary", "pairs", 2e-3, transform="pooled", pooling="cls"
+        "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls"
     ),
     ("paper", "lt-prompt"): Recipe(
-        "random", "binary", "pairs", 3e-4, transform="square", pooling="cls"
+        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
     ),
-    ("paper", "prefix"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
-    ("paper", "prompt"): Recipe("random", "classes", "classes", 1e-2, num_tokens=10, pooling="cls"),
+    ("paper", "prefix"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
+    ("paper", "prompt"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
 }
 
 
-def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOptions:
-    """Fill every open choice from the recipe, the family and the depth of the backbone.
+def resolve(
+    options: MethodOptions, family: Family, num_layers: int, num_texts: int = 0
+) -> MethodOptions:
+    """Fill every open choice from the recipe, the backbone and the number of training texts.
+
+    Args:
+        options: as given.
+        family: of the backbone.
+        num_layers: its depth.
+        num_texts: training texts; 0 = unknown, taken for few.
 
     Raises:
         ConfigError: `first_layer` beyond the model.
@@ -110,7 +120,8 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
     method = METHODS[options.name]
     first_layer = 0
     if method.site == "key-values":
-        first_layer = _or(options.first_layer, int(num_layers * recipe.skipped_layers))
+        skipped = recipe.skipped_layers if num_texts < _MANY_TEXTS else 0
+        first_layer = _or(options.first_layer, int(num_layers * skipped))
     if first_layer >= num_layers:
         message = f"expected a layer below {num_layers}, the backbone's layers, got {first_layer}"
         raise ConfigError([Problem("method.first_layer", message)])
