@@ -231,6 +231,12 @@ FAMILIES: dict[str, Tiny] = {
         ROBERTA,
         {**_ENCODER, "max_position_embeddings": 66, "type_vocab_size": 1},
     ),
+    "camembert": Tiny(
+        "CamembertConfig",
+        "CamembertModel",
+        ROBERTA,
+        {**_ENCODER, "max_position_embeddings": 66, "type_vocab_size": 1},
+    ),
     "electra": Tiny("ElectraConfig", "ElectraModel", SEGMENTS, {**_ENCODER, "embedding_size": 16}),
     "albert": Tiny(
         "AlbertConfig",

@@ -101,6 +101,7 @@ FAMILIES = {
         _encoder("bert", arguments=_NO_POOLER),
         _encoder("roberta", first_position="after-padding-id", arguments=_NO_POOLER),
         _encoder("xlm-roberta", first_position="after-padding-id", arguments=_NO_POOLER),
+        _encoder("camembert", first_position="after-padding-id", arguments=_NO_POOLER),
         _encoder("electra"),
         _encoder("albert", "encoder.albert_layer_groups", arguments=_NO_POOLER),
         _encoder("distilbert", "transformer.layer"),
