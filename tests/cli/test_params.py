@@ -133,3 +133,19 @@ def test_an_unknown_family_names_the_known_ones(
     assert outcome.code == 1
     assert "got model type 'whisper'" in outcome.stderr
     assert "bert, roberta" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "passes"),
+    [
+        # Of 4 layers the lower 2 run once, the upper 2 once for each of 6 labels.
+        (("--method", "lt-prefix", "--num-labels", 6), "3.50"),
+        (("--method", "prefix", "--num-labels", 6), "1.00"),
+        (("--method", "lt-prompt", "--num-labels", 6, "--label-length", 8), "7.50"),
+    ],
+)
+def test_the_cost_of_scoring_is_shown(
+    ltuning: Callable[..., Any], tiny_bert: Path, options: tuple[Any, ...], passes: str
+) -> None:
+    outcome = ltuning("params", "--backbone", tiny_bert, *options)
+    assert f"a text of 32 tokens, with all its labels, costs {passes} times" in outcome.stdout

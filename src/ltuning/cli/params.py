@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # A label text of a few words, as in the paper's own counts.
 _LENGTH = 10
+# A sentence, in whose passes the cost of scoring is given.
+_TEXT = 32
 _NUM_LABELS = 2
 
 
@@ -95,7 +97,7 @@ def params(
 
 @dataclass(frozen=True)
 class _Counted:
-    """Parameters of the built parts beside the closed forms."""
+    """Parameters of the built parts beside the closed forms, and what a scored text costs."""
 
     method: MethodOptions
     letters: Mapping[str, int]
@@ -103,6 +105,7 @@ class _Counted:
     tokens: int
     head: int
     backbone: int
+    passes: float
 
     @property
     def total(self) -> int:
@@ -122,6 +125,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
     from ltuning.methods.catalog import resolve
+    from ltuning.methods.costs import scored_text
     from ltuning.methods.counts import closed_forms, letters
 
     model, family = meta_backbone(config.backbone)
@@ -138,6 +142,8 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
         tokens=_size(adapter.tokens),
         head=_size(adapter.head),
         backbone=_size(model),
+        passes=scored_text(method, sizes.layers, text=_TEXT, tokens=length, num_labels=count)
+        / (_TEXT * sizes.layers),
     )
 
 
@@ -175,6 +181,8 @@ def _show(backbone: str, counted: _Counted) -> None:
             "method": f"{method.name} ({', '.join(choice for choice in chosen if choice)})",
             "letters": ", ".join(f"{name} = {value:,}" for name, value in counted.letters.items())
             + ("; of the paper: l = L, m = M, d = H" if forms.published else ""),
+            "scoring": f"a text of {_TEXT} tokens, with all its labels, costs {counted.passes:.2f} "
+            "times one pass through the backbone",
         }
     )
     table = Table(header_style="bold", show_footer=True)

@@ -1,0 +1,77 @@
+"""What a training step and a scored text cost, in layer-tokens.
+
+A layer-token is one token's way through one layer. Letters: T text tokens (padded), L label tokens
+or virtual tokens (padded), M layers, s the first layer with a prefix, K labels, B texts in a step.
+`docs/cost.md` has the formulas; a test counts the real ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ltuning.config import MethodOptions
+from ltuning.methods.catalog import METHODS
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Layer-tokens of a training step.
+
+    Attributes:
+        forward: through the layers.
+        backward: back through them, for activations only: frozen weights have no gradient, so that
+            a backward layer-token costs about as much as a forward one.
+    """
+
+    forward: int
+    backward: int
+
+
+def scored_text(
+    method: MethodOptions, num_layers: int, *, text: int, tokens: int, num_labels: int
+) -> int:
+    """Layer-tokens of a text that is scored against every label.
+
+    Args:
+        method: resolved options (no choice left open).
+        num_layers: M.
+        text: T.
+        tokens: L.
+        num_labels: K.
+    """
+    return _forward(method, num_layers, text, tokens, _branches(method, num_labels))
+
+
+def training_step(
+    method: MethodOptions, num_layers: int, *, texts: int, text: int, tokens: int, num_labels: int
+) -> Cost:
+    """Layer-tokens of a training step; the label texts' own were paid once, before the first.
+
+    Args:
+        method: resolved options (no choice left open).
+        num_layers: M.
+        texts: B.
+        text: T.
+        tokens: L.
+        num_labels: K.
+    """
+    branches = _branches(method, num_labels)
+    if method.objective == "pairs":
+        branches = 1
+    elif method.objective == "contrast" and method.negatives:
+        branches = min(branches, 1 + method.negatives)
+    forward = texts * _forward(method, num_layers, text, tokens, branches)
+    # Below the first layer with a prefix nothing depends on a parameter.
+    shared = texts * text * (method.first_layer or 0)
+    return Cost(forward, forward - shared)
+
+
+def _branches(method: MethodOptions, num_labels: int) -> int:
+    return num_labels if METHODS[method.name].source == "labels" else 1
+
+
+def _forward(method: MethodOptions, num_layers: int, text: int, tokens: int, branches: int) -> int:
+    if METHODS[method.name].site == "embeddings":
+        return branches * (tokens + text) * num_layers
+    first = method.first_layer or 0
+    return text * first + branches * text * (num_layers - first)
