@@ -252,6 +252,7 @@ _OWNED_TRAINING = {
     "restore_callback_states_from_checkpoint": "it is set by ltuning, leave it out",
     "data_seed": "use the option `seed` instead",
     "remove_unused_columns": "it is set by ltuning, leave it out",
+    "per_device_eval_batch_size": "use the option `backbone.max_branches` instead",
     "label_names": "it is set by ltuning, leave it out",
     "load_best_model_at_end": "it is set by ltuning, leave it out",
     "metric_for_best_model": "use the option `stopping.metric` instead",
@@ -265,7 +266,6 @@ _TRAINING_RANGES = {
     "num_train_epochs": _ABOVE_ZERO,
     "max_steps": _FROM_ONE,
     "per_device_train_batch_size": _FROM_ONE,
-    "per_device_eval_batch_size": _FROM_ONE,
     "gradient_accumulation_steps": _FROM_ONE,
 }
 

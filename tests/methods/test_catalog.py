@@ -51,7 +51,7 @@ def test_an_option_that_is_given_wins_over_the_recipe() -> None:
         transform="lowrank",
         start="label-kv",
         head="binary",
-        objective="pairs",
+        objective="contrast",
         pooling="last",
         rank=3,
         first_layer=1,
@@ -118,6 +118,14 @@ def test_choices_that_do_not_go_together_are_all_named() -> None:
             {"name": "prompt", "first_layer": 2},
             "method.first_layer: method 'prompt' has virtual tokens at the embeddings; "
             "leave it out",
+        ),
+        (
+            {"recipe": "paper", "rank": 8},
+            "method.rank: only the transform 'lowrank' has a rank, not 'pooled'; leave it out",
+        ),
+        (
+            {"objective": "pairs", "negatives": 3},
+            "method.negatives: only the objective 'contrast' draws them, not 'pairs'; leave it out",
         ),
         (
             {"transform": "pooled", "start": "label-kv"},

@@ -127,17 +127,18 @@ def resolve(
         raise ConfigError([Problem("method.first_layer", message)])
     transform = _or(options.transform, recipe.transform)
     start = "random" if transform == "pooled" else recipe.start
+    objective = _or(options.objective, recipe.objective)
     return replace(
         options,
         transform=transform,
         start=_or(options.start, start),
         head=_or(options.head, recipe.head),
-        objective=_or(options.objective, recipe.objective),
+        objective=objective,
         pooling=_or(options.pooling, _pooling(recipe, family)),
         rank=_or(options.rank, recipe.rank) if transform == "lowrank" else None,
         first_layer=first_layer,
         num_tokens=_or(options.num_tokens, recipe.num_tokens),
-        negatives=_or(options.negatives, recipe.negatives),
+        negatives=_or(options.negatives, recipe.negatives) if objective == "contrast" else None,
     )
 
 
@@ -173,7 +174,15 @@ def problems(config: Config) -> list[Problem]:
     if method.site == "embeddings" and config.method.first_layer:
         message = f"method '{method.name}' has virtual tokens at the embeddings; leave it out"
         found.append(Problem("method.first_layer", message))
-    transform = _or(config.method.transform, RECIPES[config.method.recipe, method.name].transform)
+    recipe = RECIPES[config.method.recipe, method.name]
+    transform = _or(config.method.transform, recipe.transform)
+    if config.method.rank is not None and transform != "lowrank":
+        message = f"only the transform 'lowrank' has a rank, not '{transform}'; leave it out"
+        found.append(Problem("method.rank", message))
+    objective = _or(config.method.objective, recipe.objective)
+    if config.method.negatives is not None and objective != "contrast":
+        message = f"only the objective 'contrast' draws them, not '{objective}'; leave it out"
+        found.append(Problem("method.negatives", message))
     if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
