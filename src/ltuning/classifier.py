@@ -164,6 +164,7 @@ class LabelClassifier:
             TrainingError: a loss that is not finite.
         """
         texts, labels = _checked(texts, labels, self.config.data.empty_texts)
+        _check_device(self.backbone)
         known = self._label_set(labels)
         held_out = None
         if validation is not None:
@@ -356,6 +357,9 @@ class LabelClassifier:
         backbone = self.backbone
         depth = backbone.sizes.layers
         method = catalog.resolve(self.config.method, backbone.family, depth, num_texts)
+        is_prefix = catalog.METHODS[method.name].site == "key-values"
+        if is_prefix and backbone.prefix_problem is not None:
+            raise BackboneError(backbone.prefix_problem)
         uses_labels = catalog.METHODS[method.name].source == "labels"
         states = self._encode(labels, method.num_tokens, method) if uses_labels else None
         length = method.num_tokens or 0
@@ -379,7 +383,8 @@ class LabelClassifier:
         is_tied = method.transform == "pooled" or method.num_tokens is not None
         is_tied = is_tied or self._prefix_spends_positions(method)
         limit = max_tokens if is_tied else None
-        return self.backbone.encode_labels(labels.flat_texts, limit)
+        starts_there = method.start == "label-kv"
+        return self.backbone.encode_labels(labels.flat_texts, limit, key_values=starts_there)
 
     def _room(self, method: MethodOptions, length: int) -> int:
         backbone = self.backbone
@@ -563,6 +568,15 @@ def _text(text: Any) -> Text:
 
 def _is_empty(text: Text) -> bool:
     return not (text if isinstance(text, str) else "".join(text)).strip()
+
+
+def _check_device(backbone: Backbone) -> None:
+    # transformers' Trainer puts what it trains on the first GPU in sight.
+    if backbone.device.type == "cuda" and backbone.device.index not in (None, 0):
+        raise BackboneError(
+            f"expected the first GPU in sight for training, got {backbone.device}; set "
+            f"CUDA_VISIBLE_DEVICES={backbone.device.index} and leave the device out"
+        )
 
 
 def _check_validation(

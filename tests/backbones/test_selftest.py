@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from ltuning.backbones import selftest
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix import LAYER
+from ltuning.backbones.prefix import LAYER, Prefix
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
 
-FROZEN, PLAIN, PADDING, DIRECTION, EMPTY, REACHED, APART = (name for name, *_ in selftest._CHECKS)
+(FROZEN, PLAIN, PADDING, DIRECTION, WORDS, EMPTY, REACHED, UNREAD, APART) = (
+    name for name, *_ in selftest._CHECKS
+)
 
 
 @pytest.fixture
@@ -87,6 +90,37 @@ def test_attention_that_knows_no_prefix(own: Backbone) -> None:
     assert failing(own)[REACHED] == "the attention of none of 4 layers is reached"
 
 
+def test_states_that_are_not_numbers(own: Backbone) -> None:
+    forward = own.model.forward
+
+    def spoilt(**inputs: Any) -> Any:
+        output = forward(**inputs)
+        # The second text of a batch, which is the padded one.
+        output.last_hidden_state[1:] = float("nan")
+        return output
+
+    own.model.forward = spoilt
+    assert failing(own)[PADDING] == "relative difference nan"
+
+
+def test_a_prefix_whose_padding_is_read(own: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = lambda prefix: torch.ones_like(prefix.mask.index_select(0, prefix.rows))  # noqa: E731
+    monkeypatch.setattr(Prefix, "branch_mask", everything)
+    assert UNREAD in failing(own)
+
+
+def test_a_prompt_that_is_not_read(own: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Backbone.forward
+
+    def deaf(self: Backbone, batch: Any, *, prompt: Any = None, prefix: Any = None) -> Any:
+        if prompt is not None:
+            prompt = (torch.zeros_like(prompt[0]), prompt[1])
+        return forward(self, batch, prompt=prompt, prefix=prefix)
+
+    monkeypatch.setattr(Backbone, "forward", deaf)
+    assert set(failing(own)) == {WORDS}
+
+
 def test_what_a_model_raises_is_a_finding(own: Backbone) -> None:
     def out_of_order(**_: Any) -> Any:
         raise RuntimeError("out of order")
@@ -134,6 +168,9 @@ def test_a_model_that_takes_no_prefix_serves_the_prompts(
         "lt-prompt with it$",
     ):
         classifier(backbone, "lt-prefix").fit(toy.texts, toy.labels)
+    for method, options in (("prefix", {}), ("lt-prefix", {"start": "label-kv"})):
+        with pytest.raises(BackboneError, match="use method prompt or lt-prompt with it$"):
+            classifier(backbone, method, **options).fit(toy.texts, toy.labels)
     classifier(backbone, "lt-prompt").fit(toy.texts, toy.labels).predict(toy.test_texts)
 
 
@@ -153,11 +190,18 @@ def test_a_model_that_passed_is_not_tried_again(
         Backbone.load(BackboneOptions(name=str(tiny_bert)))
     assert tried == [str(tiny_bert)]
     # The same weights elsewhere are the same model; another implementation is another question.
-    copy = shutil.copytree(tiny_bert, tmp_path / "copy")
+    copy = Path(shutil.copytree(tiny_bert, tmp_path / "copy"))
     Backbone.load(BackboneOptions(name=str(copy)))
     assert len(tried) == 1
     Backbone.load(BackboneOptions(name=str(tiny_bert), attention="eager"))
     assert len(tried) == 2
+    # So is another configuration of the same weights.
+    config = copy / "config.json"
+    config.write_text(
+        config.read_text().replace('"layer_norm_eps": 1e-12', '"layer_norm_eps": 1e-5')
+    )
+    Backbone.load(BackboneOptions(name=str(copy)))
+    assert len(tried) == 3
 
 
 def test_a_failure_is_not_remembered(
@@ -168,6 +212,29 @@ def test_a_failure_is_not_remembered(
     with pytest.raises(BackboneError):
         Backbone.load(BackboneOptions(name=str(tiny_bert)))
     monkeypatch.setattr(selftest, "_CHECKS", checks)
+    Backbone.load(BackboneOptions(name=str(tiny_bert)))
+
+
+def test_without_a_home_every_load_is_tried(
+    monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    Backbone.load(BackboneOptions(name=str(tiny_bert)))
+
+
+def test_a_cache_of_somebody_else(monkeypatch: pytest.MonkeyPatch, tiny_bert: Path) -> None:
+    exists = Path.exists
+
+    def closed(self: Path, **options: Any) -> bool:
+        if "selftest" in self.parts:
+            raise PermissionError(13, "Permission denied")
+        return exists(self, **options)
+
+    monkeypatch.setattr(Path, "exists", closed)
     Backbone.load(BackboneOptions(name=str(tiny_bert)))
 
 

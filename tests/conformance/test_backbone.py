@@ -184,12 +184,15 @@ def test_a_prefix_of_the_texts_own_keys_and_values_changes_nothing(
 
 @everywhere
 @pytest.mark.parametrize("first_layer", [0, 2])
+# Not every text has as many branches, and they are in no order; or as many as there are texts.
+@pytest.mark.parametrize(
+    "branches", [((2, 0, 1, 2, 0, 2), (1, 0, 2, 0, 1, 2)), ((2, 0, 1), (1, 0, 2))]
+)
 def test_branches_fan_out_like_repeated_texts(
-    backbone: Backbone, pad: Pad, first_layer: int
+    backbone: Backbone, pad: Pad, first_layer: int, branches: tuple[tuple[int, ...], ...]
 ) -> None:
     batch = pad(ROWS)
-    # Not every text has as many branches, and they are in no order.
-    texts, rows = torch.tensor([2, 0, 1, 2, 0, 2]), torch.tensor([1, 0, 2, 0, 1, 2])
+    texts, rows = (torch.tensor(part) for part in branches)
     repeated = TextBatch(batch.ids[texts], batch.mask[texts])
     with torch.no_grad():
         fanned = random_prefix(backbone, first_layer, rows=rows, texts=texts)
@@ -197,5 +200,14 @@ def test_branches_fan_out_like_repeated_texts(
         expected = backbone.forward(
             repeated, prefix=random_prefix(backbone, first_layer, rows=rows)
         )
-    assert len(states) == 6
+    assert len(states) == len(texts)
     close(states[repeated.mask], expected[repeated.mask])
+
+
+@everywhere
+def test_the_self_test_passes_in_bfloat16(
+    family: str, place: tuple[str, str], folder_of: Callable[[str], Path], load: Any
+) -> None:
+    loaded = load(folder_of(family), attention=place[1], dtype="bfloat16")
+    assert loaded.dtype == torch.bfloat16
+    assert loaded.prefix_problem is None

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.methods.costs import Cost, scored_text, training_step
@@ -86,9 +85,3 @@ def test_a_label_more_costs_the_upper_layers_only() -> None:
     method = MethodOptions(first_layer=3)
     few, more = (scored_text(method, 6, text=20, tokens=5, num_labels=number) for number in (2, 3))
     assert more - few == 3 * 20
-
-
-def test_nothing_is_counted_without_a_layer_call(backbone: Backbone) -> None:
-    with counted(backbone) as calls, torch.no_grad():
-        backbone.embed(torch.tensor([[5, 6]]))
-    assert calls == []

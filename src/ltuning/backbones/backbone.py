@@ -232,7 +232,9 @@ class Backbone:
         with torch.no_grad():
             return self.forward(batch), batch.mask
 
-    def encode_labels(self, texts: Sequence[str], max_tokens: int | None = None) -> LabelStates:
+    def encode_labels(
+        self, texts: Sequence[str], max_tokens: int | None = None, *, key_values: bool = True
+    ) -> LabelStates:
         """Run the label texts through the backbone once.
 
         In a decoder a label ends right before the text, which so reads it as the words before it:
@@ -242,18 +244,25 @@ class Backbone:
         Args:
             texts: V label texts.
             max_tokens: room for one label text, special tokens included; None = what it needs.
+            key_values: keep the keys and values of every layer too, in float32: 1 MiB per token
+                of a 7B model.
 
         Raises:
-            BackboneError: a label text that is longer than its room.
+            BackboneError: a label text that is longer than its room, or without a token.
         """
         tokens = [{"input_ids": ids} for ids in self.tokenizer(list(texts))["input_ids"]]
         self._check_label_room(texts, tokens, max_tokens)
         self._check_distinct(texts, tokens)
         batch = self.batch(tokens)
-        return self.encode_ids(batch.ids, batch.mask, max_tokens)
+        return self.encode_ids(batch.ids, batch.mask, max_tokens, key_values=key_values)
 
     def encode_ids(
-        self, ids: Tensor, mask: Tensor | None = None, room: int | None = None
+        self,
+        ids: Tensor,
+        mask: Tensor | None = None,
+        room: int | None = None,
+        *,
+        key_values: bool = True,
     ) -> LabelStates:
         """Last states, keys and values of token ids `[V, L]` that stand before a text.
 
@@ -261,6 +270,7 @@ class Backbone:
             ids: `[V, L]` token ids.
             mask: `[V, L]` bool, True at real tokens; None = all are.
             room: positions that are kept for them; None = L.
+            key_values: keep the keys and values too.
         """
         ids = ids.to(self.device)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.to(self.device)
@@ -272,10 +282,11 @@ class Backbone:
         recorder = Recorder(self.sizes.kv_heads)
         with torch.no_grad():
             hidden = self._run(mask, positions, recorder=recorder, input_ids=ids)
-        return LabelStates(hidden.float(), mask, ids, self._key_values(recorder, ids).float())
+        kept = self._key_values(recorder if key_values else Recorder(0), ids)
+        return LabelStates(hidden.float(), mask, ids, kept.float())
 
     def _key_values(self, recorder: Recorder, ids: Tensor) -> Tensor:
-        """`[V, M, 2, N, L, D]`, of no layer where the attention of some layer is not reached."""
+        """`[V, M, 2, N, L, D]`, of no layer where those of some layer are not there."""
         if len(recorder.layers) == self.sizes.layers:
             # A model may be spread over devices.
             pairs = [torch.stack(pair, 1).to(self.device) for pair in recorder.layers]
@@ -391,6 +402,11 @@ class Backbone:
         # Half of the positions is the least that a text should keep for itself.
         room = max_tokens or (self.position_budget or self.max_length) // 2
         for text, row in zip(texts, tokens, strict=True):
+            if not row["input_ids"]:
+                raise BackboneError(
+                    f"expected label texts of at least one token, got none for {text!r}; use words "
+                    f"that the tokenizer of '{self.name}' knows"
+                )
             if len(row["input_ids"]) > room:
                 shown = text if len(text) <= 60 else text[:57] + "..."
                 raise BackboneError(

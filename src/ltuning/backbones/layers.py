@@ -141,8 +141,9 @@ def _install_beside_first(model: nn.Module, path: str) -> None:
 
     def with_branches(states: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
         running = RUNNING.get()
-        if running is not None and running.prefix is not None and len(states) != len(residual):
-            states, mask = running.prefix.fan_out(states), running.prefix.fan_out(mask)
+        prefix = None if running is None else running.prefix
+        if prefix is not None and prefix.first_layer == 0:
+            states, mask = prefix.fan_out(states), prefix.fan_out(mask)
         return forward(states, residual, mask)
 
     module.forward = with_branches

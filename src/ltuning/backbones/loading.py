@@ -36,6 +36,8 @@ SPLIT = "split"
 # fingerprint then takes about a second, and every element of a small one's weights counts.
 _FINGERPRINT_ELEMENTS = 1 << 20
 
+_NO_ROOM = "no room in its memory; load it with quantize=4bit, or choose a smaller one"
+
 # Heads that were trained for a task; those of a language model are left out without a word.
 _TASK_HEADS = (
     "ForSequenceClassification",
@@ -160,9 +162,31 @@ def load_model(config: Any, family: Family, options: BackboneOptions) -> Any:
         extra["attn_implementation"] = options.attention
     if options.device == SPLIT:
         extra["device_map"] = "auto"
-    base = _read_weights(family, options, dtype=_dtype(options.dtype, device), **extra)
+    dtype = _dtype(options.dtype, device)
+    base = _read_weights(family, options, dtype=dtype, **extra)
     _say_what_is_special(config, family, options.name)
-    return base if "device_map" in extra else base.to(device)
+    if "quantization_config" in extra or _is_quantised(config):
+        return base
+    _cast(base, dtype)
+    return base if "device_map" in extra else _moved(base, device, options.name)
+
+
+def _cast(base: Any, dtype: torch.dtype) -> None:
+    """Cast what transformers leaves in float32 without meaning to: DeBERTa's biases, for one."""
+    if getattr(base, "_keep_in_fp32_modules", None):
+        return
+    for weight in base.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+
+
+def _moved(base: Any, device: torch.device, name: str) -> Any:
+    try:
+        return base.to(device)
+    except torch.OutOfMemoryError as error:
+        raise BackboneError(
+            f"expected room for the backbone '{name}' on {device}, got: {_NO_ROOM}"
+        ) from error
 
 
 def _read_weights(family: Family, options: BackboneOptions, **extra: Any) -> Any:
@@ -235,16 +259,18 @@ def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise BackboneError(
             f"expected to find the {part} of the backbone '{options.name}' {_where(source)}, "
-            f"got: {_what_came(error)}"
+            f"got: {_what_came(error, source)}"
         ) from error
 
 
-def _what_came(error: Exception) -> str:
+def _what_came(error: Exception, source: str) -> str:
     """What an error of transformers means, and what to do about it."""
     # transformers turns the hub's errors into an OSError each.
     for kind, meaning in _HUB_ERRORS.items():
         if isinstance(error.__cause__, kind):
             return meaning
+    if isinstance(error, torch.OutOfMemoryError):
+        return _NO_ROOM
     reason = " ".join(str(error).split())[:300]
     if "trust_remote_code=True" in str(error):
         return (
@@ -252,6 +278,8 @@ def _what_came(error: Exception) -> str:
             "with all your rights; read that code, and if you trust it allow it with the option "
             "backbone.trust_remote_code=true (train: --trust-remote-code)"
         )
+    if os.path.isdir(source):
+        return f"{reason}; check the files, or save the model again"
     return f"{reason}; check the name, and the network or login where it is a hub id"
 
 
@@ -309,9 +337,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def _is_quantised(config: Any) -> bool:
+    return getattr(config, "quantization_config", None) is not None
+
+
 def _quantization(config: Any, options: BackboneOptions, device: torch.device) -> dict[str, Any]:
     """What the loader is given where weights are, or will be, in fewer bits than floats have."""
-    stored = getattr(config, "quantization_config", None)
+    stored = config.quantization_config if _is_quantised(config) else None
     what, instead = f"quantize={options.quantize}", "leave quantize out"
     if stored is not None:
         method = stored.get("quant_method", "bitsandbytes")
@@ -331,11 +363,12 @@ def _quantization(config: Any, options: BackboneOptions, device: torch.device) -
     # Such weights are made where they stay.
     arguments: dict[str, Any] = {"device_map": str(device)}
     if options.quantize is not None:
-        arguments["quantization_config"] = _bits(options.quantize)
+        dtype = _dtype(options.dtype, device)
+        arguments["quantization_config"] = _bits(options.quantize, dtype)
     return arguments
 
 
-def _bits(quantize: str) -> BitsAndBytesConfig:
+def _bits(quantize: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError(f"quantize={quantize}", "quantize")
     if quantize == "8bit":
@@ -343,6 +376,6 @@ def _bits(quantize: str) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=torch.bfloat16,
+        bnb_4bit_compute_dtype=dtype,
         bnb_4bit_use_double_quant=True,
     )

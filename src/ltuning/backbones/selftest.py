@@ -72,7 +72,7 @@ def require(backbone: Backbone) -> None:
         BackboneError: a property that every method needs does not hold.
     """
     passed = _record(backbone)
-    if passed.exists():
+    if passed is not None and _exists(passed):
         return
     failed = [finding for finding in examine(backbone) if not finding.holds]
     for finding in failed:
@@ -81,29 +81,42 @@ def require(backbone: Backbone) -> None:
             f"{backbone.attention}) that {finding.name}, got: {finding.found}"
         )
         if finding.needed_by == "every method":
-            raise BackboneError(
-                f"{sentence}; its scores would be wrong: try backbone.attention=eager, or another "
-                "checkpoint"
-            )
+            hint = _HINTS.get(finding.name, "try backbone.attention=eager, or another checkpoint")
+            raise BackboneError(f"{sentence}; its scores would be wrong: {hint}")
         backbone.prefix_problem = f"{sentence}; use method prompt or lt-prompt with it"
-    if not failed:
+    if not failed and passed is not None:
         # A folder that cannot be written costs a second at the next load, nothing else.
         with suppress(OSError):
             passed.parent.mkdir(parents=True, exist_ok=True)
             passed.write_text(json.dumps({"backbone": backbone.name}), encoding="utf-8")
 
 
-def _record(backbone: Backbone) -> Path:
-    """The file that says that this model, computed this way by this code, has passed."""
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a folder of another user
+        return False
+
+
+def _record(backbone: Backbone) -> Path | None:
+    """The file that says that this model, computed this way by this code, has passed.
+
+    None where there is no home to keep it in.
+    """
+    config = {**backbone.config.to_dict(), "_name_or_path": None}
     parts = [
         backbone.fingerprint,
+        json.dumps(config, sort_keys=True, default=str),
         backbone.attention,
         str(backbone.dtype),
         backbone.device.type,
         *(version(name) for name in ("torch", "transformers")),
         *(source.read_text(encoding="utf-8") for source in sorted(_OWN.glob("*.py"))),
     ]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return None
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
     return folder / "ltuning" / "selftest" / f"{name}.json"
 
@@ -130,20 +143,23 @@ def _states(
 
 
 def _prefix(backbone: Backbone, first_layer: int = 0) -> Prefix:
-    """Two labels of two virtual tokens, drawn at random."""
+    """Two labels of two virtual tokens, drawn at random; the last one of them is padding."""
     sizes = backbone.sizes
     shape = (2, sizes.layers - first_layer, 2, sizes.kv_heads, 2, sizes.head_dim)
     states = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(backbone.device)
-    mask = torch.ones(2, 2, dtype=torch.bool, device=backbone.device)
+    # A model that reads padding reads something that cannot be overlooked.
+    states[1, :, :, :, 1] = 50.0
+    mask = torch.tensor([[True, True], [True, False]], device=backbone.device)
     return Prefix(states, mask, first_layer, torch.tensor([0, 1], device=backbone.device))
 
 
 def _same(backbone: Backbone, left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[bool, str]:
     """Whether two sets of states agree, and by how much they differ."""
-    difference = max(
-        float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(left, right, strict=True)
-    )
-    return difference <= _TOLERANCE[backbone.dtype], f"relative difference {difference:.1e}"
+    pairs = zip(left, right, strict=True)
+    differences = [(a - b).norm() / b.norm().clamp(min=1e-12) for a, b in pairs]
+    # NaN, which no comparison of Python's would keep, is the largest of all.
+    largest = float(torch.stack(differences).max())
+    return largest <= _TOLERANCE[backbone.dtype], f"relative difference {largest:.1e}"
 
 
 def _is_frozen(backbone: Backbone) -> tuple[bool, str]:
@@ -197,7 +213,29 @@ def _prefix_reaches_every_layer(backbone: Backbone) -> tuple[bool, str]:
     (gradient,) = torch.autograd.grad(loss, leaf)
     sizes = gradient.float().abs().amax(dim=(0, 3, 4, 5))
     reached = int(((sizes > 0) & sizes.isfinite()).all(dim=1).sum())
+    recorded = backbone.encode_ids(torch.tensor([_token_rows(backbone)[0]])).key_values.shape[1]
+    if reached == layers != recorded:
+        return False, f"more than {layers} layers compute keys and values"
     return reached == layers, f"keys and values of {reached} of {layers} layers have a gradient"
+
+
+@torch.no_grad()
+def _padding_of_a_label_is_not_read(backbone: Backbone) -> tuple[bool, str]:
+    row = _token_rows(backbone)[0]
+    whole = _prefix(backbone)
+    last = torch.tensor([1], device=backbone.device)
+    short = Prefix(whole.states[..., :1, :], whole.mask[:, :1], 0, last, room=whole.length)
+    padded = Prefix(whole.states, whole.mask, 0, last)
+    return _same(backbone, _states(backbone, [row], padded), _states(backbone, [row], short))
+
+
+@torch.no_grad()
+def _prompt_of_words_is_those_words(backbone: Backbone) -> tuple[bool, str]:
+    row, other = _token_rows(backbone)
+    batch = backbone.batch([{"input_ids": row}]).to(backbone.device)
+    ids = torch.tensor([other], device=backbone.device)
+    prompted = backbone.forward(batch, prompt=(backbone.embed(ids), torch.ones_like(ids).bool()))
+    return _same(backbone, [prompted[0].float()], _states(backbone, [[*other, *row]]))
 
 
 @torch.no_grad()
@@ -216,13 +254,21 @@ def _branches_are_apart(backbone: Backbone) -> tuple[bool, str]:
     return _same(backbone, together, alone)
 
 
+# What to do where computing attention in another way cannot help.
+_HINTS = {
+    "its states are those of the plain model": "this family counts positions in its own way and "
+    "needs a row in the table of families; use another checkpoint until it has one",
+}
+
 _Check = Callable[["Backbone"], tuple[bool, str]]
 _CHECKS: tuple[tuple[str, str, _Check], ...] = (
     ("its weights are frozen", "every method", _is_frozen),
     ("its states are those of the plain model", "every method", _plain_states),
     ("padding changes no state", "every method", _padding_changes_nothing),
     ("a word sees what its family says", "every method", _direction_is_as_listed),
+    ("a prompt of words is those words", "every method", _prompt_of_words_is_those_words),
     ("a prefix of no tokens is none", "prefix methods", _no_prefix_is_none),
     ("a prefix reaches every layer", "prefix methods", _prefix_reaches_every_layer),
+    ("padding of a label is not read", "prefix methods", _padding_of_a_label_is_not_read),
     ("branches in a batch are apart", "prefix methods", _branches_are_apart),
 )
