@@ -75,7 +75,7 @@ TASKS = {
     "sst2": Task(
         labels={"negative": "a negative movie review", "positive": "a positive movie review"},
         measured="test",
-        steps=500,
+        steps=300,
         branches=32,
         recipes=("default", "paper"),
         selects=True,

@@ -41,8 +41,8 @@ RATES: Candidates = [
     *(("prompt", {RATE: rate}) for rate in (3e-3, 1e-2, 3e-2)),
 ]
 # The default of the backbone's six layers is a prefix from layer 3 on.
-EVERY_LAYER: Candidates = [("lt-prefix", {DEPTH: 0})]
-DEPTHS: Candidates = [*EVERY_LAYER, ("lt-prefix", {DEPTH: 3})]
+EVERY_LAYER: Candidates = [("lt-prefix", {RATE: 2e-3, DEPTH: 0})]
+DEPTHS: Candidates = [*EVERY_LAYER, ("lt-prefix", {RATE: 2e-3, DEPTH: 3})]
 # One step further where the best of the three was at an end.
 FURTHER: Candidates = [
     ("lt-prefix", {RATE: 2e-2}),
@@ -50,7 +50,7 @@ FURTHER: Candidates = [
     ("prefix", {RATE: 1e-3}),
     ("prompt", {RATE: 1e-3}),
 ]
-STARTS: Candidates = [(name, {START: "text"}) for name in ("prefix", "prompt")]
+STARTS: Candidates = [(name, {RATE: 1e-2, START: "text"}) for name in ("prefix", "prompt")]
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def render(records: Sequence[Record], peft: dict[str, list[str]]) -> str:
             "`python -m pytest tests/conformance`. The models are those of "
             "`tests/conformance/tiny.py`; a longer name, such as `falcon-alibi`, is a variant of "
             "its family.",
+            "FlashAttention-2 and FlexAttention, where transformers has them, are not offered with "
+            "a prefix: neither has been tried on a GPU, and FlexAttention crashes on the CPU.",
             "`pass`: every property below holds, for this family, this method and this "
             "implementation of attention.",
             "",

@@ -97,7 +97,10 @@ def params(
 
 @dataclass(frozen=True)
 class _Counted:
-    """Parameters of the built parts beside the closed forms, and what a scored text costs."""
+    """Parameters of the built parts beside the closed forms, and what a scored text costs.
+
+    `deeper_from` is the number of training texts from which on more layers have a prefix.
+    """
 
     method: MethodOptions
     letters: Mapping[str, int]
@@ -106,6 +109,7 @@ class _Counted:
     head: int
     backbone: int
     passes: float
+    deeper_from: int | None
 
     @property
     def total(self) -> int:
@@ -124,13 +128,14 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.backbones.families import Sizes
     from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
-    from ltuning.methods.catalog import resolve
+    from ltuning.methods.catalog import MANY_TEXTS, resolve
     from ltuning.methods.costs import scored_text
     from ltuning.methods.counts import closed_forms, letters
 
     model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
     method = resolve(config.method, family, sizes.layers)
+    many = resolve(config.method, family, sizes.layers, MANY_TEXTS)
     length = label_length or _length(config, method)
     count = num_labels or len(config.labels or ()) or _NUM_LABELS
     with torch.device("meta"):
@@ -144,6 +149,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
         backbone=_size(model),
         passes=scored_text(method, sizes.layers, text=_TEXT, tokens=length, num_labels=count)
         / (_TEXT * sizes.layers),
+        deeper_from=None if many.first_layer == method.first_layer else MANY_TEXTS,
     )
 
 
@@ -175,16 +181,17 @@ def _size(module: nn.Module) -> int:
 def _show(backbone: str, counted: _Counted) -> None:
     method, forms = counted.method, counted.forms
     chosen = [method.transform, method.start, method.head, method.objective]
-    show_facts(
-        {
-            "backbone": f"{backbone}, {counted.backbone:,} parameters, all frozen",
-            "method": f"{method.name} ({', '.join(choice for choice in chosen if choice)})",
-            "letters": ", ".join(f"{name} = {value:,}" for name, value in counted.letters.items())
-            + ("; of the paper: l = L, m = M, d = H" if forms.published else ""),
-            "scoring": f"a text of {_TEXT} tokens, with all its labels, costs {counted.passes:.2f} "
-            "times one pass through the backbone",
-        }
-    )
+    facts = {
+        "backbone": f"{backbone}, {counted.backbone:,} parameters, all frozen",
+        "method": f"{method.name} ({', '.join(choice for choice in chosen if choice)})",
+        "letters": ", ".join(f"{name} = {value:,}" for name, value in counted.letters.items())
+        + ("; of the paper: l = L, m = M, d = H" if forms.published else ""),
+        "scoring": f"a text of {_TEXT} tokens, with all its labels, costs {counted.passes:.2f} "
+        "times one pass through the backbone",
+    }
+    if counted.deeper_from is not None:
+        facts["depth"] = f"from {counted.deeper_from:,} training texts on, a prefix in every layer"
+    show_facts(facts)
     table = Table(header_style="bold", show_footer=True)
     share = f"{counted.total / counted.backbone:.3%} of the backbone"
     table.add_column("trainable", "total")
