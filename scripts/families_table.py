@@ -82,16 +82,15 @@ def render(records: Sequence[Record], peft: dict[str, list[str]]) -> str:
             "",
             "## The same models under PEFT",
             "",
-            f"Prefix and prompt tuning of peft {version('peft')}, with the number of virtual "
-            "tokens as the only option: for sequence classification (`classes`), or for feature "
-            "extraction (`states`) where transformers has no such model. `pass`: a training step "
+            f"Prefix and prompt tuning of peft {version('peft')} for sequence classification, with "
+            "the number of virtual tokens as the only option. `pass`: a training step "
             "gives the virtual tokens a gradient, and a text has the same answer (within 1e-4) "
             "alone as beside a longer text, padded on the right. Where a decoder is given "
             "embeddings and no ids, as by prompt tuning, transformers' classification models "
             "read the last place, padding or not.",
             "",
             *_table(
-                ("family", "task", *PEFT_METHODS),
+                ("family", *PEFT_METHODS),
                 ([f"`{family}`", *cells] for family, cells in peft.items()),
             ),
             "",

@@ -30,7 +30,7 @@ def tiny_models() -> ModuleType:
 
 
 def peft_cells() -> dict[str, list[str]]:
-    """For each family: the task, then what prefix and what prompt tuning came to."""
+    """For each family: what prefix and what prompt tuning came to."""
     import torch
     from transformers.utils import logging
 
@@ -42,20 +42,8 @@ def peft_cells() -> dict[str, list[str]]:
         warnings.simplefilter("ignore")
         for family, tiny in tiny_models().FAMILIES.items():
             folder = tiny.save(Path(temporary) / family)
-            cells[family] = [_task(folder), *(_outcome(folder, method) for method in METHODS)]
+            cells[family] = [_outcome(folder, method) for method in METHODS]
     return cells
-
-
-def _classifies(config: Any) -> bool:
-    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-    return type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-
-
-def _task(folder: Path) -> str:
-    from transformers import AutoConfig
-
-    return "classes" if _classifies(AutoConfig.from_pretrained(folder)) else "states"
 
 
 def _outcome(folder: Path, method: str) -> str:
@@ -79,47 +67,38 @@ def _train_and_pad(folder: Path, method: str) -> str:
         tokenizer.pad_token = tokenizer.eos_token
     config = AutoConfig.from_pretrained(folder)
     config.pad_token_id = tokenizer.pad_token_id
-    classifies = _classifies(config)
-    model = _peft_model(folder, config, method, classifies)
+    model = _peft_model(folder, config, method)
 
     both = tokenizer([SHORT, LONG], padding=True, return_tensors="pt")
-    problem = _step(model, both, classifies)
+    problem = _step(model, both)
     if problem:
         return problem
     model.eval()
     alone = tokenizer([SHORT], return_tensors="pt")
     with torch.no_grad():
-        expected, found = (_answer(model, inputs, classifies) for inputs in (alone, both))
+        expected, found = (model(**inputs).logits[0] for inputs in (alone, both))
     difference = float((expected - found).abs().max())
     if difference > _TOLERANCE:
         return f"padding changes the answer by {difference:.2g}"
     return "pass"
 
 
-def _peft_model(folder: Path, config: Any, method: str, classifies: bool) -> Any:
+def _peft_model(folder: Path, config: Any, method: str) -> Any:
     from peft import PrefixTuningConfig, PromptTuningConfig, TaskType, get_peft_model
-    from transformers import AutoModel, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    if classifies:
-        config.num_labels = 2
-        loader, task = AutoModelForSequenceClassification, TaskType.SEQ_CLS
-    else:
-        loader, task = AutoModel, TaskType.FEATURE_EXTRACTION
+    config.num_labels = 2
+    base = AutoModelForSequenceClassification.from_pretrained(folder, config=config)
     options = PrefixTuningConfig if method == "prefix tuning" else PromptTuningConfig
-    base = loader.from_pretrained(folder, config=config)
-    return get_peft_model(base, options(task_type=task, num_virtual_tokens=NUM_TOKENS))
+    return get_peft_model(base, options(task_type=TaskType.SEQ_CLS, num_virtual_tokens=NUM_TOKENS))
 
 
-def _step(model: Any, inputs: Any, classifies: bool) -> str:
+def _step(model: Any, inputs: Any) -> str:
     """Train once; what is wrong with it, or nothing."""
     import torch
 
     model.train()
-    if classifies:
-        loss = model(**inputs, labels=torch.tensor([0, 1])).loss
-    else:
-        loss = model(**inputs).last_hidden_state.square().mean()
-    loss.backward()
+    model(**inputs, labels=torch.tensor([0, 1])).loss.backward()
     for name, weight in model.named_parameters():
         if "prompt_encoder" in name and (weight.grad is None or not weight.grad.any()):
             return "no gradient reaches the virtual tokens"
@@ -128,16 +107,6 @@ def _step(model: Any, inputs: Any, classifies: bool) -> str:
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     optimizer.step()
     return ""
-
-
-def _answer(model: Any, inputs: Any, classifies: bool) -> Any:
-    """Of the first text: its logits, or the states of its real tokens."""
-    output = model(**inputs)
-    if classifies:
-        return output.logits[0]
-    width = inputs["input_ids"].shape[1]
-    states = output.last_hidden_state[0, -width:]
-    return states[inputs["attention_mask"][0].bool()]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -67,11 +68,13 @@ class LabelStates:
     ids: Tensor
     key_values: Tensor
 
-    @property
+    @cached_property
     def mean(self) -> Tensor:
         """`[V, H]` mean of the states over each label text's real tokens."""
-        weights = self.mask.unsqueeze(-1).to(self.hidden.dtype)
-        return (self.hidden * weights).sum(1) / weights.sum(1)
+        # Training needs it too, where a scorer, in inference mode, may be the first to ask.
+        with torch.inference_mode(False), torch.no_grad():
+            weights = self.mask.unsqueeze(-1).to(self.hidden.dtype)
+            return (self.hidden * weights).sum(1) / weights.sum(1)
 
 
 class Backbone:
