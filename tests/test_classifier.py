@@ -754,3 +754,11 @@ def test_an_artifact_does_not_decide_whether_code_of_a_checkpoint_runs(
     LabelClassifier.from_pretrained(tmp_path / "run")
     LabelClassifier.from_pretrained(tmp_path / "run", trust_remote_code=True)
     assert asked == [False, True]
+
+
+def test_training_on_another_gpu_than_the_first_is_refused(
+    bert: Backbone, classifier: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Backbone, "device", torch.device("cuda:1"))
+    with pytest.raises(BackboneError, match="got cuda:1; set CUDA_VISIBLE_DEVICES=1 and leave"):
+        classifier(bert, "prompt").fit(toy.texts, toy.labels)

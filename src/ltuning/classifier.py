@@ -164,12 +164,12 @@ class LabelClassifier:
             TrainingError: a loss that is not finite.
         """
         texts, labels = _checked(texts, labels, self.config.data.empty_texts)
-        _check_device(self.backbone)
         known = self._label_set(labels)
         held_out = None
         if validation is not None:
             held_out = _checked(*validation, self.config.data.empty_texts)
             _check_validation(held_out[1], labels, known, self.config)
+        _check_device(self.backbone)
         fitted = self._build(known, len(texts))
         with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
             folder = checkpoints or Path(temporary)
