@@ -13,6 +13,8 @@ from transformers import AutoModel
 from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.prefix import Prefix
 
+from ..conformance.cases import random_prefix, random_prompt
+
 ROWS = [[5, 20, 31, 9], [7, 8], [40, 12, 33, 6, 11, 25]]
 Pad = Callable[..., TextBatch]
 
@@ -23,22 +25,6 @@ def close(left: torch.Tensor, right: torch.Tensor, atol: float = 1e-5) -> None:
 
 def real(states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return states[mask]
-
-
-def random_prefix(backbone: Backbone, first_layer: int = 0, **rest: Any) -> Prefix:
-    """Three label texts, of 2, 4 and 1 virtual tokens."""
-    sizes = backbone.sizes
-    shape = (3, sizes.layers - first_layer, 2, sizes.kv_heads, 4, sizes.head_dim)
-    states = torch.randn(shape, generator=torch.Generator().manual_seed(3))
-    mask = torch.arange(4)[None, :] < torch.tensor([2, 4, 1])[:, None]
-    rest.setdefault("rows", torch.arange(3))
-    return Prefix(states, mask, first_layer, **rest)
-
-
-def random_prompt(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:
-    shape = (3, 4, backbone.sizes.hidden)
-    mask = torch.arange(4)[None, :] < torch.tensor([2, 4, 1])[:, None]
-    return torch.randn(shape, generator=torch.Generator().manual_seed(4)), mask
 
 
 def virtual_tokens(backbone: Backbone, kind: str) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -61,11 +63,15 @@ class Prefix:
         """`[R, ...] -> [B, ...]`: what belongs to the first branch of each text."""
         if self.texts is None:
             return tensor
-        texts = self.texts.to(tensor.device)
-        branches = texts.new_zeros(int(texts.max()) + 1)
-        order = texts.new_tensor(range(len(texts))).flip(0)
-        branches.scatter_(0, texts.flip(0), order)
-        return tensor.index_select(0, branches)
+        return tensor.index_select(0, self._first_branches.to(tensor.device))
+
+    @cached_property
+    def _first_branches(self) -> Tensor:
+        """`[B]` the first branch of each text; asked for by every layer of a pass."""
+        assert self.texts is not None
+        order = torch.arange(len(self.texts), device=self.texts.device)
+        branches = self.texts.new_zeros(int(self.texts.max()) + 1)
+        return branches.scatter_(0, self.texts.flip(0), order.flip(0))
 
 
 @dataclass
