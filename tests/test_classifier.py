@@ -762,3 +762,79 @@ def test_training_on_another_gpu_than_the_first_is_refused(
     monkeypatch.setattr(Backbone, "device", torch.device("cuda:1"))
     with pytest.raises(BackboneError, match="got cuda:1; set CUDA_VISIBLE_DEVICES=1 and leave"):
         classifier(bert, "prompt").fit(toy.texts, toy.labels)
+
+
+# --- the shortlist ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=LABEL_METHODS)
+def listed(
+    request: pytest.FixtureRequest, backbone: Backbone, classifier: Make, toy: Any
+) -> LabelClassifier:
+    """Three labels of which a step scores two, so that there is a shortlist. Not to be changed."""
+    made = classifier(backbone, request.param, steps=20, rate=2e-2, negatives=1)
+    return made.fit(toy.texts, toy.labels, toy.test)
+
+
+def test_a_shortlist_is_fitted_and_says_what_it_holds(listed: LabelClassifier, toy: Any) -> None:
+    method = listed.resolved_config.method
+    held = listed.figures["shortlist"]
+    assert method.shortlist == "auto"
+    assert held["texts"] == 30
+    assert held["recall_of_answer"] >= 0.995
+    assert 1 <= held["labels_per_text"] <= held["most_labels"] <= 3
+    assert listed.evaluate(*toy.test)["accuracy"] >= held["accuracy_without_branches"] - 0.1
+    plain = listed._trained().adapter.plain
+    assert plain is not None and float(plain.margin) < float("inf")
+
+
+def test_a_shortlist_is_saved(listed: LabelClassifier, toy: Any, tmp_path: Path) -> None:
+    listed.save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=listed.backbone)
+    assert np.array_equal(loaded.scores(toy.test_texts), listed.scores(toy.test_texts))
+    assert loaded.scorer().num_branches <= 30 * 3
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "## Shortlist" in card and "on 30 validation texts" in card
+
+
+def test_a_label_that_is_added_competes_for_the_shortlist(
+    listed: LabelClassifier, toy: Any, tmp_path: Path
+) -> None:
+    listed.save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=listed.backbone)
+    before = loaded.scorer().plain_scores(loaded.backbone.tokenize(toy.test_texts))
+    loaded.add_labels({"music": "song drum piano choir"})
+    scorer = loaded.scorer()
+    after = scorer.plain_scores(loaded.backbone.tokenize(toy.test_texts))
+    torch.testing.assert_close(after[:, :3], before)
+    scorer.adapter.plain.margin.fill_(float("inf"))  # type: ignore[union-attr]
+    assert loaded.scores(toy.test_texts).shape == (30, 4)
+    assert scorer.num_branches == 30 * 4
+
+
+def test_without_validation_the_shortlist_is_measured_on_training_texts(
+    backbone: Backbone, classifier: Make, toy: Any
+) -> None:
+    made = classifier(backbone, negatives=1, shortlist=2).fit(toy.texts, toy.labels)
+    held = made.figures["shortlist"]
+    assert held["measured_on"].startswith("training texts")
+    assert (held["labels_per_text"], held["most_labels"], held["texts"]) == (2, 2, 48)
+
+
+def test_a_shortlist_of_more_labels_than_there_are_is_refused(
+    backbone: Backbone, classifier: Make, toy: Any
+) -> None:
+    made = classifier(backbone, shortlist=4)
+    with pytest.raises(ConfigError, match=r"up to 3, all there are, got 4"):
+        made.fit(toy.texts, toy.labels)
+
+
+def test_a_run_with_a_shortlist_is_the_same_again(
+    backbone: Backbone, classifier: Make, toy: Any
+) -> None:
+    once, twice = (
+        classifier(backbone, negatives=1, steps=4).fit(toy.texts, toy.labels, toy.test)
+        for _ in range(2)
+    )
+    for name, weight in weights(once).items():
+        assert torch.equal(weight, weights(twice)[name]), name

@@ -57,6 +57,7 @@ def test_the_defaults():
             "attention": "auto",
             "max_length": None,
             "max_branches": 256,
+            "cache_size": 2.0,
         },
         "labels": None,
         "method": {
@@ -71,6 +72,7 @@ def test_the_defaults():
             "first_layer": None,
             "num_tokens": None,
             "negatives": None,
+            "shortlist": None,
         },
         "data": {
             "path": None,
@@ -194,6 +196,18 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"method": {"negatives": -1}},
             "method.negatives: expected an integer of 0 or more, got -1",
+        ),
+        *(
+            (
+                {"method": {"shortlist": value}},
+                "method.shortlist: expected 'auto', 'off' or a number of labels of 1 or more, "
+                f"got {shown}",
+            )
+            for value, shown in ((0, "0"), ("all", "'all'"), (2.5, "2.5"), (True, "True"))
+        ),
+        (
+            {"backbone": {"cache_size": -1}},
+            "backbone.cache_size: expected a number of 0 or more, got -1",
         ),
         (
             {"backbone": {"max_length": 0}},
@@ -367,7 +381,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[10:15] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[11:16] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):
@@ -446,7 +460,7 @@ def test_every_setting_that_is_wrong_is_reported():
         "seed.x: 'seed' is not a section of options but 1",
         "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', 'transform', "
         "'start', 'head', 'objective', 'pooling', 'rank', 'first_layer', 'num_tokens', "
-        "'negatives'; did you mean 'rank'?",
+        "'negatives', 'shortlist'; did you mean 'rank'?",
         "data: expected a section of options such as data.path, got 3",
     ]
 
@@ -572,6 +586,7 @@ configs = st.builds(
         first_layer=from_zero,
         num_tokens=from_one,
         negatives=from_zero,
+        shortlist=from_one | st.sampled_from(["auto", "off"]),
     ),
     data=st.builds(
         DataOptions,

@@ -30,6 +30,7 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.starts import free_start
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
+from ltuning.training.plain import SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
     CHECKPOINTING,
     TokenDataset,
@@ -173,10 +174,12 @@ class LabelClassifier:
         fitted = self._build(known, len(texts))
         with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
             folder = checkpoints or Path(temporary)
-            result = self._train(fitted, texts, labels, held_out, folder, resume, callbacks)
+            result, figures = self._train(
+                fitted, texts, labels, held_out, folder, resume, callbacks
+            )
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self._scorer, self.result_ = fitted, None, result
-        self.figures = self._run_figures(result, fitted)
+        self.figures = self._run_figures(result, fitted) | figures
         return self
 
     def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
@@ -243,17 +246,18 @@ class LabelClassifier:
     def scorer(self) -> Scorer:
         """The scorer behind `predict`, with its virtual tokens made once."""
         if self._scorer is None:
-            fitted = self._trained()
-            fitted.adapter.eval()
-            owners = self._owners(fitted)
-            self._scorer = Scorer(
-                self.backbone,
-                fitted.adapter,
-                fitted.states,
-                owners,
-                self.config.backbone.max_branches,
-            )
+            self._scorer = self._new_scorer(self._trained())
         return self._scorer
+
+    def _new_scorer(self, fitted: _Fitted) -> Scorer:
+        fitted.adapter.eval()
+        return Scorer(
+            self.backbone,
+            fitted.adapter,
+            fitted.states,
+            self._owners(fitted),
+            self.config.backbone.max_branches,
+        )
 
     def save_pretrained(
         self,
@@ -356,7 +360,7 @@ class LabelClassifier:
     def _build(self, labels: Labels, num_texts: int) -> _Fitted:
         backbone = self.backbone
         depth = backbone.sizes.layers
-        method = catalog.resolve(self.config.method, backbone.family, depth, num_texts)
+        method = catalog.resolve(self.config.method, backbone.family, depth, num_texts, len(labels))
         is_prefix = catalog.METHODS[method.name].site == "key-values"
         if is_prefix and backbone.prefix_problem is not None:
             raise BackboneError(backbone.prefix_problem)
@@ -417,7 +421,7 @@ class LabelClassifier:
         folder: Path,
         resume: bool,
         callbacks: Sequence[Any],
-    ) -> TrainingResult:
+    ) -> tuple[TrainingResult, dict[str, Any]]:
         data = self._tokenized(fitted, texts, labels)
         validation = None
         if held_out is not None:
@@ -435,20 +439,62 @@ class LabelClassifier:
             has_validation=validation is not None,
             on_cpu=self.backbone.device.type == "cpu",
         )
-        return train(
+        adapter = fitted.adapter.to(self.backbone.device)
+        owners = self._owners(fitted)
+        plain = prepare(
             self.backbone,
-            fitted.adapter,
+            adapter,
             fitted.states,
-            self._owners(fitted),
+            owners,
+            data.tokens,
+            data.targets,
+            self.config.seed,
+        )
+        result = train(
+            self.backbone,
+            adapter,
+            fitted.states,
+            owners,
             data,
             validation,
             arguments,
             self.config.stopping,
             max_branches=self.config.backbone.max_branches,
+            cache_size=self.config.backbone.cache_size,
+            plain=plain,
             checkpointing=checkpointing,
             resume=resume,
             callbacks=callbacks,
         )
+        return result, self._shortlist_figures(fitted, data, validation, plain)
+
+    def _shortlist_figures(
+        self,
+        fitted: _Fitted,
+        data: TokenDataset,
+        validation: Validation | None,
+        plain: HeldOutScores | None,
+    ) -> dict[str, Any]:
+        """What the shortlist holds on validation, or on training texts by held-out plain scores."""
+        if plain is None:
+            return {}
+        texts: TokenDataset | Validation
+        if validation is not None:
+            texts, given = validation, None
+            generator = torch.Generator().manual_seed(self.config.seed)
+            rows = torch.randperm(len(texts.tokens), generator=generator)[:SAMPLE].tolist()
+            measured_on = "validation texts"
+        else:
+            texts, given = data, plain.sample_scores
+            rows = plain.sample.tolist()
+            measured_on = "training texts that the pass's own score had not seen"
+        held = choose_shortlist(
+            self._new_scorer(fitted),
+            [texts.tokens[row] for row in rows],
+            [texts.targets[row] for row in rows],
+            given,
+        )
+        return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
 
     def _tokenized(
         self, fitted: _Fitted, texts: Sequence[Text], labels: Sequence[str]

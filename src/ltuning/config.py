@@ -58,6 +58,8 @@ class BackboneOptions:
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
         max_length: tokens of a text, special tokens included; None is the model's own limit.
         max_branches: (text, label) pairs that are scored at a time; what bounds the memory.
+        cache_size: GiB for what the layers below a prefix make of the training texts, so that they
+            run once and not in every epoch; nothing is kept of what takes more. 0 is never.
     """
 
     name: str = "builtin:minilm"
@@ -69,6 +71,20 @@ class BackboneOptions:
     attention: Literal["auto", "sdpa", "eager"] = "auto"
     max_length: int | None = _number(None, _FROM_ONE)
     max_branches: int = _number(256, _FROM_ONE)
+    cache_size: float = _number(2.0, _FROM_ZERO)
+
+
+def _read_shortlist(value: object, path: str, problems: list[Problem]) -> Any:
+    # YAML reads a bare off as false.
+    chosen = "off" if value is False else value
+    if chosen is None or chosen in ("auto", "off"):
+        return chosen
+    wrong: list[Problem] = []
+    number = _read_scalar(int, _FROM_ONE, chosen, path, wrong)
+    if wrong:
+        expected = "expected 'auto', 'off' or a number of labels of 1 or more"
+        problems.append(Problem(path, f"{expected}, got {shown(value)}"))
+    return number
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,9 @@ class MethodOptions:
         num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
             is the longest label.
         negatives: wrong labels per text in the objective `contrast`; 0 is all others.
+        shortlist: which labels of a text get a branch: `off` all of them; a number, the best of a
+            plain score that needs one pass per text; `auto` as many of the best as it takes to
+            keep the answer, where there are more labels than a training step scores.
     """
 
     name: Literal["prefix", "prompt", "lt-prefix", "lt-prompt"] = "lt-prefix"
@@ -101,6 +120,9 @@ class MethodOptions:
     first_layer: int | None = _number(None, _FROM_ZERO)
     num_tokens: int | None = _number(None, _FROM_ONE)
     negatives: int | None = _number(None, _FROM_ZERO)
+    shortlist: Literal["auto", "off"] | int | None = field(
+        default=None, metadata={"read": _read_shortlist}
+    )
 
 
 @dataclass(frozen=True)

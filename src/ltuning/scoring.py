@@ -9,10 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltuning.backbones.backbone import Backbone, LabelStates, Text
+from ltuning.backbones.backbone import Backbone, LabelStates, Text, TextBatch
+from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
+from ltuning.methods.heads import pool
+from ltuning.methods.plain import combine
 
 Progress = Callable[[int], None]
+
+# Branches that a text with a shortlist has at most, mostly: what a batch's size is set by.
+_LIKELY_BRANCHES = 4
 
 
 class Scorer:
@@ -24,6 +30,11 @@ class Scorer:
         labels: states of the label texts; None for plain methods.
         owners: the label of each label text.
         max_branches: most (text, label) pairs at a time; what bounds the memory.
+
+    Attributes:
+        exact: run every label's branch, whatever the shortlist.
+        num_branches: branches so far (texts, for plain methods).
+        num_passes: passes over texts without virtual tokens so far.
     """
 
     def __init__(
@@ -37,9 +48,11 @@ class Scorer:
         self.backbone = backbone
         self.adapter = adapter
         self.labels = labels
-        self.owners = torch.tensor(owners)
+        self.owners = torch.tensor(owners, device=backbone.device)
         self.max_branches = max_branches
+        self.exact = False
         self.num_branches = 0
+        self.num_passes = 0
         with torch.inference_mode():
             self.tokens = adapter.virtual_tokens(labels, backbone.embed)
 
@@ -56,44 +69,138 @@ class Scorer:
         return self.score_tokens(self.backbone.tokenize(texts), progress)
 
     def score_tokens(
-        self, tokens: Sequence[dict[str, Any]], progress: Progress | None = None
+        self,
+        tokens: Sequence[dict[str, Any]],
+        progress: Progress | None = None,
+        plain: Tensor | None = None,
     ) -> np.ndarray:
-        """`score` for texts that are tokenized already."""
-        num_labels = int(self.owners.max()) + 1
-        scores = np.empty((len(tokens), num_labels), dtype=np.float32)
+        """`score` for texts that are tokenized already.
+
+        Args:
+            tokens: N tokenized texts.
+            progress: called with the number of texts just done.
+            plain: `[N, K]` scores to use instead of the plain scorer's own.
+        """
+        scores = np.empty((len(tokens), self.num_labels), dtype=np.float32)
         with torch.inference_mode():
-            for rows in self._batches(tokens):
+            for rows in _by_length(tokens, self._batch_size):
                 batch = [tokens[row] for row in rows]
-                scores[rows] = self._score_batch(batch).float().cpu().numpy()
+                given = None if plain is None else plain[rows]
+                scores[rows] = self._score_batch(batch, given).float().cpu().numpy()
                 if progress is not None:
                     progress(len(rows))
         return scores
 
-    def _batches(self, tokens: Sequence[dict[str, Any]]) -> Iterator[list[int]]:
-        order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]["input_ids"]))
-        per_text = len(self.owners) if self.labels is not None else 1
-        size = max(1, self.max_branches // per_text)
-        for start in range(0, len(order), size):
-            yield order[start : start + size]
+    def plain_scores(self, tokens: Sequence[dict[str, Any]]) -> Tensor:
+        """`[N, K]` plain scores of tokenized texts."""
+        assert self.labels is not None and self.adapter.plain is not None
+        with torch.inference_mode():
+            states = mean_states(self.backbone, tokens)
+            return mean_over_texts(self.adapter.plain(states, self.labels.mean), self.owners)
 
-    def _score_batch(self, tokens: list[dict[str, Any]]) -> Tensor:
+    def shortlist(self, plain: Tensor) -> Tensor:
+        """Which labels get a branch, `[B, K]` bool, by their plain scores `[B, K]`."""
+        assert self.adapter.plain is not None
+        if self.exact:
+            return torch.ones_like(plain, dtype=torch.bool)
+        most = self.adapter.method.shortlist
+        return self.adapter.plain.shortlist(plain, most if isinstance(most, int) else None)
+
+    @property
+    def num_labels(self) -> int:
+        """K."""
+        return int(self.owners.max()) + 1
+
+    @property
+    def _batch_size(self) -> int:
+        """Texts at a time."""
+        if self.labels is None:
+            return self.max_branches
+        per_text = len(self.owners) if self.adapter.plain is None else _LIKELY_BRANCHES
+        return max(1, self.max_branches // per_text)
+
+    def _score_batch(self, tokens: list[dict[str, Any]], plain: Tensor | None = None) -> Tensor:
         batch = self.backbone.batch(tokens).to(self.backbone.device)
         if self.labels is None:
             self.num_branches += len(batch)
             return self.adapter.score(self.backbone, batch, self.tokens)
-        device = self.backbone.device
-        parts = []
-        for rows in torch.arange(len(self.owners), device=device).split(self.max_branches):
-            texts = torch.arange(len(batch), device=device).repeat_interleave(len(rows))
-            branches = Branches(texts, rows.repeat(len(batch)))
-            part = self.adapter.score(self.backbone, batch, self.tokens, self.labels, branches)
-            self.num_branches += len(texts)
-            parts.append(part.view(len(batch), len(rows)))
-        return self._average(torch.cat(parts, dim=1))
+        if self.adapter.plain is None:
+            return self._branches(batch, batch.mask.new_ones(len(batch), self.num_labels))
+        lower = Lower(self.adapter.first_layer)
+        own = self._plain(batch, lower)
+        return self._two_stages(batch, own if plain is None else plain, lower)
 
-    def _average(self, scores: Tensor) -> Tensor:
-        """`[B, V] -> [B, K]`: a label's score is the mean over its texts."""
-        owners = self.owners.to(scores.device)
-        count = torch.bincount(owners)
-        summed = scores.new_zeros(len(scores), len(count)).index_add(1, owners, scores)
-        return summed / count
+    def _plain(self, batch: TextBatch, lower: Lower | None = None) -> Tensor:
+        """Plain scores `[B, K]`, by one pass over each text."""
+        assert self.labels is not None and self.adapter.plain is not None
+        self.num_passes += len(batch)
+        states = pool(self.backbone.forward(batch, lower=lower), batch.mask, "mean")
+        return mean_over_texts(self.adapter.plain(states, self.labels.mean), self.owners)
+
+    def _two_stages(self, batch: TextBatch, plain: Tensor, lower: Lower) -> Tensor:
+        inside = self.shortlist(plain)
+        several = (inside.sum(1) > 1).nonzero().squeeze(1)
+        scores = plain.clone()
+        if len(several):
+            inside = inside[several]
+            branches = self._branches(batch.select(several), inside, lower.select(several))
+            scores[several] = combine(plain[several], branches, inside)
+        return scores
+
+    def _branches(self, batch: TextBatch, inside: Tensor, lower: Lower | None = None) -> Tensor:
+        """Scores `[B, K]` of the branches `inside` `[B, K]`; the others are not to be read."""
+        texts, rows = inside[:, self.owners].nonzero(as_tuple=True)
+        scores = torch.zeros(len(batch), len(self.owners), device=texts.device)
+        for text, row in zip(
+            texts.split(self.max_branches), rows.split(self.max_branches), strict=True
+        ):
+            used, place = text.unique(return_inverse=True)
+            part = self.adapter.score(
+                self.backbone,
+                batch.select(used),
+                self.tokens,
+                self.labels,
+                Branches(place, row),
+                None if lower is None else lower.select(used),
+            )
+            scores[text, row] = part
+        self.num_branches += len(texts)
+        return mean_over_texts(scores, self.owners)
+
+
+def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int = 64) -> Tensor:
+    """Mean states `[N, H]` of tokenized texts without virtual tokens, in float32.
+
+    Args:
+        backbone: the frozen model.
+        tokens: N tokenized texts.
+        size: texts at a time.
+    """
+    states = torch.empty(len(tokens), backbone.sizes.hidden, device=backbone.device)
+    with torch.no_grad():
+        for rows in _by_length(tokens, size):
+            batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
+            states[rows] = pool(backbone.forward(batch), batch.mask, "mean")
+    return states
+
+
+def mean_over_texts(scores: Tensor, owners: Tensor) -> Tensor:
+    """A label's score is the mean over its texts.
+
+    Args:
+        scores: `[B, V]` of label texts.
+        owners: `[V]` the label of each, every label at least once.
+
+    Returns:
+        `[B, K]`.
+    """
+    count = torch.bincount(owners)
+    if len(count) == len(owners):
+        return scores
+    return scores.new_zeros(len(scores), len(count)).index_add(1, owners, scores) / count
+
+
+def _by_length(tokens: Sequence[dict[str, Any]], size: int) -> Iterator[list[int]]:
+    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]["input_ids"]))
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -72,6 +72,17 @@ def test_the_default_recipe(ltuning: Callable[..., Any], configs: dict[str, Path
     assert total(outcome.stdout)[:2] == (expected, expected)
 
 
+def test_many_labels_have_a_plain_scorer(
+    ltuning: Callable[..., Any], configs: dict[str, Path]
+) -> None:
+    options = ("--set", "method.rank=8", "--set", "method.first_layer=6", "--num-labels", 77)
+    outcome = ltuning("params", "--backbone", configs["bert-base"], *options)
+    expected = 8 * (768 + 2 * 6 * 768) + 2 * 768**2 + 768 + 2
+    assert total(outcome.stdout)[:2] == (expected, expected)
+    assert "plain scorer" in outcome.stdout
+    assert "costs 1.00 passes through the backbone and 0.50 for each label" in outcome.stdout
+
+
 def test_wide_models_match_with_identity_plus_low_rank(
     ltuning: Callable[..., Any], configs: dict[str, Path]
 ) -> None:

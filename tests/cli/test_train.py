@@ -231,6 +231,7 @@ def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> N
         (["--recipe", "papre"], "method.recipe: expected one of 'default', 'paper', got 'papre'"),
         (["--shots", "0"], "data.shots: expected an integer of 1 or more, got 0"),
         (["--seed", "-1"], "seed: expected an integer from 0 to 4294967295, got -1"),
+        (["--cache-size", "-1"], "backbone.cache_size: expected a number of 0 or more, got -1.0"),
         (["--epochs", "0"], "training.num_train_epochs: expected a number above 0, got 0.0"),
         (["--steps", "0"], "training.max_steps: expected an integer of 1 or more, got 0"),
         (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -148,6 +149,25 @@ def random_prefix(backbone: Backbone, first_layer: int = 0, **rest: Any) -> Pref
     mask = torch.arange(4)[None, :] < torch.tensor([2, 4, 1])[:, None]
     rest.setdefault("rows", torch.arange(3))
     return Prefix(states, mask, first_layer, **rest)
+
+
+@contextmanager
+def counted(backbone: Backbone) -> Iterator[list[torch.nn.Module]]:
+    """The parts of layers that are called; as many in every layer without a prefix."""
+    calls: list[torch.nn.Module] = []
+    parts = {
+        part
+        for layer in backbone.model.get_submodule(backbone.family.layers)
+        for part in layer.modules()
+        # T5's first layer alone has an embedding, of distances.
+        if not list(part.children()) and not isinstance(part, torch.nn.Embedding)
+    }
+    hooks = [part.register_forward_pre_hook(lambda part, _: calls.append(part)) for part in parts]
+    try:
+        yield calls
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 def random_prompt(backbone: Backbone) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,6 +13,7 @@ import transformers
 
 from ltuning.backbones import families
 from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 
 from .cases import (
@@ -22,13 +23,15 @@ from .cases import (
     WORDS,
     Pad,
     close,
+    counted,
     everywhere,
     on_families,
     random_prefix,
     random_prompt,
+    select,
     where_padding_may_be_left,
 )
-from .tiny import FAMILIES
+from .tiny import FAMILIES, LAYERS
 
 KINDS = ("none", "prefix", "prompt")
 
@@ -202,6 +205,74 @@ def test_branches_fan_out_like_repeated_texts(
         )
     assert len(states) == len(texts)
     close(states[repeated.mask], expected[repeated.mask])
+
+
+def with_branches(
+    backbone: Backbone, batch: TextBatch, first_layer: int, lower: Lower | None = None
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """States of six branches at real tokens, the prefix's gradient, and the calls that it took."""
+    texts, rows = torch.tensor([2, 0, 1, 2, 0, 2]), torch.tensor([1, 0, 2, 0, 1, 2])
+    prefix = random_prefix(backbone, first_layer, rows=rows, texts=texts % len(batch), room=4)
+    prefix.states.requires_grad_()
+    with counted(backbone) as calls:
+        states = backbone.forward(batch, prefix=prefix, lower=lower)
+    states = states[batch.mask[texts % len(batch)]]
+    states.square().sum().backward()
+    return states, prefix.states.grad, len(calls)
+
+
+@everywhere
+@pytest.mark.parametrize("first_layer", [0, 1, 3])
+@pytest.mark.parametrize("first_pass", ["plain", "prefix"])
+def test_a_second_pass_starts_above_the_lower_layers(
+    backbone: Backbone, pad: Pad, first_layer: int, first_pass: str
+) -> None:
+    batch, lower = pad(ROWS), Lower(first_layer)
+    expected, gradient, whole = with_branches(backbone, batch, first_layer)
+    with counted(backbone) as calls, torch.no_grad():
+        plain = backbone.forward(batch, lower=lower if first_pass == "plain" else None)
+    if first_pass == "plain":
+        close(plain[batch.mask], backbone.forward(batch)[batch.mask], 1e-6)
+    else:
+        close(with_branches(backbone, batch, first_layer, lower)[0], expected, 1e-6)
+    states, found, number = with_branches(backbone, batch, first_layer, lower)
+    close(states, expected, 1e-6)
+    close(found, gradient, 1e-4)
+    # Without a prefix, where it takes positions, texts stand elsewhere: all layers run again.
+    moved = first_pass == "plain" and backbone.family.prefix_spends_positions
+    saved = 0 if moved else first_layer
+    assert number == whole - saved * len(calls) // LAYERS
+
+
+@everywhere
+def test_some_texts_of_what_is_kept_are_those_texts(backbone: Backbone, pad: Pad) -> None:
+    lower = Lower(2)
+    with_branches(backbone, pad(ROWS), 2, lower)
+    few = [2, 0]
+    expected, *_ = with_branches(backbone, select(pad(ROWS), few), 2)
+    states, *_ = with_branches(backbone, select(pad(ROWS), few), 2, lower.select(torch.tensor(few)))
+    close(states, expected)
+
+
+@everywhere
+def test_lower_layers_alone_give_what_is_kept_and_padding_may_be_anything(
+    backbone: Backbone, pad: Pad, family: str
+) -> None:
+    batch = pad(ROWS)
+    expected, *_ = with_branches(backbone, batch, 2)
+    with counted(backbone) as calls:
+        backbone.forward(batch)
+    with counted(backbone) as lower_calls:
+        lower = backbone.run_lower(batch, 2, room=4)
+    assert 2 * len(lower_calls) == len(calls)
+    assert lower.is_states == (family not in ("t5", "mt5"))
+    if lower.is_states:
+        lower = lower.with_states(lower.states * batch.mask[..., None])
+    states, *_ = with_branches(backbone, batch, 2, lower)
+    close(states, expected)
+    with torch.no_grad():
+        prefix = random_prefix(backbone, 2, room=4)
+        assert torch.isfinite(backbone.forward(batch, prefix=prefix, lower=lower)).all()
 
 
 @everywhere

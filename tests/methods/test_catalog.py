@@ -57,6 +57,7 @@ def test_an_option_that_is_given_wins_over_the_recipe() -> None:
         first_layer=1,
         num_tokens=7,
         negatives=0,
+        shortlist="off",
     )
     assert resolve(given, FAMILIES["bert"], 4) == given
 
@@ -68,6 +69,34 @@ def test_many_texts_get_a_prefix_in_every_layer() -> None:
     assert [first_layer(0), first_layer(999), first_layer(1000)] == [3, 3, 0]
     assert first_layer(1000, first_layer=2) == 2
     assert first_layer(999, name="prefix") == 0
+
+
+def test_labels_beyond_what_a_step_scores_get_a_shortlist() -> None:
+    def shortlist(num_labels: int, **options: Any) -> Any:
+        chosen = resolve(MethodOptions(**options), FAMILIES["bert"], 6, num_labels=num_labels)
+        return chosen.shortlist
+
+    assert [shortlist(2), shortlist(8), shortlist(9)] == ["off", "off", "auto"]
+    assert shortlist(77, name="lt-prompt") == "auto"
+    assert [shortlist(77, shortlist=choice) for choice in ("off", 5, 77)] == ["off", 5, 77]
+    assert shortlist(4, negatives=2) == "auto"
+    assert shortlist(77, negatives=0) == "off"  # every step scores all of them
+    assert shortlist(77, recipe="paper") is None
+    assert shortlist(77, name="prefix") is None
+
+
+def test_a_shortlist_of_more_than_all_labels_is_refused() -> None:
+    sentence = "method.shortlist: expected a number of labels up to 5, all there are, got 6"
+    with pytest.raises(ConfigError, match=sentence):
+        resolve(MethodOptions(shortlist=6), FAMILIES["bert"], 4, num_labels=5)
+
+
+def test_a_shortlist_needs_a_choice_between_labels() -> None:
+    sentence = "method.shortlist: only the objective 'contrast' has one, not '{}'; leave it out"
+    assert found(shortlist=3, recipe="paper") == [sentence.format("pairs")]
+    assert found(shortlist="auto", name="prefix") == [sentence.format("classes")]
+    assert found(shortlist="off", name="prefix") == []
+    assert found(shortlist=3) == []
 
 
 def test_a_first_layer_beyond_the_model_is_refused() -> None:

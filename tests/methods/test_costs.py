@@ -14,15 +14,16 @@ from ltuning.methods.costs import Cost, scored_text, training_step
 
 @contextmanager
 def counted(backbone: Backbone) -> Iterator[list[tuple[int, bool]]]:
-    """Layer-tokens of every call of a layer, and whether a gradient comes back through it."""
+    """Layer-tokens of every layer that runs, and whether a gradient comes back through it."""
     calls: list[tuple[int, bool]] = []
 
     def count(_module: Any, _inputs: Any, output: Any) -> None:
         states = output[0] if isinstance(output, tuple) else output
         calls.append((states.shape[0] * states.shape[1], states.requires_grad))
 
-    path = backbone.family.layers
-    hooks = [layer.register_forward_hook(count) for layer in backbone.model.get_submodule(path)]
+    layers = backbone.model.get_submodule(backbone.family.layers)
+    # A layer whose output is kept is called and does not run; its attention, its first part, does.
+    hooks = [next(layer.children()).register_forward_hook(count) for layer in layers]
     try:
         yield calls
     finally:
@@ -41,7 +42,7 @@ METHODS = [
     ("prompt", {}),
     ("lt-prefix", {"first_layer": 0}),
     ("lt-prefix", {"first_layer": 3}),
-    ("lt-prefix", {"negatives": 1}),
+    ("lt-prefix", {"negatives": 1, "shortlist": "off"}),
     ("lt-prefix", {"objective": "pairs", "head": "binary"}),
     ("lt-prompt", {}),
     ("lt-prompt", {"objective": "pairs"}),
@@ -79,9 +80,68 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     assert total(calls).forward == 6 * scored_text(chosen, layers, **sizes)
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("prefix", {"first_layer": 2}),
+        ("lt-prefix", {"first_layer": 3}),
+        ("lt-prefix", {"first_layer": 1, "objective": "pairs"}),
+    ],
+)
+def test_over_epochs_the_layers_below_the_prefix_run_once(
+    backbone: Backbone,
+    classifier: Callable[..., Any],
+    toy: Any,
+    method: str,
+    options: dict[str, Any],
+) -> None:
+    texts, layers, first = toy.texts[:6], backbone.sizes.layers, options["first_layer"]
+    with counted(backbone) as calls:
+        fitted = classifier(backbone, method, steps=3, batch=6, **options)
+        fitted.fit(texts, toy.labels[:6])
+    chosen = fitted.resolved_config.method
+    widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
+    # The first pass is that of the label texts, or of the words that a plain prefix starts from.
+    before, steps = calls[layers : layers + first], calls[layers + first :]
+    assert total(before) == Cost(6 * widest * first, 0)
+    sizes = {"texts": 6, "text": widest, "tokens": 0, "num_labels": 3}
+    expected = training_step(chosen, layers, stored=True, **sizes)
+    assert expected.forward == expected.backward
+    each = layers - first
+    assert len(steps) == 3 * each
+    for at in range(0, len(steps), each):
+        assert total(steps[at : at + each]) == expected
+
+
 def test_a_label_more_costs_the_upper_layers_only() -> None:
     from ltuning.config import MethodOptions
 
     method = MethodOptions(first_layer=3)
     few, more = (scored_text(method, 6, text=20, tokens=5, num_labels=number) for number in (2, 3))
     assert more - few == 3 * 20
+
+
+@pytest.mark.parametrize(
+    "options", [{"name": "lt-prefix", "first_layer": 3}, {"name": "lt-prompt"}]
+)
+def test_the_cost_of_a_text_with_a_shortlist_is_what_is_counted(
+    backbone: Backbone, classifier: Callable[..., Any], toy: Any, options: dict[str, Any]
+) -> None:
+    made = classifier(backbone, options["name"], shortlist=2, **_without_name(options))
+    made.fit(toy.texts, toy.labels)
+    scorer = made.scorer()
+    with counted(backbone) as calls:
+        scorer.score(toy.texts[:1])
+    text = len(backbone.tokenize(toy.texts[:1])[0]["input_ids"])
+    assert total(calls).forward == scored_text(
+        made.resolved_config.method,
+        backbone.sizes.layers,
+        text=text,
+        tokens=scorer.tokens.shape[1] if options["name"] == "lt-prompt" else 0,
+        num_labels=3,
+        shortlisted=scorer.num_branches,
+    )
+
+
+def _without_name(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if name != "name"}

@@ -16,12 +16,17 @@ from transformers import TrainerCallback
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import RUNNING
 from ltuning.classifier import LabelClassifier
-from ltuning.config import StoppingOptions
+from ltuning.config import MethodOptions, StoppingOptions
 from ltuning.errors import TrainingError
+from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
+from ltuning.methods.catalog import resolve
+from ltuning.scoring import Scorer
+from ltuning.training.plain import HeldOutScores
 from ltuning.training.trainer import (
     LengthGroupedBatches,
     TokenDataset,
+    TrainingModel,
     Validation,
     training_arguments,
 )
@@ -253,13 +258,15 @@ def test_the_labels_are_encoded_once_per_fit(
         # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once.
         steps, evaluations = 6, 2
         assert fitted.result_.steps == steps
-        assert forwards == [True] + [False] * (steps + evaluations)
+        # Below a prefix the texts are computed once, in 3 batches before the first step.
+        before = 4 if method == "lt-prefix" else 1
+        assert forwards == [True] + [False] * (before - 1 + steps + evaluations)
         # Virtual tokens: those of the 3 labels, once per step or evaluation, never per text.
         assert made == [3] * (steps + evaluations)
         fitted.predict(toy.test_texts)
         fitted.predict_proba(toy.test_texts[:5])
         assert len(made) == steps + evaluations + 1
-        assert forwards[1:] == [False] * (steps + evaluations + 2)
+        assert forwards[before:] == [False] * (steps + evaluations + 2)
     finally:
         hook.remove()
 
@@ -404,3 +411,28 @@ def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
     assert len(computed) == 2 * bert.sizes.layers
     assert_same(plain, saving)
     assert not bert.checkpointing
+
+
+def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, toy: Any) -> None:
+    """Each text is scored with its true label and the hardest wrong one."""
+    labels = Labels.from_any({**toy.label_texts, "music": "song drum"})
+    options = MethodOptions(negatives=1)
+    method = resolve(options, backbone.family, backbone.sizes.layers, num_labels=len(labels))
+    adapter = Adapter(backbone.sizes, method, length=8, num_labels=len(labels))
+    states = backbone.encode_labels(labels.flat_texts)
+    held_out = HeldOutScores(
+        labels=torch.tensor([[2, 0], [1, 3], [0, 1]]),
+        scores=torch.tensor([[1.0, 5.0], [2.0, 2.0], [4.0, -1.0]]),
+        sample=torch.tensor([0]),
+        sample_scores=torch.zeros(1, 4),
+    )
+    model = TrainingModel(backbone, adapter, states, labels.owners, 0, held_out)
+    batch = backbone.batch(backbone.tokenize(toy.texts[:2]))
+    loss = model(batch, [1, 0], [1, 2], 0)
+    scorer = Scorer(backbone, adapter, states, labels.owners, 256)
+    scorer.exact = True
+    tokens = backbone.tokenize(toy.texts[:2])
+    branches = torch.from_numpy(scorer.score_tokens(tokens, plain=torch.zeros(2, 4)))
+    scores = torch.stack([branches[0, [1, 3]], branches[1, [0, 1]]]) + held_out.scores[[1, 2]]
+    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long))
+    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)

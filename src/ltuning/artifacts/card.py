@@ -23,8 +23,9 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     Args:
         config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
             family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`.
-        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers) and `training`
-            (seconds, steps, texts, trainable_parameters); each may be missing.
+        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers), `shortlist`
+            (what it holds) and `training` (seconds, steps, texts, trainable_parameters); each may
+            be missing.
     """
     parts = [
         _front_matter(config, figures),
@@ -32,6 +33,7 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         _labels(config["labels"]),
         _usage(),
         _figures(figures),
+        _shortlist(figures.get("shortlist", {})),
         _training(config, figures.get("training", {})),
         _limits(config),
     ]
@@ -96,6 +98,21 @@ def _figures(figures: Mapping[str, Any]) -> str:
         for name in names
     ]
     return "## Figures\n\n" + _table(("figure", *splits), rows)
+
+
+def _shortlist(shortlist: Mapping[str, Any]) -> str:
+    if not shortlist:
+        return ""
+    held = {name: f"{shortlist[name]:.1%}" for name in ("recall_of_label", "recall_of_answer")}
+    return (
+        "## Shortlist\n\n"
+        "A score that needs one pass over the text picks the labels that the text is then read "
+        f"with: {shortlist['labels_per_text']:.1f} on average and {shortlist['most_labels']} at "
+        f"most on {shortlist['texts']} {shortlist['measured_on']}. It held the true label of "
+        f"{held['recall_of_label']} of them, and of {held['recall_of_answer']} the label that a "
+        "wide shortlist answers with. The pass alone is right about "
+        f"{shortlist['accuracy_without_branches']:.1%}."
+    )
 
 
 def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:

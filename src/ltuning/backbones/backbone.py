@@ -19,6 +19,7 @@ from ltuning.backbones.loading import (
     load_tokenizer,
     with_padding,
 )
+from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
@@ -50,6 +51,11 @@ class TextBatch:
         """The same batch on another device."""
         types = None if self.types is None else self.types.to(device)
         return TextBatch(self.ids.to(device), self.mask.to(device), types)
+
+    def select(self, texts: Tensor) -> TextBatch:
+        """Some of the texts, `[B']` their rows, with repetition where a row comes twice."""
+        types = None if self.types is None else self.types.index_select(0, texts)
+        return TextBatch(self.ids.index_select(0, texts), self.mask.index_select(0, texts), types)
 
 
 @dataclass(frozen=True)
@@ -304,6 +310,7 @@ class Backbone:
         *,
         prompt: tuple[Tensor, Tensor] | None = None,
         prefix: Prefix | None = None,
+        lower: Lower | None = None,
     ) -> Tensor:
         """Last hidden states of a batch of texts, or of its branches.
 
@@ -311,6 +318,10 @@ class Backbone:
             batch: B texts.
             prompt: embeddings `[B, L, H]` before the text's own, and their mask `[B, L]`.
             prefix: keys and values before the text's own.
+            lower: an empty one keeps the output of its lower layers, a filled one stands for
+                them: they do not run. Passes with a prompt leave it as it is, as do passes that
+                start at another position than the one that filled it: one with and one without a
+                prefix, where a prefix takes places of the position table.
 
         Returns:
             `[R, L + T, H]` with a prompt, whose padding then comes first, `[R, T, H]` otherwise
@@ -320,11 +331,32 @@ class Backbone:
             return self._forward_prompt(batch, *prompt)
         if prefix is not None and self.prefix_problem is not None:
             raise BackboneError(self.prefix_problem)
-        extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
-        positions = self.positions(batch.mask)
+        shift = 0
         if prefix is not None and self.family.prefix_spends_positions:
-            positions = positions + (prefix.length if prefix.room is None else prefix.room)
-        return self._run(batch.mask, positions, prefix, input_ids=batch.ids, **extra)
+            shift = prefix.length if prefix.room is None else prefix.room
+        lower = _usable(lower, batch, prefix, shift)
+        skipped = range(lower.layer if lower is not None and lower.filled else 0)
+        return self._run_texts(batch, shift, prefix=prefix, lower=lower, skipped=skipped)
+
+    def run_lower(self, batch: TextBatch, layer: int, room: int = 0) -> Lower:
+        """What the layers below `layer` make of a batch; the others do not run.
+
+        Args:
+            batch: B texts.
+            layer: s, at least 1.
+            room: the `room` of the prefix that the texts are read with.
+        """
+        lower = Lower(layer)
+        lower.shift = room if self.family.prefix_spends_positions else 0
+        skipped = range(layer, self.sizes.layers)
+        with torch.no_grad():
+            self._run_texts(batch, lower.shift, lower=lower, skipped=skipped)
+        return lower
+
+    def _run_texts(self, batch: TextBatch, shift: int, **rest: Any) -> Tensor:
+        extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
+        positions = self.positions(batch.mask) + shift
+        return self._run(batch.mask, positions, input_ids=batch.ids, **extra, **rest)
 
     def positions(self, mask: Tensor) -> Tensor:
         """`[B, T]` positions counted over real tokens only, so that padding shifts nothing."""
@@ -351,6 +383,8 @@ class Backbone:
         positions: Tensor,
         prefix: Prefix | None = None,
         recorder: Recorder | None = None,
+        lower: Lower | None = None,
+        skipped: range = range(0),
         **inputs: Any,
     ) -> Tensor:
         """One forward of the model, with the pass announced to its layers."""
@@ -368,7 +402,8 @@ class Backbone:
             mask = torch.cat([prefix.branch_mask(), prefix.fan_out(mask)], dim=1)
         if self.family.positions != "relative":
             inputs["position_ids"] = positions
-        with announced(RUNNING, Pass(prefix, recorder, self.checkpointing)):
+        running = Pass(prefix, recorder, self.checkpointing, lower, skipped)
+        with announced(RUNNING, running):
             output = self.model(attention_mask=mask.long(), **inputs)
         return output.last_hidden_state.to(self.device)
 
@@ -416,3 +451,25 @@ class Backbone:
                     f"expected label texts of at most {room} tokens, got {len(row['input_ids'])} "
                     f"for '{shown}'; shorten the label text"
                 )
+
+
+def _usable(
+    lower: Lower | None, batch: TextBatch, prefix: Prefix | None, shift: int
+) -> Lower | None:
+    """`lower`, if it is empty or holds what this pass would compute."""
+    if lower is None or lower.layer == 0:
+        return None
+    if prefix is not None and prefix.first_layer < lower.layer:
+        raise ValueError(
+            f"expected a prefix from layer {lower.layer} up, below which the output is kept, "
+            f"got one from layer {prefix.first_layer}"
+        )
+    if not lower.filled:
+        lower.shift = shift
+        return lower
+    if lower.states.shape[:2] != batch.ids.shape:
+        raise ValueError(
+            f"expected the batch whose lower layers are kept, {tuple(lower.states.shape[:2])}, "
+            f"got one of {tuple(batch.ids.shape)}"
+        )
+    return lower if lower.shift == shift else None

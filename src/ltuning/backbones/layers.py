@@ -63,6 +63,21 @@ class _LayerForward:
         if running is None:
             return self.forward(*args, **kwargs)
         layer, running.layer = running.layer, running.layer + 1
+        lower = running.lower
+        if lower is not None and layer in running.skipped:
+            return lower.output
+        output = self._run(layer, running, args, kwargs)
+        if lower is not None and layer == lower.layer - 1:
+            lower.output = self._read_on(output)
+        return output
+
+    def _read_on(self, output: Any) -> Any:
+        """Without the attention weights that Bloom and Falcon return, and here nobody reads."""
+        if self.starts_with_branches and isinstance(output, tuple):
+            return output[0], *(None for _ in output[1:])
+        return output
+
+    def _run(self, layer: int, running: Pass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         prefix = running.prefix
         if prefix is not None:
             args, kwargs = self._fan(prefix, layer, running, args, kwargs)
@@ -141,6 +156,8 @@ def _install_beside_first(model: nn.Module, path: str) -> None:
 
     def with_branches(states: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
         running = RUNNING.get()
+        if running is not None and 0 in running.skipped and 1 in running.skipped:
+            return states  # which no layer reads
         prefix = None if running is None else running.prefix
         if prefix is not None and prefix.first_layer == 0:
             states, mask = prefix.fan_out(states), prefix.fan_out(mask)

@@ -16,6 +16,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ltuning.backbones.lower import Lower
+
 T = TypeVar("T")
 
 
@@ -100,6 +102,8 @@ class Pass:
         prefix: keys and values to prepend.
         recorder: where keys and values are collected.
         checkpointing: whether layers forget their activations and compute them again in backward.
+        lower: where the lower layers' output is kept.
+        skipped: layers that do not run but give what is kept there.
         layer: number of the layer that comes next; layers are counted as they are called, because
             some models run one module several times.
         num_texts: B, known once a layer has seen the texts.
@@ -108,6 +112,8 @@ class Pass:
     prefix: Prefix | None = None
     recorder: Recorder | None = None
     checkpointing: bool = False
+    lower: Lower | None = None
+    skipped: range = range(0)
     layer: int = 0
     num_texts: int = 0
 

@@ -99,6 +99,7 @@ def params(
 class _Counted:
     """Parameters of the built parts beside the closed forms, and what a scored text costs.
 
+    `passes` are those of a text whatever its labels, `per_label` those of each label on top;
     `deeper_from` is the number of training texts from which on more layers have a prefix.
     """
 
@@ -107,19 +108,24 @@ class _Counted:
     forms: Counts
     tokens: int
     head: int
+    plain: int
     backbone: int
     passes: float
+    per_label: float
     deeper_from: int | None
 
     @property
     def total(self) -> int:
-        return self.tokens + self.head
+        return self.tokens + self.head + self.plain
 
     @property
     def equal(self) -> bool:
         forms = self.forms
-        parts = (self.tokens, self.head) == (forms.tokens.value, forms.head.value)
-        return parts and self.total == forms.total.value
+        plain = 0 if forms.plain is None else forms.plain.value
+        built = (self.tokens, self.head, self.plain)
+        return built == (forms.tokens.value, forms.head.value, plain) and (
+            self.total == forms.total.value
+        )
 
 
 def _count(config: Config, label_length: int | None, num_labels: int | None) -> _Counted:
@@ -129,28 +135,44 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
     from ltuning.methods.catalog import MANY_TEXTS, resolve
-    from ltuning.methods.costs import scored_text
     from ltuning.methods.counts import closed_forms, letters
 
     model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
-    method = resolve(config.method, family, sizes.layers)
-    many = resolve(config.method, family, sizes.layers, MANY_TEXTS)
-    length = label_length or _length(config, method)
     count = num_labels or len(config.labels or ()) or _NUM_LABELS
+    method = resolve(config.method, family, sizes.layers, num_labels=count)
+    many = resolve(config.method, family, sizes.layers, MANY_TEXTS, count)
+    length = label_length or _length(config, method)
     with torch.device("meta"):
         adapter = Adapter(sizes, method, length=length, num_labels=count)
+    passes, per_label = _passes(method, sizes.layers, length, count)
     return _Counted(
         method,
         letters(method, sizes, length, count),
         closed_forms(method, sizes, length, count),
         tokens=_size(adapter.tokens),
         head=_size(adapter.head),
+        plain=0 if adapter.plain is None else _size(adapter.plain),
         backbone=_size(model),
-        passes=scored_text(method, sizes.layers, text=_TEXT, tokens=length, num_labels=count)
-        / (_TEXT * sizes.layers),
+        passes=passes,
+        per_label=per_label,
         deeper_from=None if many.first_layer == method.first_layer else MANY_TEXTS,
     )
+
+
+def _passes(
+    method: MethodOptions, num_layers: int, length: int, num_labels: int
+) -> tuple[float, float]:
+    """Passes of a text whatever its shortlist, and of each label in it."""
+    from ltuning.methods.costs import scored_text
+
+    sizes = {"text": _TEXT, "tokens": length, "num_labels": num_labels}
+    one = _TEXT * num_layers
+    if method.shortlist in (None, "off"):
+        return scored_text(method, num_layers, **sizes) / one, 0.0
+    fixed = scored_text(method, num_layers, **sizes, shortlisted=0) / one
+    with_one = scored_text(method, num_layers, **sizes, shortlisted=1) / one
+    return fixed, with_one - fixed
 
 
 def _length(config: Config, method: MethodOptions) -> int:
@@ -178,6 +200,19 @@ def _size(module: nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
 
 
+def _scoring(counted: _Counted) -> str:
+    text = f"a text of {_TEXT} tokens"
+    if not counted.per_label:
+        return (
+            f"{text}, with all its labels, costs {counted.passes:.2f} times one pass through the "
+            "backbone"
+        )
+    return (
+        f"{text} costs {counted.passes:.2f} passes through the backbone and "
+        f"{counted.per_label:.2f} for each label in its shortlist"
+    )
+
+
 def _show(backbone: str, counted: _Counted) -> None:
     method, forms = counted.method, counted.forms
     chosen = [method.transform, method.start, method.head, method.objective]
@@ -186,8 +221,7 @@ def _show(backbone: str, counted: _Counted) -> None:
         "method": f"{method.name} ({', '.join(choice for choice in chosen if choice)})",
         "letters": ", ".join(f"{name} = {value:,}" for name, value in counted.letters.items())
         + ("; of the paper: l = L, m = M, d = H" if forms.published else ""),
-        "scoring": f"a text of {_TEXT} tokens, with all its labels, costs {counted.passes:.2f} "
-        "times one pass through the backbone",
+        "scoring": _scoring(counted),
     }
     if counted.deeper_from is not None:
         facts["depth"] = f"from {counted.deeper_from:,} training texts on, a prefix in every layer"
@@ -202,6 +236,10 @@ def _show(backbone: str, counted: _Counted) -> None:
         "virtual tokens", f"{counted.tokens:,}", f"{forms.tokens.value:,}", forms.tokens.formula
     )
     table.add_row("head", f"{counted.head:,}", f"{forms.head.value:,}", forms.head.formula)
+    if forms.plain is not None:
+        table.add_row(
+            "plain scorer", f"{counted.plain:,}", f"{forms.plain.value:,}", forms.plain.formula
+        )
     results().print(table)
     verdict = "equal" if counted.equal else "they DIFFER"
     results().print(f"built and closed form: {verdict}; {share}")

@@ -116,6 +116,16 @@ def train(
         int | None,
         typer.Option(help="Optimizer steps, instead of epochs.", rich_help_panel=_TRAINING),
     ] = None,
+    cache_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="GIB",
+            help="Room for what the layers below a prefix make of the training texts, so that "
+            "they run once and not in every epoch: in memory up to 1 GiB, above in a file. 0 to "
+            "keep nothing; 2 if not given.",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(
@@ -167,6 +177,7 @@ def train(
         "backbone.name": backbone,
         "backbone.quantize": quantize,
         "backbone.trust_remote_code": trust_remote_code or None,
+        "backbone.cache_size": cache_size,
         "labels": read_labels(labels, label or [], problems),
         "method.name": method,
         "method.recipe": recipe,
@@ -332,6 +343,11 @@ def _summarize(config: Config, classifier: LabelClassifier, output: Path) -> Non
     }
     if figures:
         rows["validation"] = f"{figures} (the weights kept)"
+    if shortlist := classifier.figures.get("shortlist"):
+        rows["shortlist"] = (
+            f"{shortlist['labels_per_text']:.1f} of {len(classifier.labels_)} labels per text, "
+            f"which keep {shortlist['recall_of_answer']:.1%} of the answers"
+        )
     show_facts(rows | {"saved": str(output)})
     commands = [f"ltuning predict {shlex.quote(str(output))} texts.txt"]
     if _has_test_split(config.data.path):

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.families import Sizes
+from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+from ltuning.methods.plain import PlainScorer
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
@@ -67,6 +69,8 @@ class Adapter(nn.Module):
         self.first_layer = method.first_layer or 0
         self.tokens = self._build_tokens(start)
         self.head = self._build_head(num_labels)
+        listed = method.shortlist not in (None, "off")
+        self.plain = PlainScorer(sizes.hidden) if listed else None
 
     @property
     def features(self) -> int:
@@ -117,6 +121,7 @@ class Adapter(nn.Module):
         tokens: Tensor,
         labels: LabelStates | None,
         branches: Branches | None,
+        lower: Lower | None = None,
     ) -> Tensor:
         """Pooled states `[R, H]` of the branches (of the texts, for plain methods)."""
         rows = torch.zeros_like(batch.ids[:, 0]) if branches is None else branches.rows
@@ -124,12 +129,12 @@ class Adapter(nn.Module):
         mask = self._token_mask(tokens, labels)
         if self.row.site == "embeddings":
             if texts is not None:
-                batch = _select(batch, texts)
+                batch = batch.select(texts)
             prompt = (tokens.index_select(0, rows), mask.index_select(0, rows))
             hidden = backbone.forward(batch, prompt=prompt)[:, tokens.shape[1] :]
             return self._pool(hidden, batch.mask)
         prefix = Prefix(tokens, mask, self.first_layer, rows, texts, room=self.length)
-        hidden = backbone.forward(batch, prefix=prefix)
+        hidden = backbone.forward(batch, prefix=prefix, lower=lower)
         return self._pool(hidden, prefix.fan_out(batch.mask).expand(hidden.shape[0], -1))
 
     def score(
@@ -139,9 +144,10 @@ class Adapter(nn.Module):
         tokens: Tensor,
         labels: LabelStates | None = None,
         branches: Branches | None = None,
+        lower: Lower | None = None,
     ) -> Tensor:
         """Scores: `[R]` of the branches for label methods, `[B, K]` for plain ones."""
-        state = self.states(backbone, batch, tokens, labels, branches)
+        state = self.states(backbone, batch, tokens, labels, branches, lower)
         if labels is None or branches is None:
             return self.head(state)
         return self.head(state, labels.mean.index_select(0, branches.rows))
@@ -177,8 +183,3 @@ class Adapter(nn.Module):
         if self.method.head == "binary":
             return BinaryHead(self.sizes.hidden)
         return MatchHead(self.sizes.hidden, _TAU)
-
-
-def _select(batch: TextBatch, texts: Tensor) -> TextBatch:
-    types = None if batch.types is None else batch.types.index_select(0, texts)
-    return TextBatch(batch.ids.index_select(0, texts), batch.mask.index_select(0, texts), types)

@@ -81,6 +81,7 @@ class Recipe:
     skipped_layers: float = 0.0
     num_tokens: int | None = None
     negatives: int = 7
+    shortlist: str = "auto"
     pooling: Pooling | None = None
 
 
@@ -92,10 +93,10 @@ RECIPES: dict[tuple[str, str], Recipe] = {
     ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
     ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
-        "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls"
+        "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls", shortlist="off"
     ),
     ("paper", "lt-prompt"): Recipe(
-        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
+        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls", shortlist="off"
     ),
     ("paper", "prefix"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
     ("paper", "prompt"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
@@ -103,7 +104,11 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 
 def resolve(
-    options: MethodOptions, family: Family, num_layers: int, num_texts: int = 0
+    options: MethodOptions,
+    family: Family,
+    num_layers: int,
+    num_texts: int = 0,
+    num_labels: int = 0,
 ) -> MethodOptions:
     """Fill every open choice from the recipe, the backbone and the number of training texts.
 
@@ -112,9 +117,10 @@ def resolve(
         family: of the backbone.
         num_layers: its depth.
         num_texts: training texts; 0 = unknown, taken for few.
+        num_labels: K; 0 = unknown, taken for few.
 
     Raises:
-        ConfigError: `first_layer` beyond the model.
+        ConfigError: `first_layer` beyond the model, a `shortlist` of more than all labels.
     """
     recipe = RECIPES[options.recipe, options.name]
     method = METHODS[options.name]
@@ -128,6 +134,7 @@ def resolve(
     transform = _or(options.transform, recipe.transform)
     start = "random" if transform == "pooled" else recipe.start
     objective = _or(options.objective, recipe.objective)
+    negatives = _or(options.negatives, recipe.negatives) if objective == "contrast" else None
     return replace(
         options,
         transform=transform,
@@ -138,8 +145,21 @@ def resolve(
         rank=_or(options.rank, recipe.rank) if transform == "lowrank" else None,
         first_layer=first_layer,
         num_tokens=_or(options.num_tokens, recipe.num_tokens),
-        negatives=_or(options.negatives, recipe.negatives) if objective == "contrast" else None,
+        negatives=negatives,
+        shortlist=_shortlist(_or(options.shortlist, recipe.shortlist), negatives, num_labels),
     )
+
+
+def _shortlist(chosen: Any, negatives: int | None, num_labels: int) -> Any:
+    if negatives is None:
+        return None
+    if isinstance(chosen, int) and num_labels and chosen > num_labels:
+        message = f"expected a number of labels up to {num_labels}, all there are, got {chosen}"
+        raise ConfigError([Problem("method.shortlist", message)])
+    # A step that scores every label has nothing to choose from.
+    if chosen == "auto" and (negatives == 0 or num_labels <= 1 + negatives):
+        return "off"
+    return chosen
 
 
 def training_defaults(options: MethodOptions) -> dict[str, Any]:
@@ -183,6 +203,9 @@ def problems(config: Config) -> list[Problem]:
     if config.method.negatives is not None and objective != "contrast":
         message = f"only the objective 'contrast' draws them, not '{objective}'; leave it out"
         found.append(Problem("method.negatives", message))
+    if config.method.shortlist not in (None, "off") and objective != "contrast":
+        message = f"only the objective 'contrast' has one, not '{objective}'; leave it out"
+        found.append(Problem("method.shortlist", message))
     if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))

@@ -28,8 +28,14 @@ class Cost:
 
 
 def scored_text(
-    method: MethodOptions, num_layers: int, *, text: int, tokens: int, num_labels: int
-) -> int:
+    method: MethodOptions,
+    num_layers: int,
+    *,
+    text: int,
+    tokens: int,
+    num_labels: int,
+    shortlisted: float | None = None,
+) -> float:
     """Layer-tokens of a text that is scored against every label.
 
     Args:
@@ -38,12 +44,25 @@ def scored_text(
         text: T.
         tokens: L.
         num_labels: K.
+        shortlisted: branches of the text by its shortlist; None = there is no shortlist. The plain
+            pass and the branches share the layers below s.
     """
-    return _forward(method, num_layers, text, tokens, _branches(method, num_labels))
+    if shortlisted is None:
+        return _forward(method, num_layers, text, tokens, _branches(method, num_labels))
+    shared = text * (method.first_layer or 0)
+    branches = _forward(method, num_layers, text, tokens, 1) - shared
+    return text * num_layers + shortlisted * branches
 
 
 def training_step(
-    method: MethodOptions, num_layers: int, *, texts: int, text: int, tokens: int, num_labels: int
+    method: MethodOptions,
+    num_layers: int,
+    *,
+    texts: int,
+    text: int,
+    tokens: int,
+    num_labels: int,
+    stored: bool = False,
 ) -> Cost:
     """Layer-tokens of a training step; the label texts' own were paid once, before the first.
 
@@ -54,6 +73,8 @@ def training_step(
         text: T.
         tokens: L.
         num_labels: K.
+        stored: whether what the layers below s make of the texts is kept over the epochs; it was
+            computed once, before the first step.
     """
     branches = _branches(method, num_labels)
     if method.objective == "pairs":
@@ -63,7 +84,7 @@ def training_step(
     forward = texts * _forward(method, num_layers, text, tokens, branches)
     # Below the first layer with a prefix nothing depends on a parameter.
     shared = texts * text * (method.first_layer or 0)
-    return Cost(forward, forward - shared)
+    return Cost(forward - shared if stored else forward, forward - shared)
 
 
 def _branches(method: MethodOptions, num_labels: int) -> int:

@@ -32,20 +32,21 @@ class Counts:
     Attributes:
         tokens: what makes the virtual tokens.
         head: what reads the scores.
+        plain: the plain scorer, where there is a shortlist.
         published: the count of the paper's A.5, for the published choices.
     """
 
     tokens: Count
     head: Count
+    plain: Count | None
     published: Count | None
 
     @property
     def total(self) -> Count:
         """The whole: as published, or the sum of the parts."""
-        both = Count(
-            f"{self.tokens.formula} + {self.head.formula}", self.tokens.value + self.head.value
-        )
-        return self.published or both
+        parts = [part for part in (self.tokens, self.head, self.plain) if part is not None]
+        formula = " + ".join(part.formula for part in parts)
+        return self.published or Count(formula, sum(part.value for part in parts))
 
 
 def letters(method: MethodOptions, sizes: Sizes, length: int, num_labels: int) -> Mapping[str, int]:
@@ -82,7 +83,10 @@ def closed_forms(method: MethodOptions, sizes: Sizes, length: int, num_labels: i
     values = letters(method, sizes, length, num_labels)
     tokens = _tokens(method, values)
     head = _head(method, values)
-    return Counts(tokens, head, _published(method, sizes, values))
+    listed = method.shortlist not in (None, "off")
+    map_ = _label_map(values["H"])
+    plain = Count(f"{map_.formula} + 1", map_.value + 1) if listed else None
+    return Counts(tokens, head, plain, _published(method, sizes, values))
 
 
 def _tokens(method: MethodOptions, values: Mapping[str, int]) -> Count:
@@ -107,9 +111,14 @@ def _head(method: MethodOptions, values: Mapping[str, int]) -> Count:
         return Count("H·K", hidden * values["K"])
     if method.head == "binary":
         return Count("2·H", 2 * hidden)
+    map_ = _label_map(hidden)
+    return Count(f"{map_.formula} + H + 1", map_.value + hidden + 1)
+
+
+def _label_map(hidden: int) -> Count:
     if hidden <= FULL_MATCH_WIDTH:
-        return Count("H² + H + 1", hidden**2 + hidden + 1)
-    return Count(f"2·{MATCH_RANK}·H + H + 1", 2 * MATCH_RANK * hidden + hidden + 1)
+        return Count("H²", hidden**2)
+    return Count(f"2·{MATCH_RANK}·H", 2 * MATCH_RANK * hidden)
 
 
 def _published(method: MethodOptions, sizes: Sizes, values: Mapping[str, int]) -> Count | None:

@@ -76,17 +76,21 @@ class MatchHead(nn.Module):
         self.read = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(self.read.weight)
         self.tau = nn.Parameter(torch.tensor(float(tau)))
-        self.map: nn.Module
-        if hidden <= FULL_MATCH_WIDTH:
-            self.map = nn.Linear(hidden, hidden, bias=False)
-            nn.init.eye_(self.map.weight)
-        else:
-            self.map = _IdentityPlusLowRank(hidden, MATCH_RANK)
+        self.map = label_map(hidden)
 
     def forward(self, state: Tensor, label: Tensor) -> Tensor:
         """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""
         similarity = nn.functional.cosine_similarity(state, self.map(label), dim=-1)
         return self.read(state).squeeze(-1) + self.tau * similarity
+
+
+def label_map(hidden: int) -> nn.Module:
+    """G, `[..., H] -> [..., H]`, at first the identity."""
+    if hidden > FULL_MATCH_WIDTH:
+        return _IdentityPlusLowRank(hidden, MATCH_RANK)
+    square = nn.Linear(hidden, hidden, bias=False)
+    nn.init.eye_(square.weight)
+    return square
 
 
 class _IdentityPlusLowRank(nn.Module):

@@ -32,9 +32,12 @@ from ltuning.training.objectives import (
     LabelRows,
     choice_loss,
     draw_contrast,
+    draw_hard,
     draw_pairs,
     pairs_loss,
 )
+from ltuning.training.plain import HeldOutScores
+from ltuning.training.store import LowerStore
 
 # Trainer would ask the model for it, but the layers are the backbone's; two names of one field.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
@@ -55,7 +58,7 @@ class TokenDataset(Dataset):
         return len(self.tokens)
 
     def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"tokens": self.tokens[row], "target": self.targets[row]}
+        return {"tokens": self.tokens[row], "target": self.targets[row], "row": row}
 
 
 class LengthGroupedBatches(Sampler[int]):
@@ -108,34 +111,51 @@ class TrainingModel(nn.Module):
         labels: LabelStates | None,
         owners: Sequence[int],
         seed: int,
+        plain: HeldOutScores | None = None,
     ):
         super().__init__()
         self.adapter = adapter
         self.label_rows = LabelRows.of(owners)
         self.seed = seed
+        self._plain = plain
+        self.store: LowerStore | None = None
         # Held in a tuple so that no weight of the backbone becomes a weight of this module.
         self._frozen = (backbone, labels)
 
-    def forward(self, batch: Any, targets: Tensor, step: int) -> Tensor:
-        """Mean loss of a batch; what it draws is a function of the seed and the step."""
+    def forward(self, batch: Any, targets: Sequence[int], rows: Sequence[int], step: int) -> Tensor:
+        """Mean loss of a batch; what it draws is a function of the seed and the step.
+
+        Args:
+            batch: B texts.
+            targets: the label of each.
+            rows: the place of each among the training texts.
+            step: number of the micro-batch.
+        """
         backbone, labels = self._frozen
         batch = batch.to(backbone.device)
         tokens = self.adapter.virtual_tokens(labels, backbone.embed)
+        lower = None if self.store is None else self.store.lower(rows, batch)
         if labels is None:
-            scores = self.adapter.score(backbone, batch, tokens)
-            return choice_loss(scores, targets.to(scores.device))
-        draw = self._draw(targets.cpu(), step)
+            scores = self.adapter.score(backbone, batch, tokens, lower=lower)
+            return choice_loss(scores, torch.tensor(targets, device=scores.device))
+        draw = self._draw(torch.tensor(targets), rows, step)
         branches = draw.branches.to(backbone.device)
-        scores = self.adapter.score(backbone, batch, tokens, labels, branches)
+        scores = self.adapter.score(backbone, batch, tokens, labels, branches, lower)
         truth = draw.truth.to(scores.device)
         if self.adapter.method.objective == "pairs":
             return pairs_loss(scores, truth)
-        return choice_loss(scores.view(len(targets), -1), truth)
+        scores = scores.view(len(targets), -1)
+        if self._plain is not None:
+            scores = scores + self._plain.scores[rows].to(scores.device)
+        return choice_loss(scores, truth)
 
-    def _draw(self, targets: Tensor, step: int) -> Draw:
+    def _draw(self, targets: Tensor, rows: Sequence[int], step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         if self.adapter.method.objective == "pairs":
             return draw_pairs(targets, self.label_rows, generator)
+        if self._plain is not None:
+            wrong = self._plain.labels[rows, 1:]
+            return draw_hard(targets, wrong, self.label_rows, generator)
         negatives = self.adapter.method.negatives or 0
         return draw_contrast(targets, self.label_rows, negatives, generator)
 
@@ -174,7 +194,7 @@ class AdapterTrainer(Trainer):
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
         """Loss of one batch; NaN or infinity ends the run."""
-        loss = model(inputs["batch"], inputs["targets"], self._draw_number())
+        loss = model(step=self._draw_number(), **inputs)
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"expected a finite loss, got {float(loss.detach())} at step "
@@ -279,6 +299,8 @@ def train(
     stopping: StoppingOptions,
     *,
     max_branches: int,
+    plain: HeldOutScores | None = None,
+    cache_size: float = 0.0,
     checkpointing: bool = False,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
@@ -286,19 +308,25 @@ def train(
     """Train an adapter in place.
 
     With `checkpointing` the backbone's layers forget their activations and compute them again in
-    backward: less memory, a third more time.
+    backward: less memory, a third more time. With `cache_size`, in GiB, the layers below the prefix
+    run once for each text and not in every epoch, where what they make of the texts fits into it.
 
     Raises:
         TrainingError: a loss that is not finite.
     """
-    model = TrainingModel(backbone, adapter.to(backbone.device), labels, owners, arguments.seed)
+    model = TrainingModel(backbone, adapter, labels, owners, arguments.seed, plain)
     hooks = list(callbacks)
     if validation is not None and stopping.patience is not None:
         hooks.append(EarlyStoppingCallback(early_stopping_patience=stopping.patience))
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = backbone.batch([row["tokens"] for row in rows])
-        return {"batch": batch, "targets": torch.tensor([row["target"] for row in rows])}
+        # Lists, which Trainer leaves where they are: the draws are made on the CPU.
+        return {
+            "batch": batch,
+            "targets": [row["target"] for row in rows],
+            "rows": [row["row"] for row in rows],
+        }
 
     trainer = AdapterTrainer(
         model=model,
@@ -313,6 +341,23 @@ def train(
         validation=validation,
     )
     trainer.remove_callback(PrinterCallback)
+
+    def keep_lower() -> None:
+        with trainer.accelerator.autocast():
+            model.store = LowerStore.fill(
+                backbone,
+                data.tokens,
+                adapter.first_layer,
+                room=adapter.length,
+                limit=cache_size,
+                # Where a step fits, these fit.
+                batch_size=arguments.train_batch_size,
+                folder=Path(str(arguments.output_dir)),
+            )
+
+    has_lower = adapter.row.site == "key-values" and adapter.first_layer > 0
+    if cache_size and has_lower and _sees_texts_again(arguments, len(data)):
+        trainer.add_callback(_AtBegin(keep_lower))
     if resume and get_last_checkpoint(arguments.output_dir) is None:
         raise TrainingError(
             f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
@@ -330,6 +375,24 @@ def train(
         history=history,
         best=_best(history, arguments, trainer.state.best_global_step),
     )
+
+
+class _AtBegin(TrainerCallback):
+    """Does something before the first step, as part of the run and of its time."""
+
+    def __init__(self, do: Callable[[], None]):
+        self._do = do
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The run begins."""
+        self._do()
+
+
+def _sees_texts_again(arguments: TrainingArguments, num_texts: int) -> bool:
+    if arguments.max_steps <= 0:
+        return arguments.num_train_epochs > 1
+    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
+    return arguments.max_steps * batch * arguments.world_size > num_texts
 
 
 def softmax(scores: np.ndarray) -> np.ndarray:

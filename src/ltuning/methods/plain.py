@@ -1,0 +1,84 @@
+"""The plain scorer: every label's score from one pass over the text, without a branch.
+
+The backbone is frozen, so a text's state without virtual tokens is a constant. A map that is fitted
+on such states in a second tells most labels of a text from the few that are worth a branch.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ltuning.methods.heads import label_map
+
+_TAU = 20.0
+
+
+class PlainScorer(nn.Module):
+    """`tau cos(r - r0, (h - h0) G)`: a text's mean state against a label's.
+
+    The centres r0 and h0 are the means over the training texts and over the label texts: states of
+    decoders have most of their length in common. G starts as the identity, and a label that it has
+    not seen is scored as one that it has.
+
+    Attributes:
+        margin: how far below the best plain score a label's may lie to be in the shortlist.
+
+    Args:
+        hidden: H.
+    """
+
+    text_center: Tensor
+    label_center: Tensor
+    margin: Tensor
+
+    def __init__(self, hidden: int):
+        super().__init__()
+        self.map = label_map(hidden)
+        self.tau = nn.Parameter(torch.tensor(_TAU))
+        self.register_buffer("text_center", torch.zeros(hidden))
+        self.register_buffer("label_center", torch.zeros(hidden))
+        self.register_buffer("margin", torch.tensor(math.inf))
+
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """`[B, H]` mean states of texts and `[V, H]` of label texts `-> [B, V]` scores."""
+        texts = nn.functional.normalize(states - self.text_center, dim=-1)
+        mapped = nn.functional.normalize(self.map(labels - self.label_center), dim=-1)
+        return self.tau * texts @ mapped.T
+
+    def shortlist(self, scores: Tensor, most: int | None = None) -> Tensor:
+        """Which labels get a branch: the `most` best, or those within the margin of the best.
+
+        Args:
+            scores: `[B, K]` plain scores.
+            most: number of labels; None = by the margin.
+
+        Returns:
+            `[B, K]` bool, at least one label of every text.
+        """
+        if most is None:
+            return scores >= scores.amax(1, keepdim=True) - self.margin
+        best = scores.topk(min(most, scores.shape[1]), dim=1).indices
+        return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
+
+
+def combine(plain: Tensor, branches: Tensor, inside: Tensor) -> Tensor:
+    """One score out of both stages.
+
+    A label inside the shortlist has its plain score and its branch's. One outside has its plain
+    score and the lowest branch score inside, so that it stays below every label inside that it was
+    below before, and a shortlist of one label needs no branch: the same number for all labels
+    changes no probability.
+
+    Args:
+        plain: `[B, K]` plain scores.
+        branches: `[B, K]` scores of the branches, read inside the shortlist only.
+        inside: `[B, K]` bool, the shortlist.
+
+    Returns:
+        `[B, K]` scores.
+    """
+    lowest = branches.masked_fill(~inside, math.inf).amin(1, keepdim=True)
+    return plain + torch.where(inside, branches, lowest)
