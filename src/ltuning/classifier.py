@@ -508,6 +508,7 @@ class LabelClassifier:
             "steps": result.steps,
             "texts": fitted.num_texts,
             "trainable_parameters": fitted.adapter.num_parameters,
+            "padding_share": round(result.padding_share, 4),
         }
         figures: dict[str, Any] = {"training": training}
         if result.best:

@@ -92,6 +92,15 @@ def test_a_batch_has_like_lengths(lengths: list[int], size: int) -> None:
     assert len(lengths) > 50 * size or all(a[1] <= b[0] for a, b in pairwise(spans))
 
 
+def test_the_padding_share_is_that_of_the_batches() -> None:
+    lengths = [2, 9, 3, 9, 2, 3, 9, 1]
+    sampler = LengthGroupedBatches(lengths, 4, seed=0)
+    order = list(sampler)
+    padded = sum(4 * max(lengths[row] for row in order[at : at + 4]) for at in (0, 4))
+    assert sampler.padding_share() == pytest.approx(1 - sum(lengths) / padded)
+    assert LengthGroupedBatches([5] * 10, 4, seed=0).padding_share() == 0
+
+
 def test_training_takes_the_order_of_each_epoch(
     bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -339,7 +339,8 @@ def _summarize(config: Config, classifier: LabelClassifier, output: Path) -> Non
     rows = {
         "trained": f"{config.method.name} on {config.backbone.name}, "
         f"{training['trainable_parameters']:,} parameters, "
-        f"{training['steps']:,} steps in {training['seconds']:.1f} s",
+        f"{training['steps']:,} steps in {training['seconds']:.1f} s, "
+        f"{training['padding_share']:.1%} of the tokens padding",
     }
     if figures:
         rows["validation"] = f"{figures} (the weights kept)"

@@ -100,6 +100,13 @@ class LengthGroupedBatches(Sampler[int]):
         random.shuffle(full)
         yield from (int(row) for batch in full + rest for row in batch)
 
+    def padding_share(self) -> float:
+        """Part of this epoch's tokens that is padding, 0 to 1."""
+        lengths = self.lengths[list(self)]
+        starts = range(0, len(lengths), self.batch_size)
+        batches = [lengths[start : start + self.batch_size] for start in starts]
+        return 1 - float(lengths.sum()) / sum(len(batch) * int(batch.max()) for batch in batches)
+
 
 class TrainingModel(nn.Module):
     """The adapter with what it needs to compute a loss; only the adapter has parameters here."""
@@ -195,7 +202,10 @@ class AdapterTrainer(Trainer):
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
         """Loss of one batch; NaN or infinity ends the run."""
         loss = model(step=self._draw_number(), **inputs)
-        if not torch.isfinite(loss):
+        # On a GPU to look at the loss is to wait for it. One that is not finite leaves weights
+        # that are not, and every later loss shows it.
+        looked_at = self.state.global_step % max(1, self.state.logging_steps) == 0
+        if (loss.device.type == "cpu" or looked_at) and not torch.isfinite(loss):
             raise TrainingError(
                 f"expected a finite loss, got {float(loss.detach())} at step "
                 f"{self.state.global_step}; lower training.learning_rate or check the data"
@@ -219,10 +229,14 @@ class AdapterTrainer(Trainer):
         self._micro_step = (self.state.global_step, micro)
         return self.state.global_step * self.args.gradient_accumulation_steps + micro
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def batches(self, train_dataset: Any = None) -> LengthGroupedBatches:
+        """The order of the training texts."""
         dataset: Any = train_dataset or self.train_dataset
         lengths = [len(row["input_ids"]) for row in dataset.tokens]
         return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+        return self.batches(train_dataset)
 
 
 @dataclass(frozen=True)
@@ -232,12 +246,14 @@ class TrainingResult:
     Attributes:
         steps: optimizer steps.
         seconds: wall-clock time of training, evaluations included.
+        padding_share: part of the first epoch's text tokens that was padding, 0 to 1.
         history: what was logged, in order.
         best: figures on validation of the weights that were kept; empty without validation.
     """
 
     steps: int
     seconds: float
+    padding_share: float
     history: list[dict[str, Any]]
     best: dict[str, float]
 
@@ -264,6 +280,8 @@ def training_arguments(
     fields.setdefault("report_to", "none")
     fields.setdefault("disable_tqdm", True)
     fields.setdefault("logging_steps", 10)
+    # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
+    fields.setdefault("logging_nan_inf_filter", False)
     when = fields.setdefault("eval_strategy", "epoch") if has_validation else "no"
     fields["eval_strategy"] = when
     if has_validation:
@@ -372,6 +390,7 @@ def train(
     return TrainingResult(
         steps=trainer.state.global_step,
         seconds=float(outcome.metrics["train_runtime"]),
+        padding_share=trainer.batches().padding_share(),
         history=history,
         best=_best(history, arguments, trainer.state.best_global_step),
     )
