@@ -30,7 +30,7 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.starts import free_start
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
-from ltuning.training.plain import SAMPLE, HeldOutScores, choose_shortlist, prepare
+from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
     CHECKPOINTING,
     TokenDataset,
@@ -479,7 +479,7 @@ class LabelClassifier:
         if plain is None:
             return {}
         texts: TokenDataset | Validation
-        if validation is not None:
+        if validation is not None and len(validation.tokens) >= LEAST_SAMPLE:
             texts, given = validation, None
             generator = torch.Generator().manual_seed(self.config.seed)
             rows = torch.randperm(len(texts.tokens), generator=generator)[:SAMPLE].tolist()

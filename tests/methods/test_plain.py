@@ -61,7 +61,7 @@ def test_no_label_outside_overtakes_one_inside(
     own, branch = torch.tensor([plain]), torch.tensor([branches])
     inside = PlainScorer(8).shortlist(own, most)
     scores = combine(own, branch, inside)
-    torch.testing.assert_close(scores[inside], (own + 0.5 * branch)[inside])
+    torch.testing.assert_close(scores[inside], (own + branch)[inside])
     if not inside.all():
         assert scores[~inside].max() <= scores[inside].min() + 1e-4
     # Outside, all are moved by as much: their order stays as it was.
@@ -73,7 +73,7 @@ def test_a_branch_outside_is_never_read() -> None:
     inside = torch.tensor([[True, True, False]])
     plain = torch.tensor([[3.0, 2.0, 1.0]])
     left = combine(plain, torch.tensor([[1.0, 4.0, math.nan]]), inside)
-    assert left.tolist() == [[3.5, 4.0, 1.5]]
+    assert left.tolist() == [[4.0, 6.0, 2.0]]
 
 
 def test_a_shortlist_of_one_needs_no_branch() -> None:

@@ -441,7 +441,7 @@ def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, 
     scorer = Scorer(backbone, adapter, states, labels.owners, 256)
     scorer.exact = True
     tokens = backbone.tokenize(toy.texts[:2])
-    branches = 2 * torch.from_numpy(scorer.score_tokens(tokens, plain=torch.zeros(2, 4)))
+    branches = torch.from_numpy(scorer.score_tokens(tokens, plain=torch.zeros(2, 4)))
     scores = torch.stack([branches[0, [1, 3]], branches[1, [0, 1]]]) + held_out.scores[[1, 2]]
     expected = torch.nn.functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)

@@ -22,6 +22,7 @@ from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3
 _TAU = 10.0
+_TAU_BESIDE_PLAIN = 5.0
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,15 @@ class Adapter(nn.Module):
         if labels is None or branches is None:
             return self.head(state)
         return self.head(state, labels.mean.index_select(0, branches.rows))
+
+    def start_beside_plain(self) -> None:
+        """Let the head compare texts with labels as the fitted plain scorer does.
+
+        Branches then start from its order of the labels, instead of against it.
+        """
+        if self.plain is not None and isinstance(self.head, MatchHead):
+            self.head.map.load_state_dict(self.plain.map.state_dict())
+            self.head.tau.data.fill_(_TAU_BESIDE_PLAIN)
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         assert self.method.pooling is not None  # resolved

@@ -15,11 +15,6 @@ from ltuning.methods.heads import label_map
 
 _TAU = 20.0
 
-# What a branch's score counts beside the plain one. Branches are trained beside held-out plain
-# scores, which are weaker than those of the scorer that has seen every text: they learn to correct
-# more than there is left. Half had the lowest log loss on development texts of two data sets.
-BRANCH_WEIGHT = 0.5
-
 
 class PlainScorer(nn.Module):
     """`tau cos(r - r0, (h - h0) G)`: a text's mean state against a label's.
@@ -72,7 +67,7 @@ class PlainScorer(nn.Module):
 def combine(plain: Tensor, branches: Tensor, inside: Tensor) -> Tensor:
     """One score out of both stages.
 
-    A label inside the shortlist has its plain score and its branch's, weighted. One outside has its
+    A label inside the shortlist has its plain score and its branch's. One outside has its
     plain score and the lowest branch score inside, so that it stays below every label inside, and a
     shortlist of one label needs no branch: the same number for all labels changes no probability.
 
@@ -85,4 +80,4 @@ def combine(plain: Tensor, branches: Tensor, inside: Tensor) -> Tensor:
         `[B, K]` scores.
     """
     lowest = branches.masked_fill(~inside, math.inf).amin(1, keepdim=True)
-    return plain + BRANCH_WEIGHT * torch.where(inside, branches, lowest)
+    return plain + torch.where(inside, branches, lowest)

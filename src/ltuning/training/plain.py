@@ -23,8 +23,10 @@ from ltuning.scoring import Scorer, mean_over_texts, mean_states
 
 # Part of the texts whose label, and later whose answer, the shortlist has to hold.
 RECALL = 0.995
-# Texts whose answer is looked for when the shortlist is narrowed.
+# Texts whose answer is looked for when the shortlist is narrowed, at most and at least: fewer
+# cannot tell that share.
 SAMPLE = 400
+LEAST_SAMPLE = 200
 _FOLDS = 10
 _BATCH = 256
 _LEAST_STEPS = 300
@@ -60,6 +62,8 @@ def prepare(
 ) -> HeldOutScores | None:
     """Fit the plain scorer of an adapter, by one pass over each training text; None without one.
 
+    The adapter's head then starts from it.
+
     Args:
         backbone: the frozen model.
         adapter: on the backbone's device.
@@ -72,7 +76,7 @@ def prepare(
     if adapter.plain is None or labels is None:
         return None
     negatives = adapter.method.negatives or max(owners)
-    return fit_plain(
+    held_out = fit_plain(
         adapter.plain,
         mean_states(backbone, tokens),
         torch.tensor(targets, device=backbone.device),
@@ -81,6 +85,8 @@ def prepare(
         min(negatives, max(owners)),
         seed,
     )
+    adapter.start_beside_plain()
+    return held_out
 
 
 def choose_shortlist(
