@@ -581,7 +581,7 @@ def test_all_problems_of_the_options_come_at_once_before_a_model_loads(
             "lt-prefx",
             recipe="papr",
             seed=-1,
-            options={"method.rank": 0, "backbone.dtyp": "float32", "stopping.metric": "f1"},
+            options={"method.rank": 0, "backbone.dtyp": "float32", "stopping.metric": "f2"},
         )
     assert [problem.path for problem in caught.value.problems] == [
         "backbone.dtyp",

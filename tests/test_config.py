@@ -19,6 +19,7 @@ from ltuning.config import (
     MethodOptions,
     StoppingOptions,
     check_training,
+    layer_numbers,
 )
 from ltuning.errors import ConfigError, Problem
 
@@ -47,6 +48,7 @@ def file_refusals(path: Path, changes: tuple[str, ...] = ()) -> list[str]:
 def test_the_defaults():
     assert Config.from_dict({}) == Config()
     assert Config().to_dict() == {
+        "task": "classes",
         "backbone": {
             "name": "builtin:minilm",
             "revision": None,
@@ -73,6 +75,10 @@ def test_the_defaults():
             "num_tokens": None,
             "negatives": None,
             "shortlist": None,
+            "alpha": None,
+            "dropout": None,
+            "merge": None,
+            "unmask_layers": None,
         },
         "data": {
             "path": None,
@@ -87,6 +93,23 @@ def test_the_defaults():
         "seed": 0,
         "training": {},
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [
+        ("all", {0, 1, 2, 3, 4, 5}),
+        ("none", set()),
+        ("2-4", {2, 3, 4}),
+        ("0,2, 5", {0, 2, 5}),
+        (3, {3}),
+        ([1, 2], {1, 2}),
+        ("0-1,4", {0, 1, 4}),
+    ],
+)
+def test_layers_are_named_in_words(given, numbers):
+    words = Config.from_dict({"method": {"unmask_layers": given}}).method.unmask_layers
+    assert layer_numbers(words, 6) == numbers
 
 
 def test_a_section_without_options_has_the_defaults(tmp_path):
@@ -118,7 +141,7 @@ def test_a_config_made_by_hand_is_checked_and_brought_to_form():
     with pytest.raises(ConfigError, match="method.rank: expected an integer of 1 or more, got 0"):
         Config(method=MethodOptions(rank=0))
     with pytest.raises(ConfigError, match="stopping.metric: expected one of 'loss', "):
-        dataclasses.replace(config, stopping=StoppingOptions(metric="f1"))
+        dataclasses.replace(config, stopping=StoppingOptions(metric="f2"))
 
 
 def test_labels_take_the_forms_of_a_labels_file():
@@ -146,11 +169,20 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"method": {"name": "lt-prefx"}},
             "method.name: expected one of 'prefix', 'prompt', 'lt-prefix', 'lt-prompt', "
-            "got 'lt-prefx'; did you mean 'lt-prefix'?",
+            "'ls-lora', 'ls-unmask', 'probe', 'full', got 'lt-prefx'; did you mean 'lt-prefix'?",
         ),
         (
             {"method": {"pooling": "zebra"}},
-            "method.pooling: expected one of 'cls', 'mean', 'last', got 'zebra'",
+            "method.pooling: expected one of 'cls', 'mean', 'max', 'last', got 'zebra'",
+        ),
+        (
+            {"method": {"unmask_layers": "3-1"}},
+            "method.unmask_layers: expected all, none, or layers counted from 0 such as 8-31 or "
+            "0,2,4, got '3-1'",
+        ),
+        (
+            {"method": {"dropout": 1}},
+            "method.dropout: expected a number from 0 to below 1, got 1",
         ),
         (
             {"method": {"recipe": None}},
@@ -178,7 +210,7 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         ),
         (
             {"stopping": {"metric": "acuracy"}},
-            "stopping.metric: expected one of 'loss', 'accuracy', 'macro_f1', 'mcc', "
+            "stopping.metric: expected one of 'loss', 'accuracy', 'macro_f1', 'mcc', 'f1', "
             "got 'acuracy'; did you mean 'accuracy'?",
         ),
         ({"method": {"rank": "x"}}, "method.rank: expected an integer of 1 or more, got 'x'"),
@@ -260,8 +292,8 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         ),
         (
             {"sede": 1},
-            "sede: unknown option 'sede': expected one of 'backbone', 'labels', 'method', 'data', "
-            "'stopping', 'seed', 'training'; did you mean 'seed'?",
+            "sede: unknown option 'sede': expected one of 'task', 'backbone', 'labels', 'method', "
+            "'data', 'stopping', 'seed', 'training'; did you mean 'seed'?",
         ),
         (
             {"stopping": {"zebra": 1}},
@@ -287,8 +319,8 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         ),
         (
             [1],
-            "configuration: expected a mapping of options ('backbone', 'labels', 'method', 'data', "
-            "'stopping', 'seed', 'training'), got [1]",
+            "configuration: expected a mapping of options ('task', 'backbone', 'labels', 'method', "
+            "'data', 'stopping', 'seed', 'training'), got [1]",
         ),
     ],
 )
@@ -352,8 +384,8 @@ def test_the_message_lists_the_problems():
         ("? [a]\n: 1\n", "line 1: while constructing a mapping, found unhashable key"),
         ("[" * 1500, "nested too deeply"),
         (b"a: sch\xf6n\n", "not UTF-8 at byte 7: save the file as UTF-8"),
-        ("", "expected a mapping of options ('backbone', "),
-        ("- a\n", "expected a mapping of options ('backbone', "),
+        ("", "expected a mapping of options ('task', 'backbone', "),
+        ("- a\n", "expected a mapping of options ('task', 'backbone', "),
     ],
 )
 def test_a_file_that_is_refused_is_named(tmp_path, text, sentence):
@@ -381,7 +413,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[11:16] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[12:17] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):
@@ -460,7 +492,8 @@ def test_every_setting_that_is_wrong_is_reported():
         "seed.x: 'seed' is not a section of options but 1",
         "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', 'transform', "
         "'start', 'head', 'objective', 'pooling', 'rank', 'first_layer', 'num_tokens', "
-        "'negatives', 'shortlist'; did you mean 'rank'?",
+        "'negatives', 'shortlist', 'alpha', 'dropout', 'merge', 'unmask_layers'; did you mean "
+        "'rank'?",
         "data: expected a section of options such as data.path, got 3",
     ]
 
@@ -600,7 +633,7 @@ configs = st.builds(
     stopping=st.builds(
         StoppingOptions,
         patience=from_one,
-        metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc"]),
+        metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc", "f1"]),
     ),
     seed=st.integers(0, 2**32 - 1),
     training=st.dictionaries(st.text(), plain, max_size=4),

@@ -25,20 +25,22 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "registry", "yamlfile", "config"}
+BASE = {"errors", "registry", "yamlfile", "config", "tags"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
 CHECKING = METHODS | {"checking"}
-SCORING = METHODS | {"scoring"}
+SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
-CLASSIFIER = TRAINING | {"artifacts", "checking", "classifier"}
-DATA = {"errors", "registry", "yamlfile", "data"}
+FRONT = TRAINING | {"artifacts", "checking", "front"}
+CLASSIFIER = FRONT | {"classifier", "tagger"}
+DATA = {"errors", "registry", "yamlfile", "tags", "data"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
     "registry": {"registry"},
     "yamlfile": {"errors", "registry", "yamlfile"},
+    "tags": {"errors", "registry", "tags"},
     "config": BASE,
     "labels": LABELS,
     "data": DATA,
@@ -47,9 +49,12 @@ ALLOWED = {
     "methods": METHODS,
     "checking": CHECKING,
     "scoring": SCORING,
+    "tag_scoring": METHODS | {"tag_scoring"},
     "training": TRAINING,
     "artifacts": {"errors", "artifacts"},
-    "classifier": CLASSIFIER,
+    "front": FRONT,
+    "classifier": FRONT | {"classifier"},
+    "tagger": FRONT | {"tagger"},
     # The package itself imports nothing before it is asked for.
     "__init__": CLASSIFIER,
     "__main__": CLASSIFIER | DATA | {"cli", "__init__"},

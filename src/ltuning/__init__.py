@@ -8,13 +8,15 @@ if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
     from ltuning.classifier import LabelClassifier
     from ltuning.labels import Labels
+    from ltuning.tagger import TokenClassifier
 
-__all__ = ["Backbone", "LabelClassifier", "Labels"]
+__all__ = ["Backbone", "LabelClassifier", "Labels", "TokenClassifier"]
 
 _HOMES = {
     "Backbone": "ltuning.backbones.backbone",
     "LabelClassifier": "ltuning.classifier",
     "Labels": "ltuning.labels",
+    "TokenClassifier": "ltuning.tagger",
 }
 
 

@@ -9,6 +9,8 @@ from ltuning.config import Config, check_training
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
+from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.registry import listed
 
 
 def check(config: Config) -> None:
@@ -19,7 +21,8 @@ def check(config: Config) -> None:
     Raises:
         ConfigError: with all of them.
     """
-    found = _label_problems(config) + catalog.problems(config) + check_training(config.training)
+    found = _label_problems(config) + catalog.problems(config) + _task_problems(config)
+    found += check_training(config.training)
     if config.stopping.patience is not None and config.training.get("eval_strategy") == "no":
         message = "training.eval_strategy is 'no': without evaluations nothing stops early"
         found.append(Problem("stopping.patience", message))
@@ -95,8 +98,47 @@ def _further_problems(config: Config, broken: set[str]) -> list[Problem]:
 def _label_problems(config: Config) -> list[Problem]:
     if config.labels is None:
         return []
+    if config.task == "tags":
+        return _type_problems(config.labels)
     try:
         Labels.from_any(config.labels)
     except LabelError as error:
         return [Problem("labels", str(error))]
     return []
+
+
+def _type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """What is wrong with types of entities; one is enough, and their texts are not read."""
+    if not types:
+        return [Problem("labels", "expected one type of entity or more, got none")]
+    wrong = [name for name in types if not name.strip() or name == "O" or set(name) & set(" \t\n")]
+    message = "expected types of entities, of one word each and not 'O', got {!r}; rename it"
+    return [Problem("labels", message.format(name)) for name in wrong]
+
+
+def _task_problems(config: Config) -> list[Problem]:
+    """Options that the task has not."""
+    is_tags, metric = config.task == "tags", config.stopping.metric
+    found = []
+    if metric != "loss" and (metric == "f1") != is_tags:
+        fitting = "'loss' or 'f1'" if is_tags else "'loss', 'accuracy', 'macro_f1' or 'mcc'"
+        message = f"expected {fitting} with task '{config.task}', got '{metric}'"
+        found.append(Problem("stopping.metric", message))
+    if not is_tags:
+        return found
+    if config.method.name not in WEIGHT_METHODS:
+        message = (
+            f"expected a method that gives every word a score ({listed(WEIGHT_METHODS)}) with task "
+            f"'tags', got '{config.method.name}', which scores a text as a whole"
+        )
+        found.append(Problem("method.name", message))
+    elif config.method.pooling is not None:
+        message = (
+            f"task 'tags' reads every word and pools none, got '{config.method.pooling}'; leave it "
+            "out"
+        )
+        found.append(Problem("method.pooling", message))
+    if config.data.shots is not None:
+        message = "task 'tags' has no texts of one class to draw from; leave it out"
+        found.append(Problem("data.shots", message))
+    return found

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ltuning.artifacts import card, store
-from ltuning.backbones.backbone import Backbone, LabelStates, Text
-from ltuning.backbones.loading import BUILTIN
-from ltuning.checking import check, configure
+from ltuning.backbones.backbone import LabelStates, Text
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
-    ArtifactError,
     BackboneError,
     DataError,
     LabelError,
 )
+from ltuning.front import Front, check_device
+from ltuning.front import versions as versions
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.starts import free_start
+from ltuning.methods.tuned import Tuned
+from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
-    CHECKPOINTING,
     TokenDataset,
     TrainingResult,
     Validation,
     softmax,
     train,
-    training_arguments,
 )
 
 logger = logging.getLogger("ltuning")
@@ -52,13 +49,13 @@ class _Fitted:
     """A trained adapter and what it was trained for."""
 
     labels: Labels
-    adapter: Adapter
+    adapter: Adapter | Tuned
     states: LabelStates | None
     max_length: int
     num_texts: int = 0
 
 
-class LabelClassifier:
+class LabelClassifier(Front[_Fitted]):
     """A text classifier on a frozen language model.
 
     Args:
@@ -66,7 +63,8 @@ class LabelClassifier:
             that several classifiers share.
         labels: label names, a mapping of names to label texts (or lists of them), a YAML file, or
             None to take the names from the training labels.
-        method: `prefix`, `prompt`, `lt-prefix` or `lt-prompt`.
+        method: `prefix`, `prompt`, `lt-prefix`, `lt-prompt`, `ls-lora`, `ls-unmask`, `probe` or
+            `full`.
         recipe: `default`, or `paper` for the published choices.
         seed: of every draw; the same seed gives the same classifier on a CPU.
         epochs: passes over the training texts.
@@ -80,40 +78,10 @@ class LabelClassifier:
         LabelError: labels that cannot be used.
     """
 
-    def __init__(
-        self,
-        backbone: str | Path | Backbone | None = None,
-        labels: Any = None,
-        method: str = "lt-prefix",
-        *,
-        recipe: str = "default",
-        seed: int = 0,
-        epochs: float | None = None,
-        steps: int | None = None,
-        options: Mapping[str, Any] | None = None,
-        config: Config | None = None,
-    ):
-        self._backbone = backbone if isinstance(backbone, Backbone) else None
-        if config is None:
-            given = Labels.from_any(labels).to_dict() if labels is not None else None
-            name = backbone.name if isinstance(backbone, Backbone) else backbone
-            config = _config(name, given, method, recipe, seed, epochs, steps, options or {})
-        else:
-            if backbone is not None and not isinstance(backbone, Backbone):
-                config = replace(config, backbone=replace(config.backbone, name=str(backbone)))
-            check(config)
-        self.config = config
-        self._fitted: _Fitted | None = None
-        self._scorer: Scorer | None = None
-        self.result_: TrainingResult | None = None
-        self.figures: dict[str, Any] = {}
+    task = "classes"
+    default_method = "lt-prefix"
 
-    @property
-    def backbone(self) -> Backbone:
-        """The frozen model, loaded when it is first needed."""
-        if self._backbone is None:
-            self._backbone = Backbone.load(self.config.backbone)
-        return self._backbone
+    _scorer: Scorer | None = None
 
     @property
     def labels_(self) -> Labels:
@@ -124,18 +92,6 @@ class LabelClassifier:
     def classes_(self) -> np.ndarray:
         """`[K]` label names, in the order of the columns of `predict_proba`."""
         return np.array(self.labels_.names)
-
-    @property
-    def resolved_config(self) -> Config:
-        """The configuration of the trained classifier with nothing left to the recipe."""
-        method = self._trained().adapter.method
-        training = {**catalog.training_defaults(method), **self.config.training}
-        return replace(self.config, method=method, training=training)
-
-    @property
-    def num_parameters(self) -> int:
-        """Trainable parameters of the fitted adapter."""
-        return self._trained().adapter.num_parameters
 
     def fit(
         self,
@@ -170,7 +126,7 @@ class LabelClassifier:
         if validation is not None:
             held_out = _checked(*validation, self.config.data.empty_texts)
             _check_validation(held_out[1], labels, known, self.config)
-        _check_device(self.backbone)
+        check_device(self.backbone)
         fitted = self._build(known, len(texts))
         with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
             folder = checkpoints or Path(temporary)
@@ -229,7 +185,7 @@ class LabelClassifier:
             BackboneError: a label text that is too long.
         """
         fitted = self._trained()
-        if not fitted.adapter.uses_labels:
+        if isinstance(fitted.adapter, Tuned) or not fitted.adapter.uses_labels:
             raise LabelError(
                 f"expected method 'lt-prefix' or 'lt-prompt' for labels after training, got "
                 f"'{self.config.method.name}', whose head has one output for each class it was "
@@ -259,95 +215,26 @@ class LabelClassifier:
             self.config.backbone.max_branches,
         )
 
-    def save_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        overwrite: bool = False,
-        files: Mapping[str, str] | None = None,
-    ) -> None:
-        """Write the artifact: adapter weights, configuration, model card; never the backbone.
-
-        Args:
-            folder: where to; refused when it holds something, unless `overwrite`.
-            overwrite: replace an earlier artifact.
-            files: further text files to put into the folder.
-
-        Raises:
-            ArtifactError: the folder cannot be written; what was there is still there.
-        """
-        fitted = self._trained()
-        config = self._artifact_config(fitted)
-        tensors = {
-            name: weight.detach().cpu().contiguous()
-            for name, weight in fitted.adapter.state_dict().items()
-        }
-        text = card.render(config, self.figures)
-        store.save(
-            Path(folder), tensors, config, text, overwrite=overwrite, files=dict(files or {})
-        )
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        folder: str | Path,
-        *,
-        backbone: str | Path | Backbone | None = None,
-        device: str = "auto",
-        trust_remote_code: bool = False,
-    ) -> LabelClassifier:
-        """Load an artifact.
-
-        Args:
-            folder: what `save_pretrained` or `ltuning train` wrote.
-            backbone: where the backbone is now, or a loaded one; None = where it was.
-            device: where to run it.
-            trust_remote_code: let a backbone's checkpoint run code of its own; what the artifact
-                says of it does not count.
-
-        Raises:
-            ArtifactError: a missing or changed file, or another backbone than the one trained on.
-        """
-        tensors, saved = store.load(Path(folder))
-        config = Config.from_dict(saved["config"])
-        loaded = backbone if isinstance(backbone, Backbone) else None
-        if loaded is None:
-            name = config.backbone.name if backbone is None else str(backbone)
-            options = replace(
-                config.backbone, name=name, device=device, trust_remote_code=trust_remote_code
-            )
-            config = replace(config, backbone=options)
-        classifier = cls(loaded, config=config)
-        classifier._restore(Path(folder), tensors, saved)
-        return classifier
-
     def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
-        expected, got = saved["backbone"]["fingerprint"], self.backbone.fingerprint
-        if expected != got:
-            raise ArtifactError(
-                f"expected the backbone that '{folder}' was trained on, "
-                f"'{saved['backbone']['name']}' with fingerprint {expected[:16]}, "
-                f"got '{self.backbone.name}' with {got[:16]}; "
-                "give the folder or revision of the first one as backbone"
-            )
         labels = Labels.from_any(saved["labels"])
         method = MethodOptions(**saved["method"])
-        adapter = Adapter(
-            self.backbone.sizes, method, length=saved["length"], num_labels=saved["num_labels"]
-        )
-        adapter.load_state_dict(tensors)
+        adapter: Adapter | Tuned
+        if method.name in WEIGHT_METHODS:
+            adapter = Tuned.load(self.backbone, method, saved["num_labels"], tensors, folder)
+        else:
+            adapter = Adapter(
+                self.backbone.sizes, method, length=saved["length"], num_labels=saved["num_labels"]
+            )
+            adapter.load_state_dict(tensors)
         adapter.to(self.backbone.device)
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
         self._fitted = _Fitted(labels, adapter, states, saved["max_length"])
-        self.figures = saved["figures"]
 
-    def _trained(self) -> _Fitted:
-        if self._fitted is None:
-            raise LabelError(
-                "expected a trained classifier, got one that is not fitted; call "
-                "fit(texts, labels) or LabelClassifier.from_pretrained(folder)"
-            )
-        return self._fitted
+    def _read_labels(self, labels: Any) -> dict[str, list[str]]:
+        return Labels.from_any(labels).to_dict()
+
+    def _own_config(self, fitted: _Fitted) -> dict[str, Any]:
+        return {"labels": fitted.labels.to_dict(), "num_labels": len(fitted.labels)}
 
     def _label_set(self, labels: Sequence[str]) -> Labels:
         if self.config.labels is None:
@@ -361,6 +248,11 @@ class LabelClassifier:
         backbone = self.backbone
         depth = backbone.sizes.layers
         method = catalog.resolve(self.config.method, backbone.family, depth, num_texts, len(labels))
+        if method.name in WEIGHT_METHODS:
+            with torch.random.fork_rng():
+                torch.manual_seed(self.config.seed)
+                tuned = Tuned.new(backbone, method, len(labels))
+            return _Fitted(labels, tuned, None, backbone.max_length, num_texts)
         is_prefix = catalog.METHODS[method.name].site == "key-values"
         if is_prefix and backbone.prefix_problem is not None:
             raise BackboneError(backbone.prefix_problem)
@@ -428,16 +320,8 @@ class LabelClassifier:
             tokenized = self._tokenized(fitted, *held_out)
             names = fitted.labels.names
             validation = Validation(tokenized.tokens, tokenized.targets, names)
-        fields = {**catalog.training_defaults(fitted.adapter.method), **self.config.training}
-        checkpointing = any([bool(fields.pop(name, False)) for name in CHECKPOINTING])
-        arguments = training_arguments(
-            folder,
-            fields,
-            self.config.stopping,
-            seed=self.config.seed,
-            num_texts=len(texts),
-            has_validation=validation is not None,
-            on_cpu=self.backbone.device.type == "cpu",
+        arguments, checkpointing = self._arguments(
+            fitted, folder, len(texts), validation is not None
         )
         adapter = fitted.adapter.to(self.backbone.device)
         owners = self._owners(fitted)
@@ -502,79 +386,6 @@ class LabelClassifier:
         tokens = self.backbone.tokenize(list(texts), fitted.max_length)
         return TokenDataset(tokens, [fitted.labels.index(label) for label in labels])
 
-    def _run_figures(self, result: TrainingResult, fitted: _Fitted) -> dict[str, Any]:
-        training = {
-            "seconds": round(result.seconds, 2),
-            "steps": result.steps,
-            "texts": fitted.num_texts,
-            "trainable_parameters": fitted.adapter.num_parameters,
-            "padding_share": round(result.padding_share, 4),
-        }
-        figures: dict[str, Any] = {"training": training}
-        if result.best:
-            figures["validation"] = {
-                name: value for name, value in result.best.items() if name != "epoch"
-            }
-        return figures
-
-    def _artifact_config(self, fitted: _Fitted) -> dict[str, Any]:
-        backbone = self.backbone
-        config = self.config.to_dict()
-        # A backbone that was given loaded may compute otherwise than the configuration says.
-        config["backbone"]["attention"] = backbone.attention
-        return {
-            "config": config,
-            "backbone": {
-                "name": backbone.name,
-                "revision": backbone.revision,
-                "fingerprint": backbone.fingerprint,
-                "family": backbone.family.name,
-            },
-            "method": asdict(fitted.adapter.method),
-            "labels": fitted.labels.to_dict(),
-            "length": fitted.adapter.length,
-            "num_labels": len(fitted.labels),
-            "max_length": fitted.max_length,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "figures": self.figures,
-        }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a result depends on."""
-    return {name: version(name) for name in ("ltuning", "torch", "transformers")}
-
-
-def _config(
-    backbone: str | Path | None,
-    labels: dict[str, list[str]] | None,
-    method: str,
-    recipe: str,
-    seed: int,
-    epochs: float | None,
-    steps: int | None,
-    options: Mapping[str, Any],
-) -> Config:
-    mapping: dict[str, Any] = {
-        "backbone": {"name": str(backbone or BUILTIN)},
-        "labels": labels,
-        "method": {"name": method, "recipe": recipe},
-        "seed": seed,
-        "training": {},
-    }
-    if epochs is not None:
-        mapping["training"]["num_train_epochs"] = epochs
-    if steps is not None:
-        mapping["training"]["max_steps"] = steps
-    for path, value in options.items():
-        section, _, name = path.partition(".")
-        if name and isinstance(mapping.setdefault(section, {}), dict):
-            mapping[section][name] = value
-        else:
-            mapping[section] = value
-    return configure(mapping)
-
 
 def _checked(
     texts: Sequence[Text], labels: Sequence[str], empty: str
@@ -617,21 +428,12 @@ def _is_empty(text: Text) -> bool:
     return not (text if isinstance(text, str) else "".join(text)).strip()
 
 
-def _check_device(backbone: Backbone) -> None:
-    # transformers' Trainer puts what it trains on the first GPU in sight.
-    if backbone.device.type == "cuda" and backbone.device.index not in (None, 0):
-        raise BackboneError(
-            f"expected the first GPU in sight for training, got {backbone.device}; set "
-            f"CUDA_VISIBLE_DEVICES={backbone.device.index} and leave the device out"
-        )
-
-
 def _check_validation(
     held_out: Sequence[str], trained: Sequence[str], labels: Labels, config: Config
 ) -> None:
     known = set(labels.names)
     # A label method can score a label that it has no training text for, if it was told of it.
-    if config.labels is None or catalog.METHODS[config.method.name].source == "free":
+    if config.labels is None or not catalog.uses_labels(config.method.name):
         known &= set(trained)
     unknown = sorted(set(held_out) - known)
     if unknown:

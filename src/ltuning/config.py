@@ -34,6 +34,7 @@ class _Range:
 _FROM_ZERO = _Range("of 0 or more", lambda number: number >= 0)
 _FROM_ONE = _Range("of 1 or more", lambda number: number >= 1)
 _ABOVE_ZERO = _Range("above 0", lambda number: number > 0)
+_SHARE = _Range("from 0 to below 1", lambda number: 0 <= number < 1)
 _FRACTION = _Range("between 0 and 1, both excluded", lambda number: 0 < number < 1)
 # NumPy, which `transformers.set_seed` seeds too, takes no more than 32 bits.
 _SEED = _Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
@@ -87,19 +88,54 @@ def _read_shortlist(value: object, path: str, problems: list[Problem]) -> Any:
     return number
 
 
+def layer_numbers(words: str, depth: int) -> frozenset[int]:
+    """The layers that `all`, `none`, `8-31` or `0,2,4` mean, counted from 0.
+
+    Args:
+        words: as given.
+        depth: the layers that there are, which `all` means.
+
+    Raises:
+        ValueError: other words.
+    """
+    if words in ("all", "none"):
+        return frozenset(range(depth) if words == "all" else ())
+    numbers: set[int] = set()
+    for part in words.split(","):
+        first, _, last = part.partition("-")
+        found = range(int(first), int(last or first) + 1)
+        if not found:
+            raise ValueError(part)
+        numbers.update(found)
+    return frozenset(numbers)
+
+
+def _read_layers(value: object, path: str, problems: list[Problem]) -> Any:
+    if value is None:
+        return None
+    words = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+    words = words.replace(" ", "")
+    try:
+        layer_numbers(words, depth=0)
+    except ValueError:
+        expected = "expected all, none, or layers counted from 0 such as 8-31 or 0,2,4"
+        problems.append(Problem(path, f"{expected}, got {shown(value)}"))
+    return words
+
+
 @dataclass(frozen=True)
 class MethodOptions:
     """What tuning adds to the backbone, and how it is trained; None is chosen by the recipe.
 
     Attributes:
-        name: where virtual tokens come from and go to.
+        name: where virtual tokens come from and go to, or which weights are trained.
         recipe: what the open options default to: `default`, or `paper` as published.
         transform: label states -> virtual tokens, of the label methods.
         start: what the virtual tokens are before the first step.
         head: how a score is read from the text's states.
         objective: what a step minimises.
         pooling: which state stands for a text.
-        rank: inner width of the `lowrank` transform.
+        rank: inner width of the `lowrank` transform, or of LoRA.
         first_layer: the lowest layer that gets a prefix, counted from 0.
         num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
             is the longest label.
@@ -107,15 +143,21 @@ class MethodOptions:
         shortlist: which labels of a text get a branch: `off` all of them; a number, the best of a
             plain score that needs one pass per text; `auto` as many of the best as it takes to
             keep the answer, where there are more labels than a training step scores.
+        alpha: LoRA's updates are scaled by `alpha / rank`.
+        dropout: of LoRA's inputs, while it trains.
+        merge: save the weights that LoRA changed instead of LoRA itself.
+        unmask_layers: layers whose causal mask `ls-unmask` removes: `all`, `none`, `8-31`, `0,2,4`.
     """
 
-    name: Literal["prefix", "prompt", "lt-prefix", "lt-prompt"] = "lt-prefix"
+    name: Literal[
+        "prefix", "prompt", "lt-prefix", "lt-prompt", "ls-lora", "ls-unmask", "probe", "full"
+    ] = "lt-prefix"
     recipe: Literal["default", "paper"] = "default"
     transform: Literal["pooled", "lowrank", "square"] | None = None
     start: Literal["random", "small", "label-kv", "vocabulary", "text"] | None = None
     head: Literal["binary", "match", "classes"] | None = None
     objective: Literal["pairs", "contrast", "classes"] | None = None
-    pooling: Literal["cls", "mean", "last"] | None = None
+    pooling: Literal["cls", "mean", "max", "last"] | None = None
     rank: int | None = _number(None, _FROM_ONE)
     first_layer: int | None = _number(None, _FROM_ZERO)
     num_tokens: int | None = _number(None, _FROM_ONE)
@@ -123,6 +165,10 @@ class MethodOptions:
     shortlist: Literal["auto", "off"] | int | None = field(
         default=None, metadata={"read": _read_shortlist}
     )
+    alpha: int | None = _number(None, _FROM_ONE)
+    dropout: float | None = _number(None, _SHARE)
+    merge: bool | None = None
+    unmask_layers: str | None = field(default=None, metadata={"read": _read_layers})
 
 
 @dataclass(frozen=True)
@@ -149,7 +195,7 @@ class DataOptions:
     empty_texts: Literal["refuse", "skip"] = "refuse"
 
 
-STOPPING_METRICS = ("loss", "accuracy", "macro_f1", "mcc")
+STOPPING_METRICS = ("loss", "accuracy", "macro_f1", "mcc", "f1")
 
 
 @dataclass(frozen=True)
@@ -158,7 +204,8 @@ class StoppingOptions:
 
     Attributes:
         patience: evaluations without improvement before stopping; None is never stop early.
-        metric: what is best, on validation: `loss`, `accuracy`, `macro_f1` or `mcc`.
+        metric: what is best, on validation: `loss`; of texts `accuracy`, `macro_f1` or `mcc`; of
+            tags `f1`, of entities.
     """
 
     patience: int | None = _number(None, _FROM_ONE)
@@ -197,6 +244,7 @@ class Config:
     """Every option of a classifier. A Config is valid: making one checks all of it.
 
     Attributes:
+        task: what is predicted: a class of each text, or tags of its words.
         backbone: the frozen model.
         labels: name -> texts; None takes the names that the data has. A list of names and a
             single text for a name are accepted and brought to this form.
@@ -210,6 +258,7 @@ class Config:
         ConfigError: with every problem there is.
     """
 
+    task: Literal["classes", "tags"] = "classes"
     backbone: BackboneOptions = field(
         default_factory=BackboneOptions, metadata={"read": _read_backbone}
     )

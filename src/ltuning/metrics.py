@@ -64,6 +64,59 @@ def classification_report(
     }
 
 
+def span_report(
+    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
+) -> dict[str, Any]:
+    """Compare entities: one counts where its words and its type are all right (seqeval, strict).
+
+    Args:
+        truth: the IOB2 tags of each sentence.
+        predicted: as many, each as long.
+
+    Returns:
+        ``precision``, ``recall`` and ``f1`` over all entities, 0 where undefined; ``num_examples``
+        (sentences), ``num_entities``, and ``per_class``, one row per type, with its ``support``.
+
+    Raises:
+        DataError: no sentences, or sequences of different lengths.
+    """
+    lengths = [[len(tags) for tags in lists] for lists in (truth, predicted)]
+    if lengths[0] != lengths[1] or not lengths[0]:
+        raise DataError(
+            "expected one predicted tag per true tag in one sentence or more, got "
+            f"{len(predicted)} sentences for {len(truth)}, or other lengths"
+        )
+    from seqeval.metrics import classification_report as seqeval_report
+    from seqeval.scheme import IOB2
+
+    lists = [[list(tags) for tags in side] for side in (truth, predicted)]
+    if not any(tag != "O" for side in lists for tags in side for tag in tags):
+        report: dict[str, Any] = {}
+    else:
+        report = seqeval_report(
+            *lists, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
+        )
+    rows = {name: row for name, row in report.items() if not name.endswith(" avg")}
+    overall = report.get("micro avg", {"precision": 0.0, "recall": 0.0, "f1-score": 0.0})
+    return {
+        **_figures_of(overall),
+        "num_examples": len(truth),
+        "num_entities": sum(int(row["support"]) for row in rows.values()),
+        "per_class": [
+            {"label": name, **_figures_of(row), "support": int(row["support"])}
+            for name, row in sorted(rows.items())
+        ],
+    }
+
+
+def _figures_of(row: dict[str, Any]) -> dict[str, float]:
+    return {
+        "precision": float(row["precision"]),
+        "recall": float(row["recall"]),
+        "f1": float(row["f1-score"]),
+    }
+
+
 def expected_calibration_error(probabilities: ArrayLike, truth: ArrayLike, bins: int = 15) -> float:
     """Mean gap of confidence and accuracy, over bins of equal width, weighted by their examples.
 

@@ -14,6 +14,7 @@ from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import pool
 from ltuning.methods.plain import combine
+from ltuning.methods.tuned import Tuned
 
 Progress = Callable[[int], None]
 
@@ -40,7 +41,7 @@ class Scorer:
     def __init__(
         self,
         backbone: Backbone,
-        adapter: Adapter,
+        adapter: Adapter | Tuned,
         labels: LabelStates | None,
         owners: Sequence[int],
         max_branches: int,

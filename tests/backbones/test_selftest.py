@@ -18,7 +18,7 @@ from ltuning.backbones.prefix import LAYER, Prefix
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
 
-(FROZEN, PLAIN, PADDING, DIRECTION, WORDS, EMPTY, REACHED, UNREAD, APART) = (
+(FROZEN, PLAIN, PADDING, DIRECTION, WORDS, EMPTY, REACHED, UNREAD, APART, FREE, FREE_PADDING) = (
     name for name, *_ in selftest._CHECKS
 )
 

@@ -23,7 +23,8 @@ from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
 
-ENDINGS = [f"{format}{suffix}" for format in FORMATS for suffix in ("", ".gz")]
+# Of conll, which holds lists of words and nothing else, see test_conll.py.
+ENDINGS = [f"{format}{suffix}" for format in FORMATS if format != "conll" for suffix in ("", ".gz")]
 
 _plain = st.characters(exclude_categories=["Cs"])
 _awkward = st.sampled_from('"",,\t\n\r\ufeff\u2028\x00\x1c\\\'; ')
@@ -250,7 +251,7 @@ def test_parquet_of_other_bytes() -> None:
 
 def test_unknown_format() -> None:
     assert refused(b"a", "cvs") == (
-        "unknown format 'cvs': expected one of 'csv', 'tsv', 'jsonl', 'parquet', 'txt'; "
+        "unknown format 'cvs': expected one of 'csv', 'tsv', 'jsonl', 'parquet', 'txt', 'conll'; "
         "did you mean 'csv'?"
     )
     with pytest.raises(DataError, match="unknown format 'excel': expected one of 'csv'"):
@@ -317,8 +318,8 @@ def test_unknown_ending(name: str, tmp_path: Path) -> None:
     path.write_text("text\na\n")
     found = "the ending ." + name.split(".")[1] if "." in name else "no ending"
     expected = (
-        f"{path}: expected a file ending of .csv, .tsv, .jsonl, .parquet, .txt (or with .gz), "
-        f"got {found}"
+        f"{path}: expected a file ending of .csv, .tsv, .jsonl, .parquet, .txt, .conll "
+        f"(or with .gz), got {found}"
     )
     with pytest.raises(DataError, match=f"^{re.escape(expected)}$"):
         read_table(path)
@@ -466,7 +467,7 @@ def test_stream_without_format() -> None:
         read_table(io.StringIO("a"))
     assert str(caught.value) == (
         "<stream>: a stream has no file ending; "
-        "say its format, one of csv, tsv, jsonl, parquet, txt"
+        "say its format, one of csv, tsv, jsonl, parquet, txt, conll"
     )
 
 

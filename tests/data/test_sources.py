@@ -292,7 +292,7 @@ def test_folder_without_splits(names: list[str], found: str, tmp_path: Path) -> 
         read_splits(str(tmp_path))
     assert str(caught.value) == (
         f"{tmp_path}: expected files named train, validation (or dev, valid, val) or test, "
-        f"ending in .csv, .tsv, .jsonl, .parquet, .txt (or with .gz), got {found}"
+        f"ending in .csv, .tsv, .jsonl, .parquet, .txt, .conll (or with .gz), got {found}"
     )
 
 

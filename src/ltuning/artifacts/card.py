@@ -30,8 +30,8 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     parts = [
         _front_matter(config, figures),
         _summary(config),
-        _labels(config["labels"]),
-        _usage(),
+        _labels(config),
+        _usage(config),
         _figures(figures),
         _shortlist(figures.get("shortlist", {})),
         _training(config, figures.get("training", {})),
@@ -43,8 +43,8 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     fields: dict[str, Any] = {
         "library_name": "ltuning",
-        "pipeline_tag": "text-classification",
-        "tags": ["ltuning", "text-classification", config["method"]["name"]],
+        "pipeline_tag": _pipeline(config),
+        "tags": ["ltuning", _pipeline(config), config["method"]["name"]],
     }
     name = config["backbone"]["name"]
     # A hub refuses a base model that is not an id of its own.
@@ -56,8 +56,24 @@ def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
 
 
+def _is_tagger(config: Mapping[str, Any]) -> bool:
+    return config.get("task") == "tags"
+
+
+def _pipeline(config: Mapping[str, Any]) -> str:
+    return "token-classification" if _is_tagger(config) else "text-classification"
+
+
 def _summary(config: Mapping[str, Any]) -> str:
     method, backbone, count = config["method"], config["backbone"], len(config["labels"])
+    if _is_tagger(config):
+        return (
+            f"# Tagger of {count} types of entities\n\n"
+            f"A tagger that ltuning trained with the method `{method['name']}` on the language "
+            f"model `{backbone['name']}` (family `{backbone['family']}`). It finds entities in a "
+            "text. The folder holds what was trained; the language model is loaded from its own "
+            "place."
+        )
     return (
         f"# Text classifier with {count} labels\n\n"
         f"An adapter that ltuning trained with the method `{method['name']}` on the frozen "
@@ -67,19 +83,24 @@ def _summary(config: Mapping[str, Any]) -> str:
     )
 
 
-def _labels(labels: Mapping[str, Sequence[str]]) -> str:
+def _labels(config: Mapping[str, Any]) -> str:
+    labels: Mapping[str, Sequence[str]] = config["labels"]
+    if _is_tagger(config):
+        return "## Types\n\n" + _table(("type",), [(_escape(name),) for name in labels])
     rows = [(_escape(name), "; ".join(map(_escape, texts))) for name, texts in labels.items()]
     return "## Labels\n\n" + _table(("label", "texts that stand for it"), rows)
 
 
-def _usage() -> str:
-    return """## Use
+def _usage(config: Mapping[str, Any]) -> str:
+    door = "TokenClassifier" if _is_tagger(config) else "LabelClassifier"
+    asked = "A text to read." if _is_tagger(config) else "A text to sort."
+    return f"""## Use
 
 ```python
-from ltuning import LabelClassifier
+from ltuning import {door}
 
-classifier = LabelClassifier.from_pretrained("path/to/this/folder")
-classifier.predict(["A text to sort."])
+classifier = {door}.from_pretrained("path/to/this/folder")
+classifier.predict(["{asked}"])
 ```
 
 ```bash
@@ -130,13 +151,21 @@ def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:
 
 def _limits(config: Mapping[str, Any]) -> str:
     limits = [
-        "Every text gets one of the labels above, also a text that belongs to none of them.",
         "The figures are those of one run; another seed or other training texts give others.",
         "What the language model has learned, its languages and its biases, is still in it.",
         "It works on the weights with the fingerprint above and refuses others.",
     ]
-    if length := config.get("max_length"):
-        limits.insert(1, f"Of a text, the first {length} tokens are read; the rest is left out.")
+    length = config.get("max_length")
+    if _is_tagger(config):
+        limits.insert(0, f"Longer texts than {length} tokens are read in parts that overlap.")
+    else:
+        of_all = (
+            "Every text gets one of the labels above, also a text that belongs to none of them."
+        )
+        limits.insert(0, of_all)
+        if length:
+            read = f"Of a text, the first {length} tokens are read; the rest is left out."
+            limits.insert(1, read)
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 

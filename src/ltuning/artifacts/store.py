@@ -39,9 +39,12 @@ CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 FORMAT = 1
 
-ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD})
+PARTS = frozenset({"lora"})  # sub-folders
+ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD}) | PARTS
 RUN_FILES = frozenset({"config.yaml", "metrics.json", "history.jsonl"})
-RESERVED_KEYS = frozenset({"format", "adapter_sha256", "config_sha256"})
+RESERVED_KEYS = frozenset({"format", "adapter_sha256", "config_sha256", "parts_sha256"})
+# Written since parts came; an artifact without parts may lack it.
+_OPTIONAL_KEYS = frozenset({"parts_sha256"})
 
 logger = logging.getLogger("ltuning")
 
@@ -78,6 +81,7 @@ def save(
     *,
     overwrite: bool = False,
     files: Mapping[str, str] | None = None,
+    parts: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write an artifact to `folder`, whole or not at all.
 
@@ -90,6 +94,7 @@ def save(
         overwrite: replace an artifact that is there. Its own files and those of its run go;
             whatever else the folder holds stays.
         files: more text files of the run, name to content.
+        parts: more files of the artifact itself, such as PEFT's, `FOLDER/NAME` to content.
 
     Raises:
         ArtifactError: the folder may not be replaced, or writing failed. What was there is
@@ -107,12 +112,12 @@ def save(
     with _failing_whole(target, existed=CONFIG in names), _building(target) as new:
         for name, text in texts.items():
             _write_text(new / name, text)
+        shas = _write_parts(new, parts or {})
         sha = _write_tensors(new / TENSORS, tensors)
         # safetensors closes its file to everyone else; the artifact's files are all as open.
         shutil.copymode(new / CARD, new / TENSORS)
-        _write_text(
-            new / CONFIG, _config_text({"format": FORMAT, **content, "adapter_sha256": sha})
-        )
+        written = {"format": FORMAT, **content, "parts_sha256": shas, "adapter_sha256": sha}
+        _write_text(new / CONFIG, _config_text(written))
         _sync_folder(new)
         replace_folder(new, target)
 
@@ -135,6 +140,9 @@ def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     try:
         if _file_sha(path) != config["adapter_sha256"]:
             raise _changed(path, "adapter_sha256")
+        for name, sha in config.get("parts_sha256", {}).items():
+            if _file_sha(target / name) != sha:
+                raise _changed(target / name, "parts_sha256")
         tensors = load_file(path)
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(
@@ -314,6 +322,20 @@ def _building(folder: Path) -> Iterator[Path]:
         raise
 
 
+def _write_parts(folder: Path, parts: Mapping[str, bytes]) -> dict[str, str]:
+    """Writes files into sub-folders; their checksums by path."""
+    for name, content in parts.items():
+        path = folder / name
+        assert path.parent.name in PARTS, name
+        path.parent.mkdir(exist_ok=True)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
+    return {name: _file_sha(folder / name) for name in parts}
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     from safetensors.torch import save_file
 
@@ -379,7 +401,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"{path} has format {config['format']!r}, this version of ltuning reads format "
             f"{FORMAT}: install the version that saved it, or train again"
         )
-    if missing := sorted(RESERVED_KEYS - config.keys()):
+    if missing := sorted(RESERVED_KEYS - _OPTIONAL_KEYS - config.keys()):
         raise ArtifactError(
             f"{path} lacks {' and '.join(missing)}: restore the file or train again"
         )

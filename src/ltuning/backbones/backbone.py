@@ -117,6 +117,7 @@ class Backbone:
         self.model: Any = model.requires_grad_(False).eval()
         self.checkpointing = False
         self.prefix_problem: str | None = None
+        self.unmask_problem: str | None = None
         self._fingerprint: str | None = None
         self.max_length = self._text_room(max_length)
         layers.install(self.model, self.family)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ltuning.errors import BackboneError
 from ltuning.registry import suggest
 
-Pooling = Literal["cls", "mean", "last"]
+Pooling = Literal["cls", "mean", "max", "last"]
 
 
 def _config_kv_heads(config: Any) -> int:
@@ -47,6 +47,8 @@ class Family:
             projects its queries, which says how it makes queries, keys and values.
         kv_heads: N, from the model's configuration.
         beside_first: path to a module that reads the first layer's input beside its output.
+        lora: names of the modules that project queries and values, which LoRA goes beside; where
+            one module projects queries, keys and values together, that one.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Family:
     wrapped: tuple[str, str] | None = None
     kv_heads: Callable[[Any], int] = _config_kv_heads
     beside_first: str | None = None
+    lora: tuple[str, ...] = ("q_proj", "v_proj")
 
     @property
     def pooling(self) -> Pooling:
@@ -87,13 +90,21 @@ _NO_POOLER = {"add_pooling_layer": False}
 
 
 def _encoder(name: str, layers: str = "encoder.layer", **rest: Any) -> Family:
-    return Family(name, layers, rest.pop("positions", "absolute"), **rest)
+    positions = rest.pop("positions", "absolute")
+    return Family(name, layers, positions, lora=rest.pop("lora", ("query", "value")), **rest)
 
 
 def _decoder(name: str, layers: str = "layers", **rest: Any) -> Family:
     positions = rest.pop("positions", "rotary")
     return Family(name, layers, positions, causal=True, loader="AutoModelForCausalLM", **rest)
 
+
+def _t5(name: str) -> Family:
+    loader: Any = "AutoModelForTextEncoding"
+    return _encoder(name, "encoder.block", positions="relative", loader=loader, lora=("q", "v"))
+
+
+_FUSED = ("query_key_value",)
 
 FAMILIES = {
     family.name: family
@@ -104,29 +115,36 @@ FAMILIES = {
         _encoder("camembert", first_position="after-padding-id", arguments=_NO_POOLER),
         _encoder("electra"),
         _encoder("albert", "encoder.albert_layer_groups", arguments=_NO_POOLER),
-        _encoder("distilbert", "transformer.layer"),
-        _encoder("modernbert", "layers", positions="rotary"),
+        _encoder("distilbert", "transformer.layer", lora=("q_lin", "v_lin")),
+        _encoder("modernbert", "layers", positions="rotary", lora=("Wqkv",)),
         _encoder(
             "mpnet",
             attention="wrapped",
             wrapped=("attention.attn", "q"),
             first_position="after-padding-id",
             arguments=_NO_POOLER,
+            lora=("q", "v"),
         ),
-        _encoder("deberta", attention="wrapped", wrapped=("attention.self", "in_proj")),
+        _encoder(
+            "deberta",
+            attention="wrapped",
+            wrapped=("attention.self", "in_proj"),
+            lora=("in_proj",),
+        ),
         _encoder(
             "deberta-v2",
             attention="wrapped",
             wrapped=("attention.self", "query_proj"),
             beside_first="encoder.conv",
+            lora=("query_proj", "value_proj"),
         ),
-        _encoder("t5", "encoder.block", positions="relative", loader="AutoModelForTextEncoding"),
-        _encoder("mt5", "encoder.block", positions="relative", loader="AutoModelForTextEncoding"),
-        _decoder("gpt2", "h", positions="absolute"),
+        _t5("t5"),
+        _t5("mt5"),
+        _decoder("gpt2", "h", positions="absolute", lora=("c_attn",)),
         _decoder("opt", "decoder.layers", positions="absolute"),
-        _decoder("gpt_neox"),
-        _decoder("bloom", "h", positions="relative", attention="cache"),
-        _decoder("falcon", "h", attention="cache", kv_heads=_falcon_kv_heads),
+        _decoder("gpt_neox", lora=_FUSED),
+        _decoder("bloom", "h", positions="relative", attention="cache", lora=_FUSED),
+        _decoder("falcon", "h", attention="cache", kv_heads=_falcon_kv_heads, lora=_FUSED),
         _decoder("llama"),
         _decoder("mistral"),
         _decoder("mixtral"),
@@ -134,7 +152,7 @@ FAMILIES = {
         _decoder("qwen3"),
         _decoder("gemma2"),
         _decoder("gemma3_text"),
-        _decoder("phi3"),
+        _decoder("phi3", lora=("qkv_proj",)),
         _decoder("olmo2"),
         _decoder("smollm3"),
     )

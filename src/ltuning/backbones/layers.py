@@ -24,7 +24,7 @@ def install(model: Any, family: Family) -> None:
 
     What is installed is part of the model: a second backbone around it installs nothing.
     """
-    for layer in _find(model, family):
+    for layer in find(model, family):
         if not isinstance(layer.forward, _LayerForward):
             layer.forward = _LayerForward(layer.forward, family.attention == "cache")
         if family.wrapped is not None:
@@ -36,7 +36,7 @@ def install(model: Any, family: Family) -> None:
         _install_beside_first(model, family.beside_first)
 
 
-def _find(model: Any, family: Family) -> Iterable[Any]:
+def find(model: Any, family: Family) -> Iterable[Any]:
     """The layers of a base model: where its row says, or a list of as many as there should be."""
     if family.layers is not None:
         return model.get_submodule(family.layers)
@@ -56,7 +56,7 @@ class _LayerForward:
     def __init__(self, forward: Callable[..., Any], starts_with_branches: bool):
         self.forward = forward
         self.starts_with_branches = starts_with_branches
-        self.names = [name for name in inspect.signature(forward).parameters]
+        self.names = list(inspect.signature(forward).parameters)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         running = RUNNING.get()
@@ -150,18 +150,21 @@ def _install_beside_first(model: nn.Module, path: str) -> None:
     """DeBERTa-v2's convolution reads the first layer's input beside its output."""
     parent, _, name = path.rpartition(".")
     module = getattr(model.get_submodule(parent), name, None)
-    if module is None or getattr(module, "sees_branches", False):
-        return
-    forward = module.forward
+    if module is not None and not isinstance(module.forward, _BesideFirst):
+        module.forward = _BesideFirst(module.forward)
 
-    def with_branches(states: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
+
+class _BesideFirst:
+    """A forward that is given the first layer's input, of texts, beside its output, of branches."""
+
+    def __init__(self, forward: Callable[..., Any]):
+        self.forward = forward
+
+    def __call__(self, states: Tensor, residual: Tensor, mask: Tensor) -> Tensor:
         running = RUNNING.get()
         if running is not None and 0 in running.skipped and 1 in running.skipped:
             return states  # which no layer reads
         prefix = None if running is None else running.prefix
         if prefix is not None and prefix.first_layer == 0:
             states, mask = prefix.fan_out(states), prefix.fan_out(mask)
-        return forward(states, residual, mask)
-
-    module.forward = with_branches
-    module.sees_branches = True
+        return self.forward(states, residual, mask)

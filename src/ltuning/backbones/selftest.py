@@ -39,7 +39,7 @@ class Finding:
         name: the property, in words.
         holds: whether the model has it.
         found: what was measured, or the error.
-        needed_by: `every method`, or `prefix methods`.
+        needed_by: `every method`, `prefix methods`, or `ls-unmask`.
     """
 
     name: str
@@ -52,6 +52,8 @@ def examine(backbone: Backbone) -> list[Finding]:
     """Try every property on the model; takes a dozen forwards of a few tokens."""
     findings = []
     for name, needed_by, check in _CHECKS:
+        if needed_by == _UNMASKING and not backbone.family.causal:
+            continue
         try:
             holds, found = check(backbone)
         # Whatever a model raises here, it is a finding about the model.
@@ -65,8 +67,8 @@ def examine(backbone: Backbone) -> list[Finding]:
 def require(backbone: Backbone) -> None:
     """Examine a model unless it has passed before, and refuse it where a property fails.
 
-    A model that only fails in what prefixes need is kept: `backbone.prefix_problem` then says why
-    it takes no prefix.
+    A model that only fails in what prefixes or un-masking need is kept: `backbone.prefix_problem`
+    and `backbone.unmask_problem` then say why it takes no prefix, or keeps its mask.
 
     Raises:
         BackboneError: a property that every method needs does not hold.
@@ -83,7 +85,10 @@ def require(backbone: Backbone) -> None:
         if finding.needed_by == "every method":
             hint = _HINTS.get(finding.name, "try backbone.attention=eager, or another checkpoint")
             raise BackboneError(f"{sentence}; its scores would be wrong: {hint}")
-        backbone.prefix_problem = f"{sentence}; use method prompt or lt-prompt with it"
+        if finding.needed_by == _UNMASKING:
+            backbone.unmask_problem = f"{sentence}; use method ls-lora with it"
+        else:
+            backbone.prefix_problem = f"{sentence}; use method prompt or lt-prompt with it"
     if not failed and passed is not None:
         # A folder that cannot be written costs a second at the next load, nothing else.
         with suppress(OSError):
@@ -254,11 +259,33 @@ def _branches_are_apart(backbone: Backbone) -> tuple[bool, str]:
     return _same(backbone, together, alone)
 
 
+@torch.no_grad()
+def _late_words_reach_early_states(backbone: Backbone) -> tuple[bool, str]:
+    free = _unmasked(backbone)
+    row = _token_rows(backbone)[0]
+    first, changed = (_states(free, [ids])[0][:1] for ids in (row, [*row[:-1], row[0]]))
+    same, found = _same(backbone, [changed], [first])
+    return not same, f"the first state after another last word: {found}"
+
+
+@torch.no_grad()
+def _padding_stays_masked(backbone: Backbone) -> tuple[bool, str]:
+    return _padding_changes_nothing(_unmasked(backbone))
+
+
+def _unmasked(backbone: Backbone) -> Backbone:
+    from ltuning.backbones.masks import unmasked  # it copies backbones, which examine themselves
+
+    return unmasked(backbone)
+
+
 # What to do where computing attention in another way cannot help.
 _HINTS = {
     "its states are those of the plain model": "this family counts positions in its own way and "
     "needs a row in the table of families; use another checkpoint until it has one",
 }
+
+_UNMASKING = "ls-unmask"
 
 _Check = Callable[["Backbone"], tuple[bool, str]]
 _CHECKS: tuple[tuple[str, str, _Check], ...] = (
@@ -271,4 +298,6 @@ _CHECKS: tuple[tuple[str, str, _Check], ...] = (
     ("a prefix reaches every layer", "prefix methods", _prefix_reaches_every_layer),
     ("padding of a label is not read", "prefix methods", _padding_of_a_label_is_not_read),
     ("branches in a batch are apart", "prefix methods", _branches_are_apart),
+    ("without its causal mask a word sees later ones", _UNMASKING, _late_words_reach_early_states),
+    ("without its causal mask padding changes no state", _UNMASKING, _padding_stays_masked),
 )

@@ -36,7 +36,10 @@ def evaluate(
     label_column: options.LabelColumn = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")] = False,
 ) -> None:
-    """Measure a classifier on labelled texts: accuracy, per class, and what it confuses."""
+    """Measure a classifier on labelled texts: accuracy, per class, and what it confuses.
+
+    Of a tagger: precision, recall and F1 of entities, overall and per type.
+    """
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
     named = (text_column, text_pair_column, label_column)
@@ -56,9 +59,17 @@ def _measure(
     quiet: bool,
 ) -> dict[str, Any]:
     from ltuning.cli import saved
-    from ltuning.data.sources import read_split
+    from ltuning.data.sources import read_split, read_tagged_split
 
     terminal = Terminal(quiet)
+    if saved.is_tagger(folder):
+        with terminal.waiting(f"reading {data}"):
+            tagged = read_tagged_split(data, split, saved.columns_of(folder, *named))
+        assert tagged.tags is not None  # read_tagged_split needs them
+        tagger = saved.load_tagger(folder, *backbone, terminal)
+        with terminal.counting("evaluating", len(tagged)) as advance:
+            report = tagger.evaluate(tagged.sentences, tagged.tags, progress=advance)
+        return {**report, "classifier": str(folder), "data": data, "split": split}
     with terminal.waiting(f"reading {data}"):
         columns = saved.columns_of(folder, *named)
         examples = read_split(data, split, columns)
@@ -87,4 +98,5 @@ def _show(report: dict[str, Any]) -> None:
     where = f"{report['num_examples']:,} of {report['data']}{split}"
     show_facts({"texts": where, **tables.figures(report)})
     results().print(tables.per_class(report))
-    results().print(tables.confusion(report))
+    if "confusion" in report:
+        results().print(tables.confusion(report))

@@ -13,7 +13,8 @@ from rich.table import Table
 from ltuning.cli.configuration import configure, read_labels
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.config import Config
-from ltuning.errors import BackboneError, Problem
+from ltuning.errors import BackboneError, ConfigError, Problem
+from ltuning.registry import listed
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,11 +89,23 @@ def params(
     }
     with Terminal(quiet=False).waiting("counting"):
         config = configure({}, given, set_ or [], problems)
+        _check_method(config)
         silence_libraries()
         counted = _count(config, label_length, num_labels)
     _show(config.backbone.name, counted)
     if not counted.equal:
         raise typer.Exit(1)
+
+
+def _check_method(config: Config) -> None:
+    from ltuning.methods.catalog import METHODS
+
+    if config.method.name not in METHODS:
+        message = (
+            f"expected a method with virtual tokens ({listed(METHODS)}), got "
+            f"'{config.method.name}'; `ltuning train --steps 1` says what that one trains"
+        )
+        raise ConfigError([Problem("method.name", message)])
 
 
 @dataclass(frozen=True)

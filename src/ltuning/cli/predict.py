@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,8 +16,10 @@ from ltuning.errors import DataError
 if TYPE_CHECKING:
     from ltuning.classifier import LabelClassifier
     from ltuning.data.sources import Examples, Table
+    from ltuning.tagger import Entity, TokenClassifier
 
 LABEL, PROBABILITY = "predicted_label", "probability"
+SPANS, TAGS = "predicted_spans", "predicted_tags"
 _DIGITS = 6
 
 
@@ -27,8 +29,8 @@ def predict(
         Path | None,
         typer.Argument(
             metavar="[FILE|-]",
-            help="Texts, one per line (.txt), or a csv, tsv, jsonl or parquet file (each also "
-            ".gz); - or nothing reads standard input.",
+            help="Texts, one per line (.txt), or a csv, tsv, jsonl, parquet or, of words, conll "
+            "file (each also .gz); - or nothing reads standard input.",
             show_default=False,
         ),
     ] = None,
@@ -44,8 +46,8 @@ def predict(
     format: Annotated[
         str | None,
         typer.Option(
-            help="Format of the input where its ending does not say it: txt, csv, tsv, jsonl or "
-            "parquet, each also with .gz. Standard input is txt by default.",
+            help="Format of the input where its ending does not say it: txt, csv, tsv, jsonl, "
+            "parquet or conll, each also with .gz. Standard input is txt by default.",
             show_default=False,
         ),
     ] = None,
@@ -65,6 +67,9 @@ def predict(
 
     Every column of the input stays. Lines of text come out as tab-separated values with a header
     (text, predicted_label, probability). Empty texts stay in their place and get a label too.
+
+    A tagger gives predicted_spans (start, end, text, type, probability) for texts, and
+    predicted_tags for lists of words; lines of text come out as JSON lines.
     """
     from ltuning.cli import saved
     from ltuning.data.examples import BY_CONVENTION
@@ -75,6 +80,17 @@ def predict(
     table = _read(source, format, terminal)
     _check_format(table, output)
     columns = saved.columns_of(folder, text_column, text_pair_column)
+    if saved.is_tagger(folder):
+        if probabilities:
+            raise DataError(
+                "expected --probabilities for labels of texts, got a tagger, whose spans come with "
+                "theirs; leave it out"
+            )
+        text = None if table.format == "txt" else columns.text
+        tagger = saved.load_tagger(folder, backbone, trust_remote_code, terminal)
+        tagged = _tagged(tagger, table, text, terminal)
+        write_table(tagged, sys.stdout if output is None else output)
+        return
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
@@ -117,6 +133,41 @@ def _check_format(table: Table, output: Path | None) -> None:
         )
 
 
+def _tagged(
+    tagger: TokenClassifier, table: Table, text_column: str | None, terminal: Terminal
+) -> Table:
+    """The table with a column of spans, or for lists of words of tags, behind its own."""
+    from ltuning.data.sources import Columns, tagged_from_table
+    from ltuning.data.tagged import text_column_of
+
+    sentences = tagged_from_table(table, Columns(text_column), need_tags=False).sentences
+    column = text_column_of(table, text_column)
+    has_words = any(isinstance(row.get(column), list) for row in table.rows)
+    added = TAGS if has_words else SPANS
+    _check_free(table, [added])
+    found: list[list[Any]]
+    with terminal.counting("predicting", len(sentences)) as advance:
+        if has_words:
+            found = tagger.predict_tags(sentences, progress=advance)
+        else:
+            spans = tagger.predict(sentences, progress=advance)
+            found = [[_span(span) for span in several] for several in spans]
+    rows = [{**row, added: values} for row, values in zip(table.rows, found, strict=True)]
+    format = "jsonl" if table.format == "txt" else table.format
+    return replace(table, columns=[*table.columns, added], rows=rows, format=format)
+
+
+def _span(entity: Entity) -> dict[str, Any]:
+    return {**asdict(entity), "probability": round(entity.probability, _DIGITS)}
+
+
+def _check_free(table: Table, added: list[str]) -> None:
+    if taken := [name for name in added if name in table.columns]:
+        raise DataError(
+            f"{table.origin}: there is a column {taken[0]!r} already; rename it or take it out"
+        )
+
+
 def _labelled(
     classifier: LabelClassifier,
     table: Table,
@@ -127,10 +178,7 @@ def _labelled(
     """The table with the columns of the prediction behind its own."""
     names = [str(name) for name in classifier.classes_]
     added = [LABEL, PROBABILITY, *(f"{PROBABILITY}_{name}" for name in names if every)]
-    if taken := [name for name in added if name in table.columns]:
-        raise DataError(
-            f"{table.origin}: there is a column {taken[0]!r} already; rename it or take it out"
-        )
+    _check_free(table, added)
     with terminal.counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     rows = []

@@ -19,6 +19,9 @@ _FIGURES = {
     "mcc": "Matthews correlation",
     "log_loss": "log loss",
     "expected_calibration_error": "calibration error",
+    "precision": "precision of entities",
+    "recall": "recall of entities",
+    "f1": "F1 of entities",
 }
 
 
@@ -31,12 +34,13 @@ def per_class(report: Mapping[str, Any]) -> RenderableType:
     """Precision, recall and F1 of each class."""
     table = Table(header_style="bold")
     table.add_column("label", overflow="fold")
-    for name in ("precision", "recall", "F1", "texts"):
+    counted = "texts" if "confusion" in report else "entities"
+    for name in ("precision", "recall", "F1", counted):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report["per_class"]:
         numbers = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
         table.add_row(Text(row["label"]), *numbers, f"{row['support']:,}")
-    return _titled("per class", table)
+    return _titled("per class" if "confusion" in report else "per type", table)
 
 
 def confusion(report: Mapping[str, Any]) -> RenderableType:

@@ -10,6 +10,7 @@ from ltuning.cli.terminal import Terminal, silence_libraries
 if TYPE_CHECKING:
     from ltuning.classifier import LabelClassifier
     from ltuning.data.sources import Columns
+    from ltuning.tagger import TokenClassifier
 
 
 def columns_of(
@@ -34,6 +35,17 @@ def columns_of(
     )
 
 
+def is_tagger(folder: Path) -> bool:
+    """Whether the folder's classifier gives tags.
+
+    Raises:
+        ArtifactError: the folder does not hold a whole, unchanged classifier.
+    """
+    from ltuning.artifacts import store
+
+    return store.load(folder)[1].get("task") == "tags"
+
+
 def load(
     folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
 ) -> LabelClassifier:
@@ -43,5 +55,18 @@ def load(
     silence_libraries()
     with terminal.waiting(f"loading {folder}"):
         return LabelClassifier.from_pretrained(
+            folder, backbone=backbone, trust_remote_code=trust_remote_code
+        )
+
+
+def load_tagger(
+    folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
+) -> TokenClassifier:
+    """The trained tagger of a folder, on the backbone where it is now."""
+    from ltuning.tagger import TokenClassifier
+
+    silence_libraries()
+    with terminal.waiting(f"loading {folder}"):
+        return TokenClassifier.from_pretrained(
             folder, backbone=backbone, trust_remote_code=trust_remote_code
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,14 +19,22 @@ from ltuning.config import Config
 from ltuning.errors import DataError, Problem
 
 if TYPE_CHECKING:
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli.run_folder import RunFolder
-    from ltuning.data.sources import Examples
+    from ltuning.data.sources import Examples, TaggedExamples
+    from ltuning.front import Front
+
+    Data = Examples | TaggedExamples
 
 logger = logging.getLogger("ltuning")
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
-_FIGURES = {"accuracy": "accuracy", "macro_f1": "macro F1", "mcc": "Matthews", "loss": "loss"}
+_FIGURES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "Matthews",
+    "f1": "F1",
+    "loss": "loss",
+}
 
 
 def train(
@@ -53,6 +61,14 @@ def train(
             metavar="NAME=TEXT",
             help="One label and its text; give it once per label. A name given twice has two "
             "texts.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="classes: one label for a text (the default), or tags: entities in a text.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -93,7 +109,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="prefix, prompt, lt-prefix (the default) or lt-prompt.",
+            help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
+            "default), ls-unmask, probe or full.",
             rich_help_panel=_TRAINING,
         ),
     ] = None,
@@ -174,6 +191,7 @@ def train(
     """
     problems = _clashes(output, resume, overwrite, epochs, steps)
     given = {
+        "task": task,
         "backbone.name": backbone,
         "backbone.quantize": quantize,
         "backbone.trust_remote_code": trust_remote_code or None,
@@ -192,7 +210,7 @@ def train(
     }
     terminal = Terminal(quiet)
     with terminal.waiting("checking the options"):
-        base = _base(config, output if resume else None, problems)
+        base = _with_method(_base(config, output if resume else None, problems), task)
         chosen = configure(base, given, set_ or [], problems, needs_data=True)
     assert output is not None  # its absence is a problem
     _run(chosen, output, resume, overwrite, terminal)
@@ -222,6 +240,15 @@ def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) ->
     return read_options(config, problems)
 
 
+def _with_method(base: Mapping[str, Any], task: str | None) -> Mapping[str, Any]:
+    """With the method of taggers where tags are asked for and no method is named."""
+    method = base.get("method") or {}
+    is_tags = (task or base.get("task")) == "tags"
+    if not is_tags or not isinstance(method, Mapping) or "name" in method:
+        return base
+    return {**base, "method": {**method, "name": "ls-lora"}}
+
+
 def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: Terminal) -> None:
     from ltuning.cli.run_folder import RunFolder, digest
 
@@ -242,24 +269,28 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
         _summarize(config, classifier, output)
 
 
-def _examples(config: Config, terminal: Terminal) -> tuple[Examples, Examples]:
+def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
     """Training and validation texts, the second held out from the first where it has to be."""
-    from ltuning.data.sources import Columns, read_splits
+    from ltuning.data.sources import Columns, read_splits, read_tagged_splits
     from ltuning.data.splits import hold_out, take_shots
+    from ltuning.data.tagged import hold_out_sentences
 
     data = config.data
     assert data.path is not None  # configure needs it
     columns = Columns(data.text_column, data.text_pair_column, data.label_column)
     with terminal.waiting(f"reading {data.path}"):
-        splits = read_splits(
-            data.path, columns, splits=("train", "validation"), empty_texts=data.empty_texts
-        )
+        wanted = ("train", "validation")
+        splits: Mapping[str, Any]
+        if config.task == "tags":
+            splits = read_tagged_splits(data.path, columns, splits=wanted)
+        else:
+            splits = read_splits(data.path, columns, splits=wanted, empty_texts=data.empty_texts)
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
             "give the file itself"
         )
-    training = splits["train"]
+    training: Any = splits["train"]
     if data.shots is not None:
         training = take_shots(training, data.shots, config.seed)
     if "validation" in splits:
@@ -268,38 +299,45 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Examples, Examples]:
         )
         terminal.note(counts)
         return training, splits["validation"]
-    rest, held_out = hold_out(training, data.validation_fraction, config.seed)
+    hold: Callable[..., Any] = hold_out_sentences if config.task == "tags" else hold_out
+    rest, held_out = hold(training, data.validation_fraction, config.seed)
+    share = "" if config.task == "tags" else ", from each label its share"
     terminal.note(
         f"no validation split: of {len(training):,} training texts {len(held_out):,} are held out "
-        f"for validation, from each label its share; {len(rest):,} are trained on"
+        f"for validation{share}; {len(rest):,} are trained on"
     )
     return rest, held_out
 
 
 def _fit(
     config: Config,
-    training: Examples,
-    validation: Examples,
+    training: Data,
+    validation: Data,
     folder: RunFolder,
     sha: str,
     resume: bool,
     terminal: Terminal,
-) -> LabelClassifier:
+) -> Front[Any]:
     from ltuning.classifier import LabelClassifier
     from ltuning.cli.training_bar import TrainingBar
+    from ltuning.tagger import TokenClassifier
 
     silence_libraries()
     assert training.labels is not None and validation.labels is not None  # read_splits needs them
-    _warn_of_labels_without_texts(config, training.labels)
-    classifier = LabelClassifier(config=config)
+    classifier: Any
+    if config.task == "tags":
+        classifier = TokenClassifier(config=config)
+    else:
+        _warn_of_labels_without_texts(config, training.labels)
+        classifier = LabelClassifier(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
     bar = TrainingBar(terminal, config.backbone.name, len(training), begin)
     try:
         with folder.writing(), bar:
             classifier.fit(
-                training.texts,
+                training.inputs,
                 training.labels,
-                (validation.texts, validation.labels),
+                (validation.inputs, validation.labels),
                 checkpoints=folder.checkpoints,
                 resume=resume and folder.has_checkpoint(),
                 callbacks=[bar],
@@ -313,14 +351,14 @@ def _fit(
     return classifier
 
 
-def _warn_of_labels_without_texts(config: Config, used: list[str]) -> None:
+def _warn_of_labels_without_texts(config: Config, used: list[Any]) -> None:
     unused = [name for name in config.labels or {} if name not in set(used)]
     if unused:
         names = ", ".join(repr(name) for name in unused)
         logger.warning("no training text has the label %s", names)
 
 
-def _files(classifier: LabelClassifier) -> dict[str, str]:
+def _files(classifier: Front[Any]) -> dict[str, str]:
     """What the folder of a run holds beside the classifier."""
     assert classifier.result_ is not None  # it is fitted
     history = [json.dumps(row) + "\n" for row in classifier.result_.history]
@@ -331,7 +369,7 @@ def _files(classifier: LabelClassifier) -> dict[str, str]:
     }
 
 
-def _summarize(config: Config, classifier: LabelClassifier, output: Path) -> None:
+def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
     training, validation = classifier.figures["training"], classifier.figures.get("validation", {})
     figures = ", ".join(
         f"{words} {validation[name]:.3f}" for name, words in _FIGURES.items() if name in validation
@@ -346,7 +384,7 @@ def _summarize(config: Config, classifier: LabelClassifier, output: Path) -> Non
         rows["validation"] = f"{figures} (the weights kept)"
     if shortlist := classifier.figures.get("shortlist"):
         rows["shortlist"] = (
-            f"{shortlist['labels_per_text']:.1f} of {len(classifier.labels_)} labels per text, "
+            f"{shortlist['labels_per_text']:.1f} labels per text get a branch, "
             f"which keep {shortlist['recall_of_answer']:.1%} of the answers"
         )
     show_facts(rows | {"saved": str(output)})

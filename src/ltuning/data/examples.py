@@ -56,6 +56,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def inputs(self) -> list[Text]:
+        """What a classifier is given."""
+        return self.texts
+
 
 def examples_from_table(
     table: Table,

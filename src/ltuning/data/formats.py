@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
+from ltuning.data.conll import decode_conll, encode_conll
 from ltuning.data.delimited import decode_delimited, encode_delimited
 from ltuning.data.json_lines import decode_json_lines, encode_json_lines
 from ltuning.data.tables import (
@@ -125,6 +126,7 @@ _DECODERS: dict[str, Callable[[bytes, str], Decoded]] = {
     "jsonl": decode_json_lines,
     "parquet": _decode_parquet,
     "txt": _decode_txt,
+    "conll": decode_conll,
 }
 _ENCODERS: dict[str, Callable[[Table], bytes]] = {
     "csv": lambda table: encode_delimited(table, ","),
@@ -132,5 +134,6 @@ _ENCODERS: dict[str, Callable[[Table], bytes]] = {
     "jsonl": encode_json_lines,
     "parquet": _encode_parquet,
     "txt": _encode_txt,
+    "conll": encode_conll,
 }
 FORMATS = tuple(_DECODERS)

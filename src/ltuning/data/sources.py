@@ -18,6 +18,7 @@ from ltuning.data.files import local_path, read_table, stem_of, write_table
 from ltuning.data.formats import FORMATS
 from ltuning.data.hub import hub_readers, looks_like_hub_id
 from ltuning.data.tables import Table
+from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
 from ltuning.registry import unknown
 
@@ -27,11 +28,15 @@ __all__ = [
     "EmptyTexts",
     "Examples",
     "Table",
+    "TaggedExamples",
     "Text",
     "examples_from_table",
     "read_split",
     "read_splits",
     "read_table",
+    "read_tagged_split",
+    "read_tagged_splits",
+    "tagged_from_table",
     "write_table",
 ]
 
@@ -70,11 +75,9 @@ def read_splits(
         DataError: a source that is not there or cannot be used.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    wanted = None if splits is None else {_canonical(name) for name in splits}
     return {
         name: examples_from_table(read(), columns, need_labels, empty_texts)
-        for name, read in _readers(source).items()
-        if wanted is None or name in wanted
+        for name, read in _wanted(source, splits).items()
     }
 
 
@@ -92,14 +95,49 @@ def read_split(
         DataError: a source that is not there or cannot be used, or that has no such split.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
+    table = _reader(source, split)()
+    return examples_from_table(table, columns, need_labels, empty_texts)
+
+
+def read_tagged_splits(
+    source: str | Path, columns: Columns = BY_CONVENTION, *, splits: Iterable[str] | None = None
+) -> dict[str, TaggedExamples]:
+    """As `read_splits`, of tagged sentences.
+
+    Raises:
+        DataError: a source that is not there or cannot be used.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    readers = _wanted(source, splits)
+    return {name: tagged_from_table(read(), columns) for name, read in readers.items()}
+
+
+def read_tagged_split(
+    source: str | Path, split: str, columns: Columns = BY_CONVENTION
+) -> TaggedExamples:
+    """As `read_split`, of tagged sentences.
+
+    Raises:
+        DataError: a source that is not there or cannot be used, or that has no such split.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    return tagged_from_table(_reader(source, split)(), columns)
+
+
+def _wanted(source: str | Path, splits: Iterable[str] | None) -> dict[str, Reader]:
+    wanted = None if splits is None else {_canonical(name) for name in splits}
+    readers = _readers(source).items()
+    return {name: read for name, read in readers if wanted is None or name in wanted}
+
+
+def _reader(source: str | Path, split: str) -> Reader:
     readers = _readers(source)
     if _is_file(source):
         (read,) = readers.values()
-    elif _canonical(split) in readers:
-        read = readers[_canonical(split)]
-    else:
+        return read
+    if _canonical(split) not in readers:
         raise DataError(f"{source}: {unknown('split', split, readers)}")
-    return examples_from_table(read(), columns, need_labels, empty_texts)
+    return readers[_canonical(split)]
 
 
 def _canonical(split: str) -> str:

@@ -8,6 +8,8 @@ prefix     free parameters      keys and values    pooled state -> K
 lt-prompt  label states, mapped embeddings         pooled state -> 1
 lt-prefix  label states, mapped keys and values    pooled state -> 1
 ========== ==================== ================== ==================
+
+The methods without virtual tokens have a table of their own (`weights.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, Literal
 from ltuning.backbones.families import Family, Pooling
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import ConfigError, Problem
+from ltuning.methods import weights
 
 Source = Literal["free", "labels"]
 Site = Literal["embeddings", "key-values"]
@@ -120,8 +123,12 @@ def resolve(
         num_labels: K; 0 = unknown, taken for few.
 
     Raises:
-        ConfigError: `first_layer` beyond the model, a `shortlist` of more than all labels.
+        ConfigError: `first_layer`, or a layer to un-mask, beyond the model; a `shortlist` of more
+            than all labels.
+        BackboneError: a causal mask to remove where there is none.
     """
+    if options.name in weights.WEIGHT_METHODS:
+        return weights.resolve(options, family, num_layers)
     recipe = RECIPES[options.recipe, options.name]
     method = METHODS[options.name]
     first_layer = 0
@@ -164,9 +171,12 @@ def _shortlist(chosen: Any, negatives: int | None, num_labels: int) -> Any:
 
 def training_defaults(options: MethodOptions) -> dict[str, Any]:
     """TrainingArguments' fields that the recipe sets, below what the user gives."""
-    recipe = RECIPES[options.recipe, options.name]
+    if options.name in weights.WEIGHT_METHODS:
+        rate = weights.WEIGHT_METHODS[options.name].learning_rate[options.recipe == "paper"]
+    else:
+        rate = RECIPES[options.recipe, options.name].learning_rate
     return {
-        "learning_rate": recipe.learning_rate,
+        "learning_rate": rate,
         "per_device_train_batch_size": 16,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,
@@ -177,6 +187,8 @@ def training_defaults(options: MethodOptions) -> dict[str, Any]:
 
 def problems(config: Config) -> list[Problem]:
     """Choices that are each valid and do not go together."""
+    if config.method.name in weights.WEIGHT_METHODS:
+        return weights.problems(config)
     method = METHODS[config.method.name]
     chosen = {
         "transform": method.transforms,
@@ -184,7 +196,7 @@ def problems(config: Config) -> list[Problem]:
         "head": method.heads,
         "objective": method.objectives,
     }
-    found = []
+    found = weights.not_of_virtual_tokens(config)
     for name, allowed in chosen.items():
         value = getattr(config.method, name)
         if value is not None and value not in allowed:
@@ -210,6 +222,11 @@ def problems(config: Config) -> list[Problem]:
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
     return found
+
+
+def uses_labels(name: str) -> bool:
+    """Whether a method reads the label texts, so that labels may come after training."""
+    return name in METHODS and METHODS[name].source == "labels"
 
 
 def _pooling(recipe: Recipe, family: Family) -> Pooling:

@@ -18,7 +18,8 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     Args:
         states: `[R, T, H]`.
         mask: `[R, T]` bool, True at the text's real tokens; padding may be on either side.
-        how: `cls` the first real token, `last` the last one, `mean` over all of them.
+        how: `cls` the first real token, `last` the last one, `mean` over all of them, `max` of
+            each feature over all of them.
 
     Returns:
         `[R, H]` in float32.
@@ -27,6 +28,8 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     if how == "mean":
         weights = mask.unsqueeze(-1).to(states.dtype)
         return (states * weights).sum(1) / weights.sum(1)
+    if how == "max":
+        return states.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(1)
     places = torch.arange(mask.shape[1], device=mask.device)
     index = mask.int().argmax(1) if how == "cls" else (places * mask).argmax(1)
     return states[torch.arange(len(index), device=index.device), index]

@@ -19,6 +19,7 @@ from torch.nn import functional
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.plain import PlainScorer
+from ltuning.methods.tuned import Tuned
 from ltuning.scoring import Scorer, mean_over_texts, mean_states
 
 # Part of the texts whose label, and later whose answer, the shortlist has to hold.
@@ -53,7 +54,7 @@ class HeldOutScores:
 
 def prepare(
     backbone: Backbone,
-    adapter: Adapter,
+    adapter: Adapter | Tuned,
     labels: LabelStates | None,
     owners: Sequence[int],
     tokens: Sequence[dict[str, Any]],
@@ -73,7 +74,7 @@ def prepare(
         targets: the label of each.
         seed: of the folds and the batches.
     """
-    if adapter.plain is None or labels is None:
+    if not isinstance(adapter, Adapter) or adapter.plain is None or labels is None:
         return None
     negatives = adapter.method.negatives or max(owners)
     held_out = fit_plain(

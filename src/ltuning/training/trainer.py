@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
+from ltuning.methods.tuned import Tuned
 from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
 from ltuning.training.objectives import (
@@ -38,6 +40,9 @@ from ltuning.training.objectives import (
 )
 from ltuning.training.plain import HeldOutScores
 from ltuning.training.store import LowerStore
+
+if TYPE_CHECKING:
+    from ltuning.training.tagging import TagValidation
 
 # Trainer would ask the model for it, but the layers are the backbone's; two names of one field.
 CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
@@ -114,7 +119,7 @@ class TrainingModel(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        adapter: Adapter,
+        adapter: Adapter | Tuned,
         labels: LabelStates | None,
         owners: Sequence[int],
         seed: int,
@@ -193,7 +198,13 @@ class Validation:
 class AdapterTrainer(Trainer):
     """Trainer whose loss, sampler and evaluation are ours; loop, resume and logging are its own."""
 
-    def __init__(self, *, scorer: Callable[[], Scorer], validation: Validation | None, **rest: Any):
+    def __init__(
+        self,
+        *,
+        scorer: Callable[[], Any],
+        validation: Validation | TagValidation | None,
+        **rest: Any,
+    ):
         super().__init__(**rest)
         self._scorer = scorer
         self._validation = validation
@@ -216,6 +227,8 @@ class AdapterTrainer(Trainer):
         """Figures on the validation texts, each scored against every label."""
         if self._validation is None:
             return {}
+        assert self.model is not None
+        self.model.eval()
         figures = self._validation.figures(self._scorer())
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
@@ -308,7 +321,7 @@ def training_arguments(
 
 def train(
     backbone: Backbone,
-    adapter: Adapter,
+    adapter: Adapter | Tuned,
     labels: LabelStates | None,
     owners: Sequence[int],
     data: TokenDataset,
@@ -333,9 +346,6 @@ def train(
         TrainingError: a loss that is not finite.
     """
     model = TrainingModel(backbone, adapter, labels, owners, arguments.seed, plain)
-    hooks = list(callbacks)
-    if validation is not None and stopping.patience is not None:
-        hooks.append(EarlyStoppingCallback(early_stopping_patience=stopping.patience))
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = backbone.batch([row["tokens"] for row in rows])
@@ -354,28 +364,49 @@ def train(
         if validation is None
         else TokenDataset(validation.tokens, validation.targets),
         data_collator=collate,
-        callbacks=hooks,
+        callbacks=[*callbacks, *early_stopping(stopping, validation)],
         scorer=lambda: Scorer(backbone, adapter, labels, owners, max_branches),
         validation=validation,
     )
-    trainer.remove_callback(PrinterCallback)
 
-    def keep_lower() -> None:
-        with trainer.accelerator.autocast():
-            model.store = LowerStore.fill(
-                backbone,
-                data.tokens,
-                adapter.first_layer,
-                room=adapter.length,
-                limit=cache_size,
-                # Where a step fits, these fit.
-                batch_size=arguments.train_batch_size,
-                folder=Path(str(arguments.output_dir)),
-            )
+    if cache_size and isinstance(adapter, Adapter) and _keeps_lower(adapter, arguments, len(data)):
+        fill = partial(
+            LowerStore.fill,
+            backbone,
+            data.tokens,
+            adapter.first_layer,
+            room=adapter.length,
+            limit=cache_size,
+            # Where a step fits, these fit.
+            batch_size=arguments.train_batch_size,
+            folder=Path(str(arguments.output_dir)),
+        )
 
-    has_lower = adapter.row.site == "key-values" and adapter.first_layer > 0
-    if cache_size and has_lower and _sees_texts_again(arguments, len(data)):
+        def keep_lower() -> None:
+            with trainer.accelerator.autocast():
+                model.store = fill()
+
         trainer.add_callback(_AtBegin(keep_lower))
+    return run(trainer, backbone, checkpointing=checkpointing, resume=resume)
+
+
+def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
+    """What ends a run, where validation and options say so."""
+    if validation is None or stopping.patience is None:
+        return []
+    return [EarlyStoppingCallback(early_stopping_patience=stopping.patience)]
+
+
+def run(
+    trainer: AdapterTrainer, backbone: Backbone, *, checkpointing: bool, resume: bool
+) -> TrainingResult:
+    """Let a trainer train.
+
+    Raises:
+        TrainingError: a loss that is not finite, or no checkpoint to resume from.
+    """
+    arguments = trainer.args
+    trainer.remove_callback(PrinterCallback)
     if resume and get_last_checkpoint(arguments.output_dir) is None:
         raise TrainingError(
             f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
@@ -405,6 +436,11 @@ class _AtBegin(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The run begins."""
         self._do()
+
+
+def _keeps_lower(adapter: Adapter, arguments: TrainingArguments, num_texts: int) -> bool:
+    has_lower = adapter.row.site == "key-values" and adapter.first_layer > 0
+    return has_lower and _sees_texts_again(arguments, num_texts)
 
 
 def _sees_texts_again(arguments: TrainingArguments, num_texts: int) -> bool:

@@ -1,0 +1,30 @@
+"""Copies of a backbone that can be changed while the backbone stays as it is for who shares it."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ltuning.backbones.backbone import Backbone
+
+
+def shared_copy(backbone: Backbone) -> Backbone:
+    """A copy whose modules and configuration are its own and whose weights are the backbone's.
+
+    Layers may be put beside the copied ones, or left out, without a trace in the backbone. It
+    takes no memory for weights.
+    """
+    model = backbone.model
+    shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
+    return _around(backbone, copy.deepcopy(model, shared))
+
+
+def own_copy(backbone: Backbone) -> Backbone:
+    """A copy with weights of its own, in float32: in fewer bits small updates would be lost."""
+    return _around(backbone, copy.deepcopy(backbone.model).float())
+
+
+def _around(backbone: Backbone, model: Any) -> Backbone:
+    copied = copy.copy(backbone)
+    copied.model, copied.config = model, model.config
+    return copied

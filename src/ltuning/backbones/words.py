@@ -1,0 +1,142 @@
+"""Sentences as windows of tokens, and where in them each word is read.
+
+A word is read at its first token. A sentence that is longer than the room is cut into windows that
+overlap; each word is read in the window that shows most around it, and in no other, so that none is
+left out and none counts twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.errors import BackboneError
+from ltuning.tags import Sentence
+
+# Windows share a quarter of their tokens.
+_SHARED = 4
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a sentence, or the whole.
+
+    Attributes:
+        tokens: as `Backbone.tokenize` gives them.
+        sentence: the sentence's number.
+        words: the words that are read here.
+        places: the first token of each, in the window.
+    """
+
+    tokens: dict[str, list[int]]
+    sentence: int
+    words: list[int]
+    places: list[int]
+
+
+@dataclass(frozen=True)
+class WordBatch:
+    """Windows, padded.
+
+    Attributes:
+        texts: B windows.
+        places: `[B, W]` the token at which each word is read; 0 where there is no word.
+    """
+
+    texts: TextBatch
+    places: Tensor
+
+    def to(self, device: torch.device) -> WordBatch:
+        """The same batch on another device."""
+        return WordBatch(self.texts.to(device), self.places.to(device))
+
+    @classmethod
+    def of(cls, backbone: Backbone, windows: Sequence[Window]) -> WordBatch:
+        """Pad windows on the right."""
+        places = [torch.tensor(window.places, dtype=torch.long) for window in windows]
+        padded = torch.nn.utils.rnn.pad_sequence(places, batch_first=True)
+        return cls(backbone.batch([window.tokens for window in windows]), padded)
+
+
+def windows_of(backbone: Backbone, sentences: Sequence[Sentence]) -> list[Window]:
+    """Windows in which every word is read that has a token; those of a sentence follow each other.
+
+    Raises:
+        BackboneError: a tokenizer that does not say where its tokens are in the text.
+    """
+    tokenizer = backbone.tokenizer
+    if not tokenizer.is_fast:
+        raise BackboneError(
+            f"expected of '{backbone.name}' a tokenizer that says where its tokens are in the "
+            "text, for tags, got a slow one; save it as a fast one (tokenizer.json) beside the "
+            "model, or choose another checkpoint"
+        )
+    numbers = [number for number, sentence in enumerate(sentences) if sentence.words]
+    if not numbers:
+        return []
+    room = backbone.max_length - tokenizer.num_special_tokens_to_add()
+    encoded = tokenizer(
+        [sentences[number].text for number in numbers],
+        truncation=True,
+        max_length=backbone.max_length,
+        stride=min(room - 1, max(1, room // _SHARED)),
+        return_overflowing_tokens=True,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+    )
+    offsets = encoded.pop("offset_mapping")
+    owners = [numbers[owner] for owner in encoded.pop("overflow_to_sample_mapping")]
+    parts: dict[int, list[int]] = {}
+    for part, owner in enumerate(owners):
+        parts.setdefault(owner, []).append(part)
+    windows = []
+    for owner, several in parts.items():
+        read = _read_at(sentences[owner].words, [offsets[part] for part in several])
+        for part, pairs in zip(several, read, strict=True):
+            if pairs:
+                tokens = {name: encoded[name][part] for name in encoded}
+                words, places = (list(column) for column in zip(*pairs, strict=True))
+                windows.append(Window(tokens, owner, words, places))
+    return windows
+
+
+_Offsets = Sequence[tuple[int, int]]
+
+
+def _read_at(words: _Offsets, windows: Sequence[_Offsets]) -> list[list[tuple[int, int]]]:
+    """For each window the words that are read in it, each with its place there."""
+    best: dict[int, tuple[tuple[int, int], int, int]] = {}
+    for number, offsets in enumerate(windows):
+        for word, place in _first_tokens(words, offsets):
+            around = min(place, len(offsets) - 1 - place)
+            # A window may begin within a word, whose first token another window has.
+            rank = (-offsets[place][0], around)
+            if word not in best or rank > best[word][0]:
+                best[word] = (rank, number, place)
+    read: list[list[tuple[int, int]]] = [[] for _ in windows]
+    for word in sorted(best):
+        _, number, place = best[word]
+        read[number].append((word, place))
+    return read
+
+
+def _first_tokens(words: _Offsets, offsets: _Offsets) -> Iterator[tuple[int, int]]:
+    """Each word with a token in the window, and the first of its tokens there."""
+    places = [place for place, (start, end) in enumerate(offsets) if start < end]
+    at = 0
+    for word, (start, end) in enumerate(words):
+        while at < len(places) and offsets[places[at]][1] <= start:
+            at += 1
+        if at < len(places) and offsets[places[at]][0] < end:
+            yield word, places[at]
+
+
+def gather(states: Tensor, places: Tensor) -> Tensor:
+    """`[B, T, H]` states at `[B, W]` places: `[B, W, H]`."""
+    rows: Any = torch.arange(len(states), device=states.device)[:, None]
+    return states[rows, places]

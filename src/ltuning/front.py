@@ -1,0 +1,311 @@
+"""What the front doors share: options, the backbone, saving and loading."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+
+from transformers import TrainingArguments
+
+from ltuning.artifacts import card, store
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import BUILTIN
+from ltuning.checking import check, configure
+from ltuning.config import Config
+from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
+from ltuning.methods import catalog
+from ltuning.methods.adapter import Adapter
+from ltuning.methods.tuned import Tuned
+from ltuning.training.trainer import CHECKPOINTING, TrainingResult, training_arguments
+
+
+class Fitted(Protocol):
+    """What a trained front door holds, whatever else it does."""
+
+    @property
+    def adapter(self) -> Adapter | Tuned:
+        """The trained parameters."""
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that are read at a time."""
+
+    @property
+    def num_texts(self) -> int:
+        """Training texts."""
+
+
+F = TypeVar("F", bound=Fitted)
+
+_DOORS = {"classes": "LabelClassifier", "tags": "TokenClassifier"}
+
+
+class Front(ABC, Generic[F]):
+    """A front door of the library; see `LabelClassifier` and `TokenClassifier` for its arguments.
+
+    Attributes:
+        task: what is predicted, as options call it.
+        default_method: the method of who names none.
+    """
+
+    task: ClassVar[str]
+    default_method: ClassVar[str]
+
+    def __init__(
+        self,
+        backbone: str | Path | Backbone | None = None,
+        labels: Any = None,
+        method: str | None = None,
+        *,
+        recipe: str = "default",
+        seed: int = 0,
+        epochs: float | None = None,
+        steps: int | None = None,
+        options: Mapping[str, Any] | None = None,
+        config: Config | None = None,
+    ):
+        self._backbone = backbone if isinstance(backbone, Backbone) else None
+        if config is None:
+            name = backbone.name if isinstance(backbone, Backbone) else backbone
+            mapping: dict[str, Any] = {
+                "task": self.task,
+                "backbone": {"name": str(name or BUILTIN)},
+                "labels": None if labels is None else self._read_labels(labels),
+                "method": {"name": method or self.default_method, "recipe": recipe},
+                "seed": seed,
+                "training": {},
+            }
+            config = _config(mapping, epochs, steps, options or {})
+        else:
+            if backbone is not None and not isinstance(backbone, Backbone):
+                config = replace(config, backbone=replace(config.backbone, name=str(backbone)))
+            check(config)
+        if config.task != self.task:
+            message = (
+                f"expected '{self.task}' for {_DOORS[self.task]}, got '{config.task}'; use "
+                f"{_DOORS[config.task]}"
+            )
+            raise ConfigError([Problem("task", message)])
+        self.config = config
+        self._fitted: F | None = None
+        self.result_: TrainingResult | None = None
+        self.figures: dict[str, Any] = {}
+
+    @property
+    def backbone(self) -> Backbone:
+        """The frozen model, loaded when it is first needed."""
+        if self._backbone is None:
+            self._backbone = Backbone.load(self.config.backbone)
+        return self._backbone
+
+    @property
+    def resolved_config(self) -> Config:
+        """The configuration of the trained classifier with nothing left to the recipe."""
+        method = self._trained().adapter.method
+        training = {**catalog.training_defaults(method), **self.config.training}
+        return replace(self.config, method=method, training=training)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters of the fitted adapter."""
+        return self._trained().adapter.num_parameters
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        overwrite: bool = False,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write the artifact: adapter weights, configuration, model card; never the backbone.
+
+        Of the backbone it holds what training changed and nothing else: with `method.merge` the
+        weights beside which LoRA stood, with method `full` all of them.
+
+        Args:
+            folder: where to; refused when it holds something, unless `overwrite`.
+            overwrite: replace an earlier artifact.
+            files: further text files to put into the folder.
+
+        Raises:
+            ArtifactError: the folder cannot be written; what was there is still there.
+        """
+        fitted = self._trained()
+        config = self._artifact_config(fitted)
+        adapter = fitted.adapter
+        tuned = adapter if isinstance(adapter, Tuned) else None
+        tensors = adapter.state_dict() if tuned is None else tuned.tensors()
+        store.save(
+            Path(folder),
+            {name: weight.detach().cpu().contiguous() for name, weight in tensors.items()},
+            config,
+            card.render(config, self.figures),
+            overwrite=overwrite,
+            files=dict(files or {}),
+            parts={} if tuned is None else tuned.files(),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        backbone: str | Path | Backbone | None = None,
+        device: str = "auto",
+        trust_remote_code: bool = False,
+    ) -> Self:
+        """Load an artifact.
+
+        Args:
+            folder: what `save_pretrained` or `ltuning train` wrote.
+            backbone: where the backbone is now, or a loaded one; None = where it was.
+            device: where to run it.
+            trust_remote_code: let a backbone's checkpoint run code of its own; what the artifact
+                says of it does not count.
+
+        Raises:
+            ArtifactError: a missing or changed file, another backbone than the one trained on, or
+                an artifact of another task.
+        """
+        tensors, saved = store.load(Path(folder))
+        config = Config.from_dict(saved["config"])
+        if config.task != cls.task:
+            raise ArtifactError(
+                f"expected an artifact of task '{cls.task}' in '{folder}', got one of task "
+                f"'{config.task}'; load it with {_DOORS[config.task]}"
+            )
+        loaded = backbone if isinstance(backbone, Backbone) else None
+        if loaded is None:
+            name = config.backbone.name if backbone is None else str(backbone)
+            options = replace(
+                config.backbone, name=name, device=device, trust_remote_code=trust_remote_code
+            )
+            config = replace(config, backbone=options)
+        door = cls(loaded, config=config)
+        door._check_fingerprint(Path(folder), saved)
+        door._restore(Path(folder), tensors, saved)
+        door.figures = saved["figures"]
+        return door
+
+    @abstractmethod
+    def _read_labels(self, labels: Any) -> Any:
+        """Labels as given, as the configuration takes them."""
+
+    @abstractmethod
+    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
+        """Take up what was saved."""
+
+    @abstractmethod
+    def _own_config(self, fitted: F) -> dict[str, Any]:
+        """What `_restore` needs beside what every artifact says."""
+
+    def _trained(self) -> F:
+        if self._fitted is None:
+            raise LabelError(
+                "expected a trained classifier, got one that is not fitted; call "
+                f"fit(texts, labels) or {type(self).__name__}.from_pretrained(folder)"
+            )
+        return self._fitted
+
+    def _check_fingerprint(self, folder: Path, saved: dict[str, Any]) -> None:
+        expected, got = saved["backbone"]["fingerprint"], self.backbone.fingerprint
+        if expected != got:
+            raise ArtifactError(
+                f"expected the backbone that '{folder}' was trained on, "
+                f"'{saved['backbone']['name']}' with fingerprint {expected[:16]}, "
+                f"got '{self.backbone.name}' with {got[:16]}; "
+                "give the folder or revision of the first one as backbone"
+            )
+
+    def _arguments(
+        self, fitted: F, folder: Path, num_rows: int, has_validation: bool
+    ) -> tuple[TrainingArguments, bool]:
+        """What transformers' Trainer is given, and whether layers forget their activations."""
+        fields = {**catalog.training_defaults(fitted.adapter.method), **self.config.training}
+        checkpointing = any([bool(fields.pop(name, False)) for name in CHECKPOINTING])
+        arguments = training_arguments(
+            folder,
+            fields,
+            self.config.stopping,
+            seed=self.config.seed,
+            num_texts=num_rows,
+            has_validation=has_validation,
+            on_cpu=self.backbone.device.type == "cpu",
+        )
+        return arguments, checkpointing
+
+    def _run_figures(self, result: TrainingResult, fitted: F) -> dict[str, Any]:
+        training = {
+            "seconds": round(result.seconds, 2),
+            "steps": result.steps,
+            "texts": fitted.num_texts,
+            "trainable_parameters": fitted.adapter.num_parameters,
+            "padding_share": round(result.padding_share, 4),
+        }
+        figures: dict[str, Any] = {"training": training}
+        if result.best:
+            figures["validation"] = {
+                name: value for name, value in result.best.items() if name != "epoch"
+            }
+        return figures
+
+    def _artifact_config(self, fitted: F) -> dict[str, Any]:
+        backbone = self.backbone
+        config = self.config.to_dict()
+        # A backbone that was given loaded may compute otherwise than the configuration says.
+        config["backbone"]["attention"] = backbone.attention
+        return {
+            "task": self.task,
+            "config": config,
+            "backbone": {
+                "name": backbone.name,
+                "revision": backbone.revision,
+                "fingerprint": backbone.fingerprint,
+                "family": backbone.family.name,
+            },
+            "method": asdict(fitted.adapter.method),
+            **self._own_config(fitted),
+            "length": fitted.adapter.length,
+            "max_length": fitted.max_length,
+            "seed": self.config.seed,
+            "versions": versions(),
+            "figures": self.figures,
+        }
+
+
+def versions() -> dict[str, str]:
+    """Versions of the libraries that a result depends on."""
+    return {name: version(name) for name in ("ltuning", "torch", "transformers")}
+
+
+def check_device(backbone: Backbone) -> None:
+    """Refuse to train where transformers' Trainer, which takes the first GPU in sight, would not.
+
+    Raises:
+        BackboneError: a backbone on another GPU.
+    """
+    if backbone.device.type == "cuda" and backbone.device.index not in (None, 0):
+        raise BackboneError(
+            f"expected the first GPU in sight for training, got {backbone.device}; set "
+            f"CUDA_VISIBLE_DEVICES={backbone.device.index} and leave the device out"
+        )
+
+
+def _config(
+    mapping: dict[str, Any], epochs: float | None, steps: int | None, options: Mapping[str, Any]
+) -> Config:
+    if epochs is not None:
+        mapping["training"]["num_train_epochs"] = epochs
+    if steps is not None:
+        mapping["training"]["max_steps"] = steps
+    for path, value in options.items():
+        section, _, name = path.partition(".")
+        if name and isinstance(mapping.setdefault(section, {}), dict):
+            mapping[section][name] = value
+        else:
+            mapping[section] = value
+    return configure(mapping)

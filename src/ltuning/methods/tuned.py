@@ -1,0 +1,273 @@
+"""Classifiers on a backbone's states, with its weights tuned or not: LS, probe and full.
+
+The backbone that is given stays as it is, for whoever shares it: LoRA goes into a copy that shares
+its weights, full fine-tuning into a copy of its own.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.copies import own_copy, shared_copy
+from ltuning.backbones.masks import unmasked
+from ltuning.backbones.words import WordBatch, gather
+from ltuning.config import MethodOptions, layer_numbers
+from ltuning.errors import BackboneError
+from ltuning.methods.heads import pool
+from ltuning.methods.weights import WEIGHT_METHODS
+
+LORA = "lora"
+_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+class Tuned(nn.Module):
+    """A classifier on states, with the weights of the backbone that are trained beside it.
+
+    It is used as `Adapter` is, as a plain method without virtual tokens. `new` and `load` make it.
+
+    Args:
+        model: what the states come from.
+        method: resolved options (no choice left open).
+        num_outputs: K, classes or tags.
+        peft: PEFT's own wrapper of the model, where LoRA is trained.
+    """
+
+    uses_labels = False
+    length = 0
+    plain = None
+
+    def __init__(self, model: Backbone, method: MethodOptions, num_outputs: int, peft: Any = None):
+        super().__init__()
+        self.method = method
+        # In a tuple, so that frozen weights do not become weights of this module.
+        self._parts = (model, peft)
+        self.weights = _TrainedWeights(model.model)
+        self.head = nn.Linear(model.sizes.hidden, num_outputs, device=model.device)
+
+    @classmethod
+    def new(cls, backbone: Backbone, method: MethodOptions, num_outputs: int) -> Tuned:
+        """Before the first step.
+
+        Raises:
+            BackboneError: a mask that cannot be removed, a model without the modules for LoRA,
+                weights in few bits that would have to be in floats.
+        """
+        trains = WEIGHT_METHODS[method.name].trains
+        is_quantised = getattr(backbone.config, "quantization_config", None) is not None
+        if is_quantised and (trains == "everything" or method.merge):
+            what = "method.merge" if method.merge else f"method '{method.name}'"
+            raise BackboneError(
+                f"expected weights in floats for {what}, got quantised ones in '{backbone.name}'; "
+                "use method ls-lora without merge, or a checkpoint in floats"
+            )
+        if trains == "everything":
+            model = own_copy(backbone)
+            model.model.requires_grad_(True)
+            return cls(model, method, num_outputs)
+        if trains == "nothing":
+            return cls(backbone, method, num_outputs)
+        model = _copy(backbone, method)
+        return cls(model, method, num_outputs, _with_lora(model, method))
+
+    @classmethod
+    def load(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        num_outputs: int,
+        tensors: Mapping[str, Tensor],
+        folder: Path,
+    ) -> Tuned:
+        """As it was when `tensors` and `files` were saved, these to the folder."""
+        if method.merge:
+            model = _copy(backbone, method)
+            _replace_weights(model.model, tensors)
+            tuned = cls(model, method, num_outputs)
+        elif WEIGHT_METHODS[method.name].trains == "lora":
+            from peft import PeftModel
+
+            model = _copy(backbone, method)
+            with _without_deprecations():
+                peft = PeftModel.from_pretrained(model.model, folder / LORA, is_trainable=True)
+            tuned = cls(model, method, num_outputs, peft)
+        else:
+            tuned = cls.new(backbone, method, num_outputs)
+            tuned.weights.load_state_dict(_part(tensors, "weights."))
+        tuned.head.load_state_dict(_part(tensors, "head."))
+        return tuned
+
+    @property
+    def model(self) -> Backbone:
+        """What the states come from."""
+        return self._parts[0]
+
+    @property
+    def num_parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(weight.numel() for weight in self.parameters())
+
+    def train(self, mode: bool = True) -> Tuned:
+        """Dropout on or off: of LoRA alone, or of the whole model where all of it is trained."""
+        super().train(mode)
+        if WEIGHT_METHODS[self.method.name].trains == "everything":
+            self.model.model.train(mode)
+        for name, module in self.model.model.named_modules():
+            if name.endswith(".lora_dropout"):
+                module.train(mode)
+        return self
+
+    def virtual_tokens(
+        self, labels: LabelStates | None, embed: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """None: `[0]`."""
+        return self.head.weight.new_empty(0)
+
+    def hidden(self, backbone: Backbone, batch: TextBatch) -> Tensor:
+        """Last hidden states `[B, T, H]`, in float32.
+
+        Args:
+            backbone: the one that was given; says whether layers forget their activations.
+            batch: B texts.
+        """
+        self.model.checkpointing = backbone.checkpointing
+        return self.model.forward(batch).float()
+
+    def score(
+        self,
+        backbone: Backbone,
+        batch: TextBatch,
+        tokens: Tensor,
+        labels: LabelStates | None = None,
+        branches: Any = None,
+        lower: Any = None,
+    ) -> Tensor:
+        """Scores `[B, K]` of texts; there are neither virtual tokens nor branches."""
+        assert self.method.pooling is not None  # resolved
+        return self.head(pool(self.hidden(backbone, batch), batch.mask, self.method.pooling))
+
+    def score_words(self, backbone: Backbone, batch: WordBatch) -> Tensor:
+        """Scores `[B, W, K]` of words, each read at its first token."""
+        return self.head(gather(self.hidden(backbone, batch.texts), batch.places))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved of it: the classifier, and weights that replace some of the backbone's."""
+        if self._parts[1] is None:
+            return dict(self.state_dict())
+        named = {f"head.{name}": weight for name, weight in self.head.state_dict().items()}
+        if self.method.merge:
+            merged = _merged(self.model.model)
+            named |= {f"weights.{_one_word(name)}": weight for name, weight in merged.items()}
+        return named
+
+    def files(self) -> dict[str, bytes]:
+        """PEFT's own files by their path in the artifact; PEFT alone can load that folder."""
+        peft = self._parts[1]
+        if peft is None or self.method.merge:
+            return {}
+        with tempfile.TemporaryDirectory(prefix="ltuning-") as folder:
+            peft.save_pretrained(folder, save_embedding_layers=False)
+            return {f"{LORA}/{name}": (Path(folder) / name).read_bytes() for name in _FILES}
+
+
+class _TrainedWeights(nn.Module):
+    """The weights of a model that have a gradient, under names that a module takes."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        for name, weight in model.named_parameters():
+            if weight.requires_grad:
+                self.register_parameter(_one_word(name), weight)
+
+
+def _one_word(name: str) -> str:
+    return name.replace(".", "/")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _copy(backbone: Backbone, method: MethodOptions) -> Backbone:
+    if method.unmask_layers is None:
+        return shared_copy(backbone)
+    if backbone.unmask_problem is not None:
+        raise BackboneError(backbone.unmask_problem)
+    return unmasked(backbone, layer_numbers(method.unmask_layers, backbone.sizes.layers))
+
+
+def _with_lora(model: Backbone, method: MethodOptions) -> Any:
+    """PEFT's wrapper of a model that LoRA was put into, beside queries and values."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    targets = model.family.lora
+    found = [
+        module
+        for name, module in model.model.named_modules()
+        if name.rpartition(".")[2] in targets
+        and isinstance(getattr(module, "weight", None), Tensor)
+    ]
+    if not found:
+        raise BackboneError(
+            f"expected modules named {' and '.join(targets)} for LoRA in '{model.name}' (model "
+            f"type '{model.family.name}'), got none; use method probe or full with it"
+        )
+    config = LoraConfig(
+        r=method.rank or 0,
+        lora_alpha=method.alpha or 0,
+        lora_dropout=method.dropout or 0.0,
+        target_modules=list(targets),
+        # GPT-2's projections have their weights the other way round.
+        fan_in_fan_out=isinstance(found[0], Conv1D),
+    )
+    with _without_deprecations():
+        peft = get_peft_model(model.model, config)
+    peft.peft_config["default"].base_model_name_or_path = model.name
+    peft.peft_config["default"].revision = model.revision
+    peft.eval()
+    return peft
+
+
+@contextmanager
+def _without_deprecations() -> Iterator[None]:
+    """PEFT asks transformers for an attribute under its old name; a user cannot help it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing`")
+        yield
+
+
+@torch.no_grad()
+def _merged(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that LoRA stands beside, with it added, by their names without it."""
+    from peft.tuners.lora import LoraLayer
+
+    found: list[tuple[str, Any]] = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer)
+    ]
+    merged = {}
+    for name, module in found:
+        weight = module.get_base_layer().weight
+        merged[f"{name}.weight"] = weight + module.get_delta_weight("default").to(weight)
+    return merged
+
+
+def _replace_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Put saved weights in the place of a copy's own, which others share."""
+    for name, weight in _part(tensors, "weights.").items():
+        path, _, last = name.replace("/", ".").rpartition(".")
+        module = model.get_submodule(path)
+        before = getattr(module, last)
+        setattr(module, last, nn.Parameter(weight.to(before), requires_grad=False))

@@ -1,0 +1,129 @@
+"""The methods without virtual tokens: what of the backbone's weights they change, as a table.
+
+========== ============================== ==================
+method     weights                        causal mask
+========== ============================== ==================
+ls-lora    LoRA beside queries and values kept
+ls-unmask  LoRA beside queries and values removed
+probe      none                           kept
+full       all, of a copy                 kept
+========== ============================== ==================
+
+`ls-lora` and `ls-unmask` are LS-LLaMA and LS-unLLaMA (Li et al., 2023, "Label Supervised LLaMA
+Finetuning"), `probe` and `full` what they are compared with. All read a text by a linear
+classifier on its pooled state, or on each word's state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from ltuning.backbones.families import Family
+from ltuning.config import Config, MethodOptions, layer_numbers
+from ltuning.errors import BackboneError, ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class WeightMethod:
+    """One row of the table.
+
+    Attributes:
+        name: its id.
+        trains: the weights that are trained beside the classifier's.
+        removes_mask: whether tokens see what comes after them.
+        learning_rate: what the default recipe trains with, and the paper's.
+    """
+
+    name: str
+    trains: Literal["lora", "nothing", "everything"]
+    removes_mask: bool = False
+    learning_rate: tuple[float, float] = (1e-3, 1e-4)
+
+
+WEIGHT_METHODS = {
+    method.name: method
+    for method in (
+        WeightMethod("ls-lora", "lora"),
+        WeightMethod("ls-unmask", "lora", removes_mask=True),
+        WeightMethod("probe", "nothing", learning_rate=(1e-2, 1e-2)),
+        WeightMethod("full", "everything", learning_rate=(1e-4, 2e-5)),
+    )
+}
+
+# The paper's, of queries and values.
+_RANK, _ALPHA, _DROPOUT = 12, 32, 0.1
+
+_OF_LORA = ("rank", "alpha", "dropout", "merge")
+_OF_VIRTUAL_TOKENS = ("transform", "start", "first_layer", "num_tokens", "negatives")
+
+
+def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOptions:
+    """Fill every open choice.
+
+    Args:
+        options: as given.
+        family: of the backbone.
+        num_layers: its depth.
+
+    Raises:
+        ConfigError: a layer to un-mask beyond the model.
+        BackboneError: `ls-unmask` on an encoder.
+    """
+    method = WEIGHT_METHODS[options.name]
+    filled: dict[str, Any] = {"head": "classes", "objective": "classes"}
+    filled["pooling"] = options.pooling or ("mean" if method.removes_mask else family.pooling)
+    if method.trains == "lora":
+        filled["rank"] = _RANK if options.rank is None else options.rank
+        filled["alpha"] = _ALPHA if options.alpha is None else options.alpha
+        filled["dropout"] = _DROPOUT if options.dropout is None else options.dropout
+        filled["merge"] = bool(options.merge)
+    if method.removes_mask:
+        if not family.causal:
+            raise BackboneError(
+                f"expected a decoder for method '{method.name}', got the encoder family "
+                f"'{family.name}', which has no causal mask to remove; use method ls-lora"
+            )
+        filled["unmask_layers"] = options.unmask_layers or "all"
+        last = max(layer_numbers(filled["unmask_layers"], num_layers), default=0)
+        if last >= num_layers:
+            message = f"expected layers below {num_layers}, the backbone's layers, got {last}"
+            raise ConfigError([Problem("method.unmask_layers", message)])
+    return replace(options, **filled)
+
+
+def problems(config: Config) -> list[Problem]:
+    """Options that the method has not."""
+    method = WEIGHT_METHODS[config.method.name]
+    refused = list(_OF_VIRTUAL_TOKENS)
+    if method.trains != "lora":
+        refused += _OF_LORA
+    if not method.removes_mask:
+        refused.append("unmask_layers")
+    found = [_no_such_option(config.method, name) for name in refused]
+    for name in ("head", "objective"):
+        if getattr(config.method, name) not in (None, "classes"):
+            message = f"expected 'classes' with method '{method.name}', got "
+            message += f"'{getattr(config.method, name)}'"
+            found.append(Problem(f"method.{name}", message))
+    quantize = config.backbone.quantize
+    if quantize and (method.trains == "everything" or config.method.merge):
+        what = "method.merge" if config.method.merge else f"method '{method.name}'"
+        message = f"expected weights in floats for {what}, got {quantize}; leave one of them out"
+        found.append(Problem("backbone.quantize", message))
+    return [problem for problem in found if problem is not None]
+
+
+def not_of_virtual_tokens(config: Config) -> list[Problem]:
+    """Options of these methods that were given to another one."""
+    names = (name for name in (*_OF_LORA, "unmask_layers") if name != "rank")
+    found = (_no_such_option(config.method, name) for name in names)
+    return [problem for problem in found if problem is not None]
+
+
+def _no_such_option(options: MethodOptions, name: str) -> Problem | None:
+    value = getattr(options, name)
+    if value is None:
+        return None
+    message = f"expected no such option with method '{options.name}', got {value!r}; leave it out"
+    return Problem(f"method.{name}", message)

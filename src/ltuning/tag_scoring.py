@@ -1,0 +1,98 @@
+"""Probabilities of every tag for every word, and the best sequence that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.words import Window, WordBatch, windows_of
+from ltuning.methods.tuned import Tuned
+from ltuning.tags import OUTSIDE, Sentence
+
+Progress = Callable[[int], None]
+
+
+def tag_names(types: Sequence[str]) -> list[str]:
+    """`[1 + 2K]` the tags that are scored, of IOB2: `O`, then `B-x` and `I-x` of each type."""
+    return [OUTSIDE, *(f"{letter}-{type_}" for type_ in types for letter in "BI")]
+
+
+class TagScorer:
+    """A tagger on a backbone.
+
+    Args:
+        backbone: the frozen model.
+        tuned: its classifier of words.
+        max_windows: most windows at a time; what bounds the memory.
+    """
+
+    def __init__(self, backbone: Backbone, tuned: Tuned, max_windows: int):
+        self.backbone = backbone
+        self.tuned = tuned.eval()
+        self.max_windows = max_windows
+
+    def probabilities(
+        self, sentences: Sequence[Sentence], progress: Progress | None = None
+    ) -> list[np.ndarray]:
+        """`[W, 1 + 2K]` for each sentence; a word without a token is outside."""
+        windows = windows_of(self.backbone, sentences)
+        return self.of_windows(windows, [len(sentence.words) for sentence in sentences], progress)
+
+    def of_windows(
+        self, windows: Sequence[Window], lengths: Sequence[int], progress: Progress | None = None
+    ) -> list[np.ndarray]:
+        """`probabilities` for windows that are made already, of sentences of these lengths."""
+        outputs = self.tuned.head.out_features
+        found = [np.zeros((length, outputs), dtype=np.float32) for length in lengths]
+        for table in found:
+            table[:, 0] = 1.0
+        # How often a sentence still comes; a bar counts sentences, not windows.
+        left = np.bincount([window.sentence for window in windows], minlength=len(lengths))
+        if progress is not None:
+            progress(int((left == 0).sum()))
+        order = sorted(range(len(windows)), key=lambda row: len(windows[row].tokens["input_ids"]))
+        for start in range(0, len(order), self.max_windows):
+            chosen = [windows[row] for row in order[start : start + self.max_windows]]
+            for window, table in zip(chosen, self._of_batch(chosen), strict=True):
+                found[window.sentence][window.words] = table
+                left[window.sentence] -= 1
+                if progress is not None and not left[window.sentence]:
+                    progress(1)
+        return found
+
+    def _of_batch(self, windows: Sequence[Window]) -> list[np.ndarray]:
+        with torch.inference_mode():
+            batch = WordBatch.of(self.backbone, windows).to(self.backbone.device)
+            scores = self.tuned.score_words(self.backbone, batch)
+            probabilities = scores.softmax(-1).float().cpu().numpy()
+        return [
+            table[: len(window.words)] for window, table in zip(windows, probabilities, strict=True)
+        ]
+
+
+def best_tags(probabilities: np.ndarray) -> np.ndarray:
+    """`[W, 1 + 2K]` -> `[W]`: the most probable sequence in which `I-x` follows `B-x` or `I-x`.
+
+    Viterbi's algorithm; a word's tag depends on no other word's but by what may follow what.
+    """
+    size = probabilities.shape[1]
+    logs = np.log(np.maximum(probabilities.astype(np.float64), 1e-30))
+    inner = np.arange(2, size, 2)
+    allowed = np.ones((size, size), dtype=bool)
+    allowed[:, inner] = False
+    allowed[inner, inner] = allowed[inner - 1, inner] = True
+    penalty = np.where(allowed, 0.0, -np.inf)
+    best = logs[:1].copy() if len(logs) else np.zeros((1, size))
+    best[0, inner] = -np.inf
+    total, back = best[0], []
+    for row in logs[1:]:
+        through = total[:, None] + penalty
+        back.append(through.argmax(0))
+        total = through.max(0) + row
+    path = [int(total.argmax())]
+    for step in reversed(back):
+        path.append(int(step[path[-1]]))
+    return np.array(path[::-1][: len(logs)], dtype=int)

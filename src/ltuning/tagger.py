@@ -1,0 +1,349 @@
+"""The front door to tagging: a language model that finds entities in texts."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltuning.backbones.words import windows_of
+from ltuning.config import MethodOptions
+from ltuning.errors import DataError
+from ltuning.front import Front, check_device
+from ltuning.methods import catalog
+from ltuning.methods.tuned import Tuned
+from ltuning.metrics import span_report
+from ltuning.registry import unknown
+from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
+from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
+from ltuning.training.trainer import TrainingResult
+
+Words = Sequence[str] | Sentence
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A part of a text that has a type.
+
+    Attributes:
+        start: its first character, counted from 0.
+        end: the character after its last.
+        text: the characters between.
+        type: of which kind it is.
+        probability: that all its words have the tags they got: the product over its words.
+    """
+
+    start: int
+    end: int
+    text: str
+    type: str
+    probability: float
+
+
+@dataclass
+class _Fitted:
+    """A trained tagger and what it was trained for."""
+
+    types: tuple[str, ...]
+    scheme: Scheme
+    adapter: Tuned
+    max_length: int
+    num_texts: int = 0
+
+
+class TokenClassifier(Front[_Fitted]):
+    """A tagger on a frozen language model: it finds entities, by a tag for every word.
+
+    A word is read at its first token. Sentences of any length are read: long ones in windows of
+    the backbone's length that overlap.
+
+    Args:
+        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
+            that several classifiers share.
+        labels: types of entities, such as `["person", "place"]`, or None to take them from the
+            training tags.
+        method: `ls-lora` (the default), `ls-unmask` (for decoders), `probe` or `full`.
+        recipe: `default`, or `paper` for the published choices.
+        seed: of every draw; the same seed gives the same tagger on a CPU.
+        epochs: passes over the training sentences.
+        steps: optimizer steps, instead of epochs.
+        options: further options by dotted path, such as `{"method.rank": 32,
+            "training.learning_rate": 1e-3}`.
+        config: a whole configuration instead of the arguments above.
+
+    Raises:
+        ConfigError: every problem of the options at once, before anything is loaded; the methods
+            with virtual tokens among them, which score a text as a whole.
+    """
+
+    task = "tags"
+    default_method = "ls-lora"
+    _scorer: TagScorer | None = None
+
+    @property
+    def types_(self) -> tuple[str, ...]:
+        """The types of the trained tagger."""
+        return self._trained().types
+
+    def fit(
+        self,
+        token_lists: Sequence[Words],
+        tag_lists: Sequence[Sequence[str]],
+        validation: tuple[Sequence[Words], Sequence[Sequence[str]]] | None = None,
+        *,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Any] = (),
+    ) -> TokenClassifier:
+        """Train on sentences, each a list of words (or a `Sentence`), with a tag for each word.
+
+        Args:
+            token_lists: training sentences.
+            tag_lists: their tags, of IOB2 or BIOES.
+            validation: sentences and tags that choose the best weights and stop early.
+            checkpoints: folder for checkpoints; None = a temporary one.
+            resume: go on from the newest checkpoint there.
+            callbacks: transformers' TrainerCallbacks.
+
+        Raises:
+            DataError: words and tags that do not fit each other, tags of neither scheme, a type
+                that is not among the labels given, or in validation one that training has not.
+            BackboneError: a tokenizer that does not say where its tokens are.
+            TrainingError: a loss that is not finite.
+        """
+        sentences, spans, scheme = _checked(token_lists, tag_lists, "training")
+        types = self._types(spans)
+        held_out = None
+        if validation is not None:
+            held_out = _checked(*validation, "validation")[:2]
+            _check_types(held_out[1], types, "validation")
+        check_device(self.backbone)
+        fitted = self._build(types, scheme, len(sentences))
+        with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+            folder = checkpoints or Path(temporary)
+            result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
+        # Only now: a run that fails leaves the tagger as it was.
+        self._fitted, self._scorer, self.result_ = fitted, None, result
+        self.figures = self._run_figures(result, fitted)
+        return self
+
+    def predict(
+        self, texts: Sequence[str | Sentence], progress: Progress | None = None
+    ) -> list[list[Entity]]:
+        """The entities of each text, in its order.
+
+        Args:
+            texts: texts, whose words are found by `Sentence.of_text`, or sentences.
+            progress: called with the number of texts just done.
+        """
+        if isinstance(texts, str):
+            raise DataError("expected a list of texts, got one text; write [text]")
+        wrong = next((text for text in texts if not isinstance(text, str | Sentence)), None)
+        if wrong is not None:
+            raise DataError(
+                f"expected a list of texts, got {wrong!r:.80} in it; give texts, or lists of words "
+                "to predict_tags"
+            )
+        sentences = [Sentence.of_text(text) if isinstance(text, str) else text for text in texts]
+        tables = self.scorer().probabilities(sentences, progress)
+        return [
+            _entities(sentence, table, self._names())
+            for sentence, table in zip(sentences, tables, strict=True)
+        ]
+
+    def predict_tags(
+        self, token_lists: Sequence[Words], progress: Progress | None = None
+    ) -> list[list[str]]:
+        """A tag for each word of each sentence, of the scheme that the training tags had.
+
+        A sentence without words has no tags.
+        """
+        fitted = self._trained()
+        sentences = _sentences(token_lists, "the texts")
+        return [
+            tags_of(spans_of(tags, "IOB2"), len(tags), fitted.scheme)
+            for tags in self._predicted(sentences, progress)
+        ]
+
+    def evaluate(
+        self,
+        token_lists: Sequence[Words],
+        tag_lists: Sequence[Sequence[str]],
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Precision, recall and F1 of entities, overall and per type; seqeval, strict.
+
+        Raises:
+            DataError: as `fit`, and a type that the tagger does not know.
+        """
+        sentences, spans, _ = _checked(token_lists, tag_lists, "test")
+        _check_types(spans, self.types_, "test")
+        truth = [
+            tags_of(found, len(sentence.words))
+            for found, sentence in zip(spans, sentences, strict=True)
+        ]
+        return span_report(truth, self._predicted(sentences, progress))
+
+    def scorer(self) -> TagScorer:
+        """The scorer behind `predict`."""
+        if self._scorer is None:
+            tuned = self._trained().adapter
+            self._scorer = TagScorer(self.backbone, tuned, self.config.backbone.max_branches)
+        return self._scorer
+
+    def _names(self) -> list[str]:
+        return tag_names(self.types_)
+
+    def _predicted(
+        self, sentences: Sequence[Sentence], progress: Progress | None
+    ) -> list[list[str]]:
+        names = self._names()
+        tables = self.scorer().probabilities(sentences, progress)
+        return [[names[tag] for tag in best_tags(table)] for table in tables]
+
+    def _types(self, spans: Sequence[Sequence[Span]]) -> tuple[str, ...]:
+        found = sorted({span.type for sentence in spans for span in sentence})
+        if self.config.labels is None:
+            if not found:
+                raise DataError(
+                    "expected entities in the training tags, got O everywhere; tag some words"
+                )
+            return tuple(found)
+        types = tuple(self.config.labels)
+        _check_types(spans, types, "training")
+        return types
+
+    def _build(self, types: tuple[str, ...], scheme: Scheme, num_texts: int) -> _Fitted:
+        backbone = self.backbone
+        method = catalog.resolve(self.config.method, backbone.family, backbone.sizes.layers)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            tuned = Tuned.new(backbone, replace(method, pooling=None), len(tag_names(types)))
+        return _Fitted(types, scheme, tuned, backbone.max_length, num_texts)
+
+    def _train(
+        self,
+        fitted: _Fitted,
+        data: tuple[list[Sentence], list[list[Span]]],
+        held_out: tuple[list[Sentence], list[list[Span]]] | None,
+        folder: Path,
+        resume: bool,
+        callbacks: Sequence[Any],
+    ) -> TrainingResult:
+        names = tag_names(fitted.types)
+        sentences, spans = data
+        windows = windows_of(self.backbone, sentences)
+        validation = None
+        if held_out is not None:
+            validation = TagValidation(
+                windows_of(self.backbone, held_out[0]), _targets(*held_out, names), names
+            )
+        arguments, checkpointing = self._arguments(
+            fitted, folder, len(windows), validation is not None
+        )
+        return train_tags(
+            self.backbone,
+            fitted.adapter,
+            WindowDataset(windows, _targets(sentences, spans, names)),
+            validation,
+            arguments,
+            self.config.stopping,
+            max_windows=self.config.backbone.max_branches,
+            checkpointing=checkpointing,
+            resume=resume,
+            callbacks=callbacks,
+        )
+
+    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
+        types, method = tuple(saved["labels"]), MethodOptions(**saved["method"])
+        tuned = Tuned.load(self.backbone, method, len(tag_names(types)), tensors, folder)
+        self._fitted = _Fitted(types, saved["scheme"], tuned, saved["max_length"])
+
+    def _read_labels(self, labels: Any) -> Any:
+        # The configuration says what is wrong with what is neither.
+        return labels if isinstance(labels, Mapping | str) else list(labels)
+
+    def _own_config(self, fitted: _Fitted) -> dict[str, Any]:
+        labels = {type_: [type_] for type_ in fitted.types}
+        return {"labels": labels, "scheme": fitted.scheme}
+
+
+def _sentences(token_lists: Sequence[Words], what: str) -> list[Sentence]:
+    if isinstance(token_lists, str):
+        raise DataError("expected a list of sentences, got one text; write [words]")
+    sentences = []
+    for row, words in enumerate(token_lists, start=1):
+        if isinstance(words, str) or not all(isinstance(word, str) for word in _tokens(words)):
+            raise DataError(
+                f"{what}, row {row}: expected a list of words, got {words!r:.80}; split it into "
+                "words, or give texts to predict"
+            )
+        sentences.append(words if isinstance(words, Sentence) else Sentence.of_tokens(words))
+    return sentences
+
+
+def _tokens(words: Words) -> Sequence[str]:
+    return words.tokens if isinstance(words, Sentence) else words
+
+
+def _checked(
+    token_lists: Sequence[Words], tag_lists: Sequence[Sequence[str]], what: str
+) -> tuple[list[Sentence], list[list[Span]], Scheme]:
+    """Sentences, their entities, and the scheme of their tags."""
+    sentences = _sentences(token_lists, what)
+    if len(sentences) != len(tag_lists):
+        raise DataError(
+            f"expected tags for each {what} sentence, got {len(sentences)} sentences and "
+            f"{len(tag_lists)} lists of tags"
+        )
+    if not sentences:
+        raise DataError(f"expected at least one {what} sentence, got none")
+    scheme = scheme_of(tag_lists)
+    spans = []
+    for row, (sentence, tags) in enumerate(zip(sentences, tag_lists, strict=True), start=1):
+        where = f"{what}, row {row}"
+        if not sentence.words:
+            raise DataError(
+                f"{where}: expected a sentence of one word or more, got none; remove it"
+            )
+        if len(tags) != len(sentence.words):
+            raise DataError(
+                f"{where}: expected a tag for each word, got {len(sentence.words)} words and "
+                f"{len(tags)} tags; give every word one tag, O outside of entities"
+            )
+        spans.append(spans_of(tags, scheme, where))
+    return sentences, spans, scheme
+
+
+def _check_types(spans: Sequence[Sequence[Span]], types: Sequence[str], what: str) -> None:
+    for row, found in enumerate(spans, start=1):
+        for span in found:
+            if span.type not in types:
+                raise DataError(f"{what}, row {row}: {unknown('type', span.type, types)}")
+
+
+def _targets(
+    sentences: Sequence[Sentence], spans: Sequence[Sequence[Span]], names: Sequence[str]
+) -> list[list[int]]:
+    place = {name: index for index, name in enumerate(names)}
+    return [
+        [place[tag] for tag in tags_of(found, len(sentence.words))]
+        for sentence, found in zip(sentences, spans, strict=True)
+    ]
+
+
+def _entities(sentence: Sentence, table: np.ndarray, names: Sequence[str]) -> list[Entity]:
+    best = best_tags(table)
+    chances = table[np.arange(len(best)), best].astype(np.float64)
+    entities = []
+    for span in spans_of([names[tag] for tag in best], "IOB2"):
+        start, end = sentence.words[span.start][0], sentence.words[span.end - 1][1]
+        probability = float(chances[span.start : span.end].prod())
+        entities.append(Entity(start, end, sentence.text[start:end], span.type, probability))
+    return entities
