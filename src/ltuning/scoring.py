@@ -13,7 +13,7 @@ from ltuning.backbones.backbone import Backbone, LabelStates, Text, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import pool
-from ltuning.methods.plain import combine
+from ltuning.methods.plain import combine, mean_over_texts
 from ltuning.methods.tuned import Tuned
 
 Progress = Callable[[int], None]
@@ -97,7 +97,7 @@ class Scorer:
         assert self.labels is not None and self.adapter.plain is not None
         with torch.inference_mode():
             states = mean_states(self.backbone, tokens)
-            return mean_over_texts(self.adapter.plain(states, self.labels.mean), self.owners)
+            return self.adapter.plain.score(states, self.labels.mean, self.owners)
 
     def shortlist(self, plain: Tensor) -> Tensor:
         """Which labels get a branch, `[B, K]` bool, by their plain scores `[B, K]`."""
@@ -136,7 +136,7 @@ class Scorer:
         assert self.labels is not None and self.adapter.plain is not None
         self.num_passes += len(batch)
         states = pool(self.backbone.forward(batch, lower=lower), batch.mask, "mean")
-        return mean_over_texts(self.adapter.plain(states, self.labels.mean), self.owners)
+        return self.adapter.plain.score(states, self.labels.mean, self.owners)
 
     def _two_stages(self, batch: TextBatch, plain: Tensor, lower: Lower) -> Tensor:
         inside = self.shortlist(plain)
@@ -183,22 +183,6 @@ def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int 
             batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
             states[rows] = pool(backbone.forward(batch), batch.mask, "mean")
     return states
-
-
-def mean_over_texts(scores: Tensor, owners: Tensor) -> Tensor:
-    """A label's score is the mean over its texts.
-
-    Args:
-        scores: `[B, V]` of label texts.
-        owners: `[V]` the label of each, every label at least once.
-
-    Returns:
-        `[B, K]`.
-    """
-    count = torch.bincount(owners)
-    if len(count) == len(owners):
-        return scores
-    return scores.new_zeros(len(scores), len(count)).index_add(1, owners, scores) / count
 
 
 def _by_length(tokens: Sequence[dict[str, Any]], size: int) -> Iterator[list[int]]:

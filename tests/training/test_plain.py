@@ -82,6 +82,33 @@ def test_the_margin_holds_the_labels_of_fresh_texts(fitted: Any) -> None:
     assert inside.sum() < inside.numel()
 
 
+def test_a_label_that_was_not_fitted_has_its_handicap(fitted: Any) -> None:
+    """Fitted without two of the labels, a scorer gives their texts about that much less."""
+    _, held_out, data = fitted
+    kept = data["targets"] < K - 2
+    some = {
+        **data,
+        "states": data["states"][kept],
+        "targets": data["targets"][kept],
+        "labels": data["labels"][:-2],
+        "owners": data["owners"][:-2],
+    }
+    without = PlainScorer(H)
+    fit_plain(without, **some)
+    with torch.no_grad():
+        scores = without(data["states"][~kept], data["labels"])
+    own = scores.gather(1, data["targets"][~kept, None]).mean()
+    lost = float(held_out.scores[:, 0].mean() - own)
+    assert float(without.handicap) > 0
+    assert float(without.handicap) == pytest.approx(lost, rel=0.5)
+    # Half of it is given back, to the added labels alone.
+    given = without.score(data["states"], data["labels"], data["owners"])
+    added = given - without(data["states"], data["labels"])
+    torch.testing.assert_close(added[:, :-2], torch.zeros_like(added[:, :-2]))
+    half = (without.handicap / 2).expand_as(added[:, -2:])
+    torch.testing.assert_close(added[:, -2:], half, atol=1e-5, rtol=1e-5)
+
+
 def test_several_texts_of_a_label_count_as_their_mean() -> None:
     data = clusters(5)
     twice = dict(data, labels=data["labels"].repeat_interleave(2, 0))

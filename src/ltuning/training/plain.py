@@ -8,7 +8,7 @@ as the hardest wrong labels those of another world.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ from torch.nn import functional
 
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.methods.adapter import Adapter
-from ltuning.methods.plain import PlainScorer
+from ltuning.methods.plain import PlainScorer, mean_over_texts
 from ltuning.methods.tuned import Tuned
-from ltuning.scoring import Scorer, mean_over_texts, mean_states
+from ltuning.scoring import Scorer, mean_states
 
 # Part of the texts whose label, and later whose answer, the shortlist has to hold.
 RECALL = 0.995
@@ -29,6 +29,7 @@ RECALL = 0.995
 SAMPLE = 400
 LEAST_SAMPLE = 200
 _FOLDS = 10
+_LABEL_FOLDS = 5
 _BATCH = 256
 _LEAST_STEPS = 300
 _EPOCHS = 5
@@ -151,9 +152,13 @@ def fit_plain(
         _fit(plain, states[seen], targets[seen], labels, owners, generator)
         with torch.no_grad():
             scores[~seen] = mean_over_texts(plain(states[~seen], labels), owners)
+    own = scores.gather(1, targets[:, None]).squeeze(1)
+    unseen = _score_of_unseen(plain, start, states, targets, labels, owners, seed)
     plain.load_state_dict(start)
     _fit(plain, states, targets, labels, owners, generator)
     plain.requires_grad_(False)
+    plain.num_labels.fill_(int(owners.max()) + 1)
+    plain.handicap.copy_((own.mean() - unseen).clamp(min=0))
     plain.margin.fill_(covering(_below_best(scores, targets), RECALL))
     wrong = scores.scatter(1, targets[:, None], -math.inf).topk(negatives, dim=1).indices
     kept = torch.cat([targets[:, None], wrong], dim=1)
@@ -170,6 +175,33 @@ def covering(gaps: Tensor, share: float) -> float:
     """
     rank = min(math.ceil((len(gaps) + 1) * share), len(gaps))
     return float(gaps.sort().values[rank - 1])
+
+
+def _score_of_unseen(
+    plain: PlainScorer,
+    start: Mapping[str, Tensor],
+    states: Tensor,
+    targets: Tensor,
+    labels: Tensor,
+    owners: Tensor,
+    seed: int,
+) -> Tensor:
+    """Mean plain score of the texts' own labels from scorers that have seen neither."""
+    generator = torch.Generator().manual_seed(seed)
+    number = int(owners.max()) + 1
+    folds = torch.randperm(number, generator=generator).to(states.device) % _LABEL_FOLDS
+    total = states.new_zeros(())
+    for fold in folds.unique():
+        plain.load_state_dict(start)
+        kept = (folds != fold).nonzero().squeeze(1)
+        place = torch.zeros_like(folds).index_copy(0, kept, torch.arange(len(kept)).to(kept))
+        texts, rows = folds[targets] != fold, folds[owners] != fold
+        kept_owners = place[owners[rows]]
+        _fit(plain, states[texts], place[targets[texts]], labels[rows], kept_owners, generator)
+        with torch.no_grad():
+            scores = mean_over_texts(plain(states[~texts], labels), owners)
+        total += scores.gather(1, targets[~texts, None]).sum()
+    return total / len(states)
 
 
 def _shortlist_figures(
