@@ -820,6 +820,9 @@ def test_a_label_that_is_added_competes_for_the_shortlist(
     scorer.adapter.plain.margin.fill_(float("inf"))  # type: ignore[union-attr]
     assert loaded.scores(toy.test_texts).shape == (30, 4)
     assert scorer.num_branches == 30 * 4
+    loaded.save_pretrained(tmp_path / "extended")
+    card = (tmp_path / "extended" / "README.md").read_text()
+    assert "## Figures" not in card and "## Shortlist" not in card  # of three labels
 
 
 def test_the_shortlist_is_measured_on_validation_texts_if_they_are_many(
@@ -830,6 +833,11 @@ def test_the_shortlist_is_measured_on_validation_texts_if_they_are_many(
     held = made.figures["shortlist"]
     assert (held["texts"], held["measured_on"]) == (240, "validation texts")
     assert (held["labels_per_text"], held["most_labels"]) == (2, 2)
+    # Figures are of the classifier as it is saved.
+    found = made.evaluate(*validation)
+    for name in ("accuracy", "macro_f1", "mcc"):
+        assert made.figures["validation"][name] == pytest.approx(found[name])
+    assert made.figures["validation"]["loss"] == pytest.approx(found["log_loss"], abs=1e-4)
 
 
 def test_a_shortlist_of_more_labels_than_there_are_is_refused(

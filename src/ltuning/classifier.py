@@ -197,6 +197,8 @@ class LabelClassifier(Front[_Fitted]):
         max_length = min(fitted.max_length, room)
         self._fitted = replace(fitted, labels=extended, states=states, max_length=max_length)
         self._scorer = None
+        # What was measured was measured among the labels of before.
+        self.figures = {name: self.figures[name] for name in self.figures if name == "training"}
         return self
 
     def scorer(self) -> Scorer:
@@ -332,7 +334,8 @@ class LabelClassifier(Front[_Fitted]):
             owners,
             data.tokens,
             data.targets,
-            self.config.seed,
+            batch_size=arguments.train_batch_size,
+            seed=self.config.seed,
         )
         result = train(
             self.backbone,
@@ -350,7 +353,12 @@ class LabelClassifier(Front[_Fitted]):
             resume=resume,
             callbacks=callbacks,
         )
-        return result, self._shortlist_figures(fitted, data, validation, plain)
+        figures = self._shortlist_figures(fitted, data, validation, plain)
+        if figures and validation is not None and result.best:
+            # With the shortlist that it has from now on.
+            now = validation.figures(self._new_scorer(fitted))
+            result = replace(result, best={**result.best, **now})
+        return result, figures
 
     def _shortlist_figures(
         self,

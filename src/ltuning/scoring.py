@@ -33,6 +33,7 @@ class Scorer:
         max_branches: most (text, label) pairs at a time; what bounds the memory.
 
     Attributes:
+        most: labels in a shortlist; None = those within the margin.
         exact: run every label's branch, whatever the shortlist.
         num_branches: branches so far (texts, for plain methods).
         num_passes: passes over texts without virtual tokens so far.
@@ -51,6 +52,8 @@ class Scorer:
         self.labels = labels
         self.owners = torch.tensor(owners, device=backbone.device)
         self.max_branches = max_branches
+        most = adapter.method.shortlist
+        self.most = most if isinstance(most, int) else None
         self.exact = False
         self.num_branches = 0
         self.num_passes = 0
@@ -96,7 +99,7 @@ class Scorer:
         """`[N, K]` plain scores of tokenized texts."""
         assert self.labels is not None and self.adapter.plain is not None
         with torch.inference_mode():
-            states = mean_states(self.backbone, tokens)
+            states = mean_states(self.backbone, tokens, self._batch_size)
             return self.adapter.plain.score(states, self.labels.mean, self.owners)
 
     def shortlist(self, plain: Tensor) -> Tensor:
@@ -104,8 +107,7 @@ class Scorer:
         assert self.adapter.plain is not None
         if self.exact:
             return torch.ones_like(plain, dtype=torch.bool)
-        most = self.adapter.method.shortlist
-        return self.adapter.plain.shortlist(plain, most if isinstance(most, int) else None)
+        return self.adapter.plain.shortlist(plain, self.most)
 
     @property
     def num_labels(self) -> int:
@@ -169,7 +171,7 @@ class Scorer:
         return mean_over_texts(scores, self.owners)
 
 
-def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int = 64) -> Tensor:
+def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int) -> Tensor:
     """Mean states `[N, H]` of tokenized texts without virtual tokens, in float32.
 
     Args:

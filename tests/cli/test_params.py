@@ -83,6 +83,16 @@ def test_many_labels_have_a_plain_scorer(
     assert "costs 1.00 passes through the backbone and 0.50 for each label" in outcome.stdout
 
 
+def test_a_shortlist_needs_as_many_labels(
+    ltuning: Callable[..., Any], configs: dict[str, Path]
+) -> None:
+    options = ("--backbone", configs["bert-base"], "--set", "method.shortlist=5")
+    assert ltuning("params", *options).code == 0
+    outcome = ltuning("params", *options, "--num-labels", 4)
+    assert outcome.code == 1
+    assert "up to 4, all there are, got 5" in outcome.stderr
+
+
 def test_wide_models_match_with_identity_plus_low_rank(
     ltuning: Callable[..., Any], configs: dict[str, Path]
 ) -> None:

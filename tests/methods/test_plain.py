@@ -44,6 +44,14 @@ def test_a_shortlist_by_margin() -> None:
     ]
 
 
+def test_a_label_at_the_margin_is_in_the_shortlist() -> None:
+    plain = PlainScorer(8)
+    scores = 20 * random(2000, 7)
+    for row in range(0, 2000, 100):
+        plain.margin.copy_(scores[row].max() - scores[row, 3])
+        assert plain.shortlist(scores[row : row + 1])[0, 3]
+
+
 @pytest.mark.parametrize(("most", "size"), [(1, 1), (3, 3), (4, 4), (9, 4)])
 def test_a_shortlist_by_number(most: int, size: int) -> None:
     inside = PlainScorer(8).shortlist(SCORES, most)

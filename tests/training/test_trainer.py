@@ -445,3 +445,14 @@ def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, 
     scores = torch.stack([branches[0, [1, 3]], branches[1, [0, 1]]]) + held_out.scores[[1, 2]]
     expected = torch.nn.functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long))
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_weights_that_are_not_finite_end_the_run(
+    backbone: Backbone, classifier: Callable[..., LabelClassifier], toy: Any
+) -> None:
+    class Broken(TrainerCallback):
+        def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+            next(rest["model"].parameters()).data.fill_(math.nan)
+
+    with pytest.raises(TrainingError, match="expected finite weights at the end of training"):
+        classifier(backbone, steps=1).fit(toy.texts, toy.labels, callbacks=[Broken()])

@@ -152,7 +152,9 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
 
     model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
-    count = num_labels or len(config.labels or ()) or _NUM_LABELS
+    shortlist = config.method.shortlist
+    fewest = max(_NUM_LABELS, shortlist) if isinstance(shortlist, int) else _NUM_LABELS
+    count = num_labels or len(config.labels or ()) or fewest
     method = resolve(config.method, family, sizes.layers, num_labels=count)
     many = resolve(config.method, family, sizes.layers, MANY_TEXTS, count)
     length = label_length or _length(config, method)

@@ -60,6 +60,8 @@ def prepare(
     owners: Sequence[int],
     tokens: Sequence[dict[str, Any]],
     targets: Sequence[int],
+    *,
+    batch_size: int,
     seed: int,
 ) -> HeldOutScores | None:
     """Fit the plain scorer of an adapter, by one pass over each training text; None without one.
@@ -73,6 +75,7 @@ def prepare(
         owners: the label of each label text.
         tokens: the training texts.
         targets: the label of each.
+        batch_size: texts in a pass at a time; where a training step fits, as many fit here.
         seed: of the folds and the batches.
     """
     if not isinstance(adapter, Adapter) or adapter.plain is None or labels is None:
@@ -80,7 +83,7 @@ def prepare(
     negatives = adapter.method.negatives or max(owners)
     held_out = fit_plain(
         adapter.plain,
-        mean_states(backbone, tokens),
+        mean_states(backbone, tokens, batch_size),
         torch.tensor(targets, device=backbone.device),
         labels.mean,
         torch.tensor(owners, device=backbone.device),
@@ -111,8 +114,10 @@ def choose_shortlist(
     assert scorer.adapter.plain is not None
     if plain is None:
         plain = scorer.plain_scores(tokens)
+    most, scorer.most = scorer.most, None
     scores = torch.from_numpy(scorer.score_tokens(tokens, plain=plain)).to(plain.device)
     answers = scores.argmax(1)
+    scorer.most = most
     if scorer.adapter.method.shortlist == "auto":
         gaps = _below_best(plain, answers)
         margin = scorer.adapter.plain.margin
@@ -239,7 +244,7 @@ def _fit(
     optimizer = torch.optim.AdamW(plain.parameters(), lr=_RATE, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, steps)
     for _ in range(steps):
-        rows = torch.randperm(len(states), generator=generator)[:_BATCH].to(states.device)
+        rows = torch.randint(len(states), (_BATCH,), generator=generator).to(states.device)
         scores = mean_over_texts(plain(states[rows], labels), owners)
         loss = functional.cross_entropy(scores, targets[rows])
         optimizer.zero_grad()

@@ -417,6 +417,12 @@ def run(
         outcome = trainer.train(resume_from_checkpoint=resume or None)
     finally:
         backbone.checkpointing = False
+    assert trainer.model is not None
+    if not all(bool(weight.isfinite().all()) for weight in trainer.model.parameters()):
+        raise TrainingError(
+            "expected finite weights at the end of training, got NaN or infinity; lower "
+            "training.learning_rate or check the data"
+        )
     history = trainer.state.log_history
     return TrainingResult(
         steps=trainer.state.global_step,
