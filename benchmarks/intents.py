@@ -77,19 +77,19 @@ class Task:
     classes: int
     methods: tuple[str, ...] = ("probe", "lt-prefix", "lt-prompt", "prefix", "peft-lora", "setfit")
     shots: int = 10
-    label_steps: int = 300
+    label_steps: int = 150
     label_batch: int = 16
     negatives: int = 7
     plain_steps: int = 300
-    plain_batch: int = 128
+    plain_batch: int = 32
     setfit_steps: int = 0
-    setfit_iterations: int = 5
+    setfit_iterations: int = 2
     searched: int = 5
 
 
 TASKS = {
     "banking77": Task(classes=77),
-    "clinc150": Task(classes=150, setfit_iterations=3),
+    "clinc150": Task(classes=150),
     "new-labels": Task(classes=100, methods=("cosine", "lt-prefix", "lt-prompt")),
 }
 OURS = ("lt-prefix", "lt-prompt", "prefix")

@@ -113,6 +113,35 @@ def test_words_of_a_text() -> None:
     assert Sentence.of_text(" \n ").words == ()
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["हिन्दी", "में", "क्\u200dष", "है"],
+        ["தமிழ்", "மொழி"],
+        ["cafe\u0301", "bar"],
+        ["\u0646\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "\u060c"],
+        ["#हिन्दी", "@cafe\u0301", "https://a.b/cafe\u0301", "!"],
+        ["❤\ufe0f", "."],
+    ],
+)
+def test_marks_belong_to_what_they_stand_on(words: list[str]) -> None:
+    assert Sentence.of_text(" ".join(words)).tokens == words
+
+
+def test_signs_of_scripts_without_spaces_keep_their_marks() -> None:
+    assert Sentence.of_text("ที่นี่").tokens == ["\u0e17\u0e35\u0e48", "\u0e19\u0e35\u0e48"]
+    assert Sentence.of_text("か\u3099く").tokens == ["か\u3099", "く"]
+
+
+def test_an_apostrophe_belongs_to_a_word_before_it_alone() -> None:
+    assert Sentence.of_text("cafe\u0301's").tokens == ["cafe\u0301", "'s"]
+    text = "'U2' and U2's, \u2018it\u2019s\u2019 'a' 6'2"
+    assert Sentence.of_text(text).tokens == [
+        "'", "U2", "'", "and", "U2", "'s", ",", "\u2018", "it", "\u2019s", "\u2019", "'", "a", "'",
+        "6", "'", "2",
+    ]  # fmt: skip
+
+
 @given(st.text())
 def test_words_cover_all_that_is_no_space(text: str) -> None:
     covered = "".join(Sentence.of_text(text).tokens)

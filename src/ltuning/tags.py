@@ -13,8 +13,10 @@ Words outside are `O`. A sequence is read strictly: one that is of neither schem
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from ltuning.errors import DataError
@@ -22,12 +24,11 @@ from ltuning.errors import DataError
 Scheme = Literal["IOB2", "BIOES"]
 OUTSIDE = "O"
 
-# Addresses, names and topics of messages whole, scripts without spaces sign by sign.
+# Scripts that are read sign by sign.
 _WITHOUT_SPACES = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
-_WORD = re.compile(
-    rf"https?://\S*[\w/]|[@#]\w+|['\u2019]\w{{1,2}}\b|[{_WITHOUT_SPACES}]"
-    rf"|[^\W{_WITHOUT_SPACES}]+|[^\w\s]"
-)
+# Planes 0 and 1, and the selectors of variants: no other character is a mark.
+_MAY_BE_MARKS = (range(0x300, 0x20000), range(0xE0100, 0xE01F0))
+_JOINERS = "\u200c\u200d"
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,42 @@ class Sentence:
 
     @classmethod
     def of_text(cls, text: str) -> Sentence:
-        """Words found in a text: runs of letters and digits, and each other sign by itself."""
-        return cls(text, tuple(found.span() for found in _WORD.finditer(text)))
+        """Words found in a text: runs of letters and digits, and each other sign by itself.
+
+        Addresses, names and topics of messages are whole. Marks, such as accents and the vowels of
+        Indic scripts, belong to what they stand on.
+        """
+        return cls(text, tuple(found.span() for found in _word().finditer(text)))
 
     @property
     def tokens(self) -> list[str]:
         """`[W]` the words themselves."""
         return [self.text[start:end] for start, end in self.words]
+
+
+@cache
+def _word() -> re.Pattern[str]:
+    # Python's \w has letters and digits, and no marks.
+    marks = _marks()
+    return re.compile(
+        rf"https?://\S*[\w/{marks}]|[@#]\w[\w{marks}]*"
+        # 's and its like, after a word alone: elsewhere an apostrophe opens a quotation.
+        rf"|(?<=[\w{marks}])['\u2019][^\W\d_][^\W\d_{marks}]?(?![\w{marks}])"
+        rf"|[{_WITHOUT_SPACES}][{marks}]*"
+        rf"|[^\W{_WITHOUT_SPACES}](?:[^\W{_WITHOUT_SPACES}]|[{marks}])*|[^\w\s][{marks}]*"
+    )
+
+
+def _marks() -> str:
+    """Combining characters and joiners, as what stands between brackets of an expression."""
+    found: list[list[int]] = []
+    for number in (number for numbers in _MAY_BE_MARKS for number in numbers):
+        if unicodedata.category(chr(number))[0] == "M":
+            if found and found[-1][1] == number - 1:
+                found[-1][1] = number
+            else:
+                found.append([number, number])
+    return _JOINERS + "".join(f"{chr(first)}-{chr(last)}" for first, last in found)
 
 
 @dataclass(frozen=True)

@@ -224,6 +224,35 @@ def test_overwriting_drops_the_old_run_and_keeps_what_is_not_ours(tmp_path: Path
     assert stat.S_IMODE(folder.stat().st_mode) == 0o750
 
 
+PARTS = {"lora/adapter_config.json": b"{}"}
+
+
+def test_overwriting_keeps_a_folder_that_is_only_called_as_a_part(saved: Path) -> None:
+    (saved / "lora").mkdir()
+    (saved / "lora" / "mine.txt").write_text("mine")
+    save(saved, **NEW, overwrite=True)
+    assert holds(saved, NEW)
+    assert names(saved) == FILES | {"lora"}
+    with pytest.raises(
+        ArtifactError,
+        match="expected .* without a folder lora/, where a part of the artifact goes, got one that "
+        "the artifact there does not name; rename it, or choose another folder, and save again",
+    ):
+        save(saved, **OLD, overwrite=True, parts=PARTS)
+    assert holds(saved, NEW)
+    assert (saved / "lora" / "mine.txt").read_text() == "mine"
+    assert names(saved.parent) == {"run"}
+
+
+def test_parts_go_with_their_artifact(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    for number in range(2):
+        save(folder, **OLD, overwrite=number > 0, parts=PARTS)
+        assert names(folder) == FILES | {"lora"}
+    save(folder, **NEW, overwrite=True)
+    assert names(folder) == FILES
+
+
 def test_a_link_is_followed_and_stays(saved: Path) -> None:
     link = saved.parent / "link"
     link.symlink_to(saved)

@@ -90,6 +90,20 @@ def test_no_layer_without_its_mask_is_the_backbone(
         torch.testing.assert_close(kept, plain, atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("family", "attention"), DECODERS)
+def test_some_layers_without_their_mask_and_no_padding(
+    family: str, attention: str, tiny: Callable[[str, str], Backbone]
+) -> None:
+    """transformers may leave the mask out where it would hide nothing."""
+    backbone = tiny(family, attention)
+    for numbers in ((), [0]):
+        some = unmasked(backbone, numbers)
+        alone, together = states(some, ROWS[:1])[0], states(some, ROWS)[0]
+        torch.testing.assert_close(alone, together, atol=1e-5, rtol=1e-5)
+        plain = states(backbone, ROWS[:1])[0]
+        assert torch.allclose(alone, plain, atol=1e-5, rtol=1e-5) == (numbers == ())
+
+
 def test_some_layers_without_their_mask(llama: Backbone) -> None:
     """What the first layers have mixed, causal layers above them hand on to the left no more."""
     plain = states(llama, ROWS)[0]
@@ -186,6 +200,25 @@ def test_a_family_that_stays_causal_is_refused_by_name(
     ):
         classifier(backbone, "ls-unmask").fit(toy.texts, toy.labels)
     classifier(backbone, "probe").fit(toy.texts, toy.labels)
+
+
+def test_a_backbone_that_was_not_tried_is_tried_before_its_mask_goes(
+    tmp_path: Path, classifier: Callable[..., Any], toy: Any
+) -> None:
+    import transformers
+
+    config, model, options, _ = SILENT["gpt_neo"]
+    sizes = options | {"hidden_size": 32, "max_position_embeddings": 64}
+    made = getattr(transformers, config)(vocab_size=BARE.size, pad_token_id=None, **sizes)
+    BARE.save(tmp_path)
+    backbone = Backbone(
+        getattr(transformers, model)(made).base_model,
+        transformers.AutoTokenizer.from_pretrained(tmp_path),
+        name="made by hand",
+    )
+    assert backbone.unmask_problem is None
+    with pytest.raises(BackboneError, match="^expected of 'made by hand'.* a word sees later ones"):
+        classifier(backbone, "ls-unmask").fit(toy.texts, toy.labels)
 
 
 def test_stablelm_is_un_masked_because_its_mask_is_always_written_out(tmp_path: Path) -> None:

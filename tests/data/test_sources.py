@@ -21,6 +21,7 @@ from ltuning.data.sources import (
     examples_from_table,
     read_split,
     read_splits,
+    read_tagged_split,
     write_table,
 )
 from ltuning.errors import DataError, MissingExtraError
@@ -367,6 +368,22 @@ def test_class_numbers_become_names(hub: list[tuple[str, ...]]) -> None:
         "validation": Examples(["text 0", "text 1"], ["neg", "pos"], "owner/name (dev)"),
     }
     assert hub == [("owner/name",)]
+
+
+def test_class_numbers_in_lists_become_names(
+    hub: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    kind = datasets.ClassLabel(names=["O", "B-place", "I-place"])
+    words = datasets.Sequence(datasets.Value("string"))
+    features = datasets.Features({"tokens": words, "ner_tags": datasets.Sequence(kind)})
+    rows = {"tokens": [["in", "New", "York"], ["no"]], "ner_tags": [[0, 1, 2], [0]]}
+    split = datasets.Dataset.from_dict(rows, features=features)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"train": split})
+    found = read_tagged_split("owner/name", "train")
+    assert found.tags == [["O", "B-place", "I-place"], ["O"]]
+    assert found.texts == rows["tokens"]
 
 
 def test_configuration_of_a_hub_data_set(hub: list[tuple[str, ...]]) -> None:

@@ -108,6 +108,15 @@ def test_spans_next_to_each_other_and_none() -> None:
     assert found.tags == [["B-p", "O", "B-p"], ["O"]]
 
 
+def test_no_spans_beside_words() -> None:
+    span = {"start": 0, "end": 4, "type": "p"}
+    for column, others in (("spans", []), ("tags", [span])):
+        found = tagged_from_table(
+            table({"tokens": ["Rome"], column: others}, {"tokens": ["a", "b"], column: []})
+        )
+        assert found.tags == [["B-p"] if others else ["O"], ["O", "O"]]
+
+
 def test_a_span_within_a_word_takes_the_word(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ltuning"):
         found = tagged_from_table(
@@ -140,6 +149,11 @@ GOOD = {"tokens": ["a"], "tags": ["O"]}
         (
             {"tokens": ["a", "b"], "tags": ["O"]},
             "here, row 2: expected a tag for each word, got 2 words and 1 tags; give every word "
+            "one tag, O outside of entities",
+        ),
+        (
+            {"tokens": ["in", "Paris"], "tags": []},
+            "here, row 2: expected a tag for each word, got 2 words and 0 tags; give every word "
             "one tag, O outside of entities",
         ),
         (

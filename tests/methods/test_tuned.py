@@ -17,9 +17,9 @@ from ltuning.backbones.families import FAMILIES
 from ltuning.backbones.loading import fingerprint
 from ltuning.classifier import LabelClassifier
 from ltuning.config import Config, MethodOptions
-from ltuning.errors import BackboneError, ConfigError, DataError, LabelError
+from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
 from ltuning.methods.catalog import problems, resolve, training_defaults
-from ltuning.methods.tuned import LORA
+from ltuning.methods.tuned import LORA, Tuned
 from ltuning.methods.weights import WEIGHT_METHODS
 
 Make = Callable[..., LabelClassifier]
@@ -149,6 +149,38 @@ def test_a_merged_artifact_says_the_same_without_peft(
         assert any("lora" in name for name in names) == (merge is None)
         scores[merge] = loaded.scores(toy.test_texts)
     np.testing.assert_allclose(scores[None], scores[True], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["ls-lora", "ls-unmask"])
+def test_a_merged_artifact_can_be_saved_again(
+    method: str, backbone: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    if method == "ls-unmask" and not backbone.family.causal:
+        pytest.skip("an encoder has no causal mask")
+    made = fit(classifier, backbone, method, toy, steps=10, merge=True)
+    made.save_pretrained(tmp_path / "first")
+    first = LabelClassifier.from_pretrained(tmp_path / "first", backbone=backbone)
+    first.save_pretrained(tmp_path / "second")
+    second = LabelClassifier.from_pretrained(tmp_path / "second", backbone=backbone)
+    scores = first.scores(toy.test_texts)
+    np.testing.assert_allclose(scores, made.scores(toy.test_texts), atol=1e-5, rtol=1e-5)
+    assert np.array_equal(second.scores(toy.test_texts), scores)
+    assert first.num_parameters == second.num_parameters == made.num_parameters
+
+
+def test_a_merged_artifact_without_its_weights_is_refused(
+    llama: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    made = fit(classifier, llama, "ls-lora", toy, steps=1, merge=True)
+    tuned = made._trained().adapter
+    assert isinstance(tuned, Tuned)
+    head = {name: weight for name, weight in tuned.tensors().items() if name.startswith("head.")}
+    with pytest.raises(
+        ArtifactError,
+        match=r"^expected in '.*', an artifact with method.merge, the weights that LoRA was added "
+        r"to \(weights\.\*\), got none; restore its tensors from where it was first saved",
+    ):
+        Tuned.load(llama, tuned.method, 3, head, tmp_path)
 
 
 def test_a_changed_lora_file_is_refused(
@@ -298,6 +330,14 @@ def test_every_option_has_a_value_that_fits() -> None:
                 "method.head: expected 'classes' with method 'ls-lora', got 'match'",
             ],
         ),
+        (
+            {"name": "ls-lora", "shortlist": 4},
+            [
+                "method.shortlist: expected no such option with method 'ls-lora', got 4; leave it "
+                "out",
+            ],
+        ),
+        ({"name": "ls-unmask", "shortlist": "off"}, []),
         (
             {"name": "lt-prefix", "merge": True, "dropout": 0.1},
             [

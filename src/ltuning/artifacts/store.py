@@ -97,8 +97,8 @@ def save(
         parts: more files of the artifact itself, such as PEFT's, `FOLDER/NAME` to content.
 
     Raises:
-        ArtifactError: the folder may not be replaced, or writing failed. What was there is
-            untouched.
+        ArtifactError: the folder may not be replaced, or holds one of its own where parts go, or
+            writing failed. What was there is untouched.
     """
     target = _resolve(folder)
     _check_place(target)
@@ -110,6 +110,7 @@ def save(
     texts = {**_check_files(files or {}), CARD: card}
     content = _plain_json(config)
     with _failing_whole(target, existed=CONFIG in names), _building(target) as new:
+        _check_parts(target, names, parts or {})
         for name, text in texts.items():
             _write_text(new / name, text)
         shas = _write_parts(new, parts or {})
@@ -198,13 +199,22 @@ def settle(folder: str | Path) -> None:
 
 
 def _move_leftovers(aside: Path, folder: Path) -> None:
-    gone = ARTIFACT_FILES | RUN_FILES | _names(folder)
+    gone = (ARTIFACT_FILES - PARTS) | _own_parts(aside) | RUN_FILES | _names(folder)
     for name in sorted(_names(aside) - gone):
         os.rename(aside / name, folder / name)
     # Renamed first: a removal that is cut off must never be taken for an old folder that is whole.
     rubbish = _temporary(folder)
     os.rename(aside, rubbish)
     shutil.rmtree(rubbish)
+
+
+def _own_parts(folder: Path) -> set[str]:
+    """The sub-folders that belong to an artifact: another of such a name is a stranger's."""
+    try:
+        named = json.loads((folder / CONFIG).read_bytes())["parts_sha256"]
+        return {name.partition("/")[0] for name in named} & PARTS
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def _restore(folder: Path) -> None:
@@ -268,6 +278,17 @@ def _occupied(folder: Path, names: set[str]) -> ArtifactError:
         f"{folder} is not empty and is not an ltuning folder (it has no {CONFIG}), so it is never "
         "overwritten: choose another folder"
     )
+
+
+def _check_parts(folder: Path, names: set[str], parts: Mapping[str, bytes]) -> None:
+    """Refuses to put parts where a folder of the same name is that is not the artifact's."""
+    taken = names & {name.partition("/")[0] for name in parts}
+    if CONFIG in names and (strange := sorted(taken - _own_parts(folder))):
+        raise ArtifactError(
+            f"expected {folder} without a folder {strange[0]}/, where a part of the artifact goes, "
+            "got one that the artifact there does not name; rename it, or choose another folder, "
+            "and save again"
+        )
 
 
 def _check_files(files: Mapping[str, str]) -> Mapping[str, str]:

@@ -54,15 +54,26 @@ class _Causal:
         self.place = forward.names.index(_MASK)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _MASK in kwargs:
-            kwargs[_MASK] = causal(kwargs[_MASK], self.window)
+        named = _MASK in kwargs
+        mask = kwargs[_MASK] if named else args[self.place]
+        if mask is None:
+            # Left out where nothing is padding: Bloom then asks no flag, and sees everything.
+            mask = _nothing_hidden(args[0] if args else kwargs[self.forward.names[0]])
+        mask = causal(mask, self.window)
+        if named:
+            kwargs[_MASK] = mask
         else:
-            mask = causal(args[self.place], self.window)
             args = (*args[: self.place], mask, *args[self.place + 1 :])
         return self.forward(*args, **kwargs)
 
 
 _MASK = "attention_mask"
+
+
+def _nothing_hidden(states: Tensor) -> Tensor:
+    """A mask `[1, 1, T, T]`, to be added to scores, of states `[B, T, H]`."""
+    length = states.shape[1]
+    return states.new_zeros((1, 1, length, length))
 
 
 def causal(mask: Tensor, window: int | None = None) -> Tensor:

@@ -7,6 +7,7 @@ left out and none counts twice.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -128,11 +129,18 @@ def _read_at(words: _Offsets, windows: Sequence[_Offsets]) -> list[list[tuple[in
 def _first_tokens(words: _Offsets, offsets: _Offsets) -> Iterator[tuple[int, int]]:
     """Each word with a token in the window, and the first of its tokens there."""
     places = [place for place, (start, end) in enumerate(offsets) if start < end]
+    if not places:
+        return
+    # From the first word that ends in the window to the last: a document has many windows.
+    first = bisect_right(words, offsets[places[0]][0], key=lambda word: word[1])
     at = 0
-    for word, (start, end) in enumerate(words):
+    for word in range(first, len(words)):
+        start, end = words[word]
         while at < len(places) and offsets[places[at]][1] <= start:
             at += 1
-        if at < len(places) and offsets[places[at]][0] < end:
+        if at == len(places):
+            return
+        if offsets[places[at]][0] < end:
             yield word, places[at]
 
 

@@ -23,7 +23,8 @@ def looks_like_hub_id(source: str) -> bool:
 def hub_readers(source: str) -> dict[str, Callable[[], Table]]:
     """One reader per split of a hub data set; ``owner/name:config`` selects a configuration.
 
-    Class numbers become class names, and the number -1 (labels that are kept secret) becomes None.
+    Class numbers become class names, also in lists (tags of words), and the number -1 (labels that
+    are kept secret) becomes None.
 
     Raises:
         MissingExtraError: the ``datasets`` library is not installed.
@@ -57,13 +58,23 @@ def _table(split: Any, origin: str) -> Table:
         raise DataError(f"{origin}: expected at least one row, got an empty split")
     for column, names in _class_names(split).items():
         for row in rows:
-            number = row[column]
-            row[column] = None if number is None or number < 0 else names[number]
+            row[column] = _named(row[column], names)
     return Table(list(split.column_names), rows, "hub", origin)
 
 
+def _named(value: Any, names: list[str]) -> Any:
+    if isinstance(value, list):
+        return [_named(number, names) for number in value]
+    return None if value is None or value < 0 else names[value]
+
+
 def _class_names(split: Any) -> dict[str, list[str]]:
+    """The names of columns of classes, and of lists of classes."""
     from datasets import ClassLabel
 
-    features = split.features.items()
-    return {name: kind.names for name, kind in features if isinstance(kind, ClassLabel)}
+    # A list's feature is that of its items; earlier versions also write it as a list of one.
+    items = {
+        name: kind[0] if isinstance(kind, list) else getattr(kind, "feature", kind)
+        for name, kind in split.features.items()
+    }
+    return {name: kind.names for name, kind in items.items() if isinstance(kind, ClassLabel)}

@@ -15,7 +15,8 @@ from ltuning.registry import unknown
 from ltuning.tags import Sentence, Span, tags_of
 
 TEXT_COLUMNS = ("tokens", "words", "text", "sentence")
-TAG_COLUMNS = ("tags", "ner_tags", "spans", "entities")
+_SPAN_COLUMNS = ("spans", "entities")
+TAG_COLUMNS = ("tags", "ner_tags", *_SPAN_COLUMNS)
 _FORMS = (
     'rows such as {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]} or {"text": "in Rome", '
     '"spans": [{"start": 3, "end": 7, "type": "place"}]}'
@@ -81,10 +82,13 @@ def tagged_from_table(
         return TaggedExamples(sentences, None, table.origin)
     tag = _column(table, columns.label, TAG_COLUMNS, "tags or spans", "data.label_column")
     inexact: list[str] = []
-    tags = [
-        _tags(row.get(tag), tag, sentence, f"{table.origin}, row {number}", inexact)
-        for number, (row, sentence) in enumerate(zip(table.rows, sentences, strict=True), start=1)
-    ]
+    tags = []
+    has_spans = _has_spans(table, tag)
+    for number, (row, sentence) in enumerate(zip(table.rows, sentences, strict=True), start=1):
+        where = f"{table.origin}, row {number}"
+        if row.get(tag) == [] and isinstance(row.get(text), list) and not has_spans:
+            raise _different_lengths(where, sentence, 0)
+        tags.append(_tags(row.get(tag), tag, sentence, where, inexact))
     if inexact:
         _log.warning(
             "%s: %d spans begin or end inside a word, the first %s; the whole word is taken",
@@ -167,13 +171,25 @@ def _sentence(value: Any, column: str, where: str, need_words: bool) -> Sentence
     return sentence
 
 
+def _has_spans(table: Table, column: str) -> bool:
+    """Whether an empty list in the column is one of spans; it may be one of tags."""
+    if column in _SPAN_COLUMNS:
+        return True
+    values = (row.get(column) for row in table.rows)
+    return any(isinstance(value, list) and value and isinstance(value[0], dict) for value in values)
+
+
+def _different_lengths(where: str, sentence: Sentence, number: int) -> DataError:
+    return DataError(
+        f"{where}: expected a tag for each word, got {len(sentence.words)} words and {number} "
+        "tags; give every word one tag, O outside of entities"
+    )
+
+
 def _tags(value: Any, column: str, sentence: Sentence, where: str, inexact: list[str]) -> list[str]:
     if isinstance(value, list) and all(isinstance(tag, str) for tag in value) and value:
         if len(value) != len(sentence.words):
-            raise DataError(
-                f"{where}: expected a tag for each word, got {len(sentence.words)} words and "
-                f"{len(value)} tags; give every word one tag, O outside of entities"
-            )
+            raise _different_lengths(where, sentence, len(value))
         return value
     if isinstance(value, list) and all(isinstance(span, dict) for span in value):
         spans = sorted(_characters(span, sentence, where) for span in value)

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ltuning.backbones import selftest
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.copies import own_copy, shared_copy
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
-from ltuning.errors import BackboneError
+from ltuning.errors import ArtifactError, BackboneError
 from ltuning.methods.heads import pool
 from ltuning.methods.weights import WEIGHT_METHODS
 
@@ -50,6 +51,7 @@ class Tuned(nn.Module):
         self.method = method
         # In a tuple, so that frozen weights do not become weights of this module.
         self._parts = (model, peft)
+        self._replaced: tuple[str, ...] = ()
         self.weights = _TrainedWeights(model.model)
         self.head = nn.Linear(model.sizes.hidden, num_outputs, device=model.device)
 
@@ -87,11 +89,16 @@ class Tuned(nn.Module):
         tensors: Mapping[str, Tensor],
         folder: Path,
     ) -> Tuned:
-        """As it was when `tensors` and `files` were saved, these to the folder."""
+        """As it was when `tensors` and `files` were saved, these to the folder.
+
+        Raises:
+            ArtifactError: a merged artifact without the weights that LoRA was added to.
+        """
         if method.merge:
             model = _copy(backbone, method)
-            _replace_weights(model.model, tensors)
+            replaced = _replace_weights(model.model, tensors, folder)
             tuned = cls(model, method, num_outputs)
+            tuned._replaced = replaced
         elif WEIGHT_METHODS[method.name].trains == "lora":
             from peft import PeftModel
 
@@ -112,8 +119,10 @@ class Tuned(nn.Module):
 
     @property
     def num_parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(weight.numel() for weight in self.parameters())
+        """Trainable parameters; of a merged artifact, those that its LoRA had."""
+        replaced = (self.model.model.get_parameter(name) for name in self._replaced)
+        lora = sum((self.method.rank or 0) * sum(weight.shape) for weight in replaced)
+        return lora + sum(weight.numel() for weight in self.parameters())
 
     def train(self, mode: bool = True) -> Tuned:
         """Dropout on or off: of LoRA alone, or of the whole model where all of it is trained."""
@@ -160,13 +169,20 @@ class Tuned(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved of it: the classifier, and weights that replace some of the backbone's."""
-        if self._parts[1] is None:
+        if WEIGHT_METHODS[self.method.name].trains != "lora":
             return dict(self.state_dict())
         named = {f"head.{name}": weight for name, weight in self.head.state_dict().items()}
         if self.method.merge:
-            merged = _merged(self.model.model)
+            merged = self._merged_weights()
             named |= {f"weights.{_one_word(name)}": weight for name, weight in merged.items()}
         return named
+
+    def _merged_weights(self) -> dict[str, Tensor]:
+        """The weights with LoRA added: now, or before they were loaded."""
+        model = self.model.model
+        if self._parts[1] is not None:
+            return _merged(model)
+        return {name: model.get_parameter(name) for name in self._replaced}
 
     def files(self) -> dict[str, bytes]:
         """PEFT's own files by their path in the artifact; PEFT alone can load that folder."""
@@ -203,6 +219,9 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _copy(backbone: Backbone, method: MethodOptions) -> Backbone:
     if method.unmask_layers is None:
         return shared_copy(backbone)
+    if backbone.unmask_problem is None:
+        # One that was not made by `Backbone.load` was not tried; who passed there, is not again.
+        selftest.require(backbone)
     if backbone.unmask_problem is not None:
         raise BackboneError(backbone.unmask_problem)
     return unmasked(backbone, layer_numbers(method.unmask_layers, backbone.sizes.layers))
@@ -264,10 +283,20 @@ def _merged(model: nn.Module) -> dict[str, Tensor]:
     return merged
 
 
-def _replace_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Put saved weights in the place of a copy's own, which others share."""
-    for name, weight in _part(tensors, "weights.").items():
-        path, _, last = name.replace("/", ".").rpartition(".")
+def _replace_weights(
+    model: nn.Module, tensors: Mapping[str, Tensor], folder: Path
+) -> tuple[str, ...]:
+    """Put saved weights in the place of a copy's own, which others share; their names."""
+    saved = {name.replace("/", "."): weight for name, weight in _part(tensors, "weights.").items()}
+    if not saved:
+        raise ArtifactError(
+            f"expected in '{folder}', an artifact with method.merge, the weights that LoRA was "
+            "added to (weights.*), got none; restore its tensors from where it was first saved, "
+            "or train again"
+        )
+    for name, weight in saved.items():
+        path, _, last = name.rpartition(".")
         module = model.get_submodule(path)
         before = getattr(module, last)
         setattr(module, last, nn.Parameter(weight.to(before), requires_grad=False))
+    return tuple(saved)
