@@ -23,13 +23,14 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from peers import read_rows, seeds_of
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
-from ltuning.classifier import versions
 from ltuning.config import BackboneOptions
 from ltuning.data.sources import Examples, read_splits
 from ltuning.data.splits import take_shots
+from ltuning.front import versions
 
 METHODS = ("prefix", "prompt", "lt-prefix", "lt-prompt")
 
@@ -106,13 +107,13 @@ def main() -> None:
     options = _arguments()
     transformers_logging.disable_progress_bar()
     if options.report:
-        print(report(_read(options.report)))
+        print(report(read_rows(options.report)))
         return
     task = TASKS[options.task]
     backbone = Backbone.load(BackboneOptions(name=options.backbone))
     splits = read_splits(str(options.data))
-    done = {_key(row) for row in _read(options.output)}
-    for seed in range(options.seeds[0], options.seeds[1] + 1):
+    done = {_key(row) for row in read_rows(options.output)}
+    for seed in options.seeds:
         for recipe in options.recipes or task.recipes:
             for method in options.methods:
                 if (options.task, recipe, method, seed) not in done:
@@ -200,24 +201,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="builtin:minilm")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--recipes", nargs="+", choices=("default", "paper"))
-    parser.add_argument("--seeds", type=_seeds, default=(0, 2), help="first-last")
+    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--output", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     if not options.report and not (options.task and options.data):
         parser.error("give a task and --data, or --report FILE")
     return options
-
-
-def _seeds(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    return int(first), int(last or first)
-
-
-def _read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def _key(row: dict) -> tuple:

@@ -19,13 +19,14 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from peers import read_rows
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
-from ltuning.classifier import versions
 from ltuning.config import BackboneOptions
 from ltuning.data.sources import Examples, read_splits
 from ltuning.data.splits import take_shots
+from ltuning.front import versions
 
 TEXTS = 16
 MEASURED = 400
@@ -112,11 +113,11 @@ def main() -> None:
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
     if options.report:
-        print(report(_read(options.report)))
+        print(report(read_rows(options.report)))
         return
     transformers_logging.disable_progress_bar()
     backbone = Backbone.load(BackboneOptions())
-    done = [_key(row) for row in _read(options.output)]
+    done = [_key(row) for row in read_rows(options.output)]
     for seed in options.seeds:
         for name, chosen in development_sets(options.data).items():
             for method, choices in chosen.candidates:
@@ -172,12 +173,6 @@ def _cell(values: list[float]) -> str:
         return ""
     each = " ".join(f"{value:.3f}" for value in values)
     return f"{sum(values) / len(values):.3f} ({each})"
-
-
-def _read(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def _key(row: dict[str, Any]) -> tuple[str, int, str, str]:

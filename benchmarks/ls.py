@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from peers import read_rows, seeds_of
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -122,14 +123,14 @@ def main() -> None:
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     if options.report:
-        print(report(_read(options.report)))
+        print(report(read_rows(options.report)))
         return
     task = TASKS[options.task]
     backbone = Backbone.load(BackboneOptions(name=options.backbone))
     read = read_tagged_splits if task.figure == "f1" else read_splits
     splits: Any = read(str(options.data))
-    done = {_key(row) for row in _read(options.output)}
-    for seed in range(options.seeds[0], options.seeds[1] + 1):
+    done = {_key(row) for row in read_rows(options.output)}
+    for seed in options.seeds:
         for method in options.methods or task.methods:
             if (options.task, options.backbone, method, seed) in done:
                 continue
@@ -284,7 +285,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--backbone", default="builtin:minilm")
     parser.add_argument("--methods", nargs="+", help="of the task's table; all by default")
-    parser.add_argument("--seeds", type=_seeds, default=(0, 2), help="first-last")
+    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--steps", type=int, help="another number of optimizer steps")
     parser.add_argument("--output", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--report", type=Path)
@@ -292,17 +293,6 @@ def _arguments() -> argparse.Namespace:
     if not options.report and not (options.task and options.data):
         parser.error("give a task and --data, or --report FILE")
     return options
-
-
-def _seeds(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    return int(first), int(last or first)
-
-
-def _read(path: Path) -> list[dict]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def _key(row: dict) -> tuple:

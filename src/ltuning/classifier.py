@@ -20,7 +20,6 @@ from ltuning.errors import (
     LabelError,
 )
 from ltuning.front import Front, check_device
-from ltuning.front import versions as versions
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter

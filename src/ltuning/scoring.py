@@ -130,8 +130,9 @@ class Scorer:
         if self.adapter.plain is None:
             return self._branches(batch, batch.mask.new_ones(len(batch), self.num_labels))
         lower = Lower(self.adapter.first_layer)
-        own = self._plain(batch, lower)
-        return self._two_stages(batch, own if plain is None else plain, lower)
+        if plain is None:
+            plain = self._plain(batch, lower)
+        return self._two_stages(batch, plain, lower)
 
     def _plain(self, batch: TextBatch, lower: Lower | None = None) -> Tensor:
         """Plain scores `[B, K]`, by one pass over each text."""
