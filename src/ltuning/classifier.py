@@ -321,9 +321,7 @@ class LabelClassifier(Front[_Fitted]):
             tokenized = self._tokenized(fitted, *held_out)
             names = fitted.labels.names
             validation = Validation(tokenized.tokens, tokenized.targets, names)
-        arguments, checkpointing = self._arguments(
-            fitted, folder, len(texts), validation is not None
-        )
+        arguments, layers = self._arguments(fitted, folder, len(texts), validation is not None)
         adapter = fitted.adapter.to(self.backbone.device)
         owners = self._owners(fitted)
         plain = prepare(
@@ -348,7 +346,7 @@ class LabelClassifier(Front[_Fitted]):
             max_branches=self.config.backbone.max_branches,
             cache_size=self.config.backbone.cache_size,
             plain=plain,
-            checkpointing=checkpointing,
+            layers=layers,
             resume=resume,
             callbacks=callbacks,
         )

@@ -327,9 +327,6 @@ _OWNED_TRAINING = {
     "label_names": "it is set by ltuning, leave it out",
     "load_best_model_at_end": "it is set by ltuning, leave it out",
     "metric_for_best_model": "use the option `stopping.metric` instead",
-    "torch_compile": "ltuning does not compile the training step, leave it out",
-    "torch_compile_backend": "ltuning does not compile the training step, leave it out",
-    "torch_compile_mode": "ltuning does not compile the training step, leave it out",
     "greater_is_better": "it follows from the option `stopping.metric`, leave it out",
 }
 

@@ -14,13 +14,14 @@ from transformers import TrainingArguments
 from ltuning.artifacts import card, store
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
+from ltuning.backbones.prefix import InTraining
 from ltuning.checking import check, configure
 from ltuning.config import Config
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
-from ltuning.training.trainer import CHECKPOINTING, TrainingResult, training_arguments
+from ltuning.training.trainer import TrainingResult, in_training, training_arguments
 
 
 class Fitted(Protocol):
@@ -223,10 +224,10 @@ class Front(ABC, Generic[F]):
 
     def _arguments(
         self, fitted: F, folder: Path, num_rows: int, has_validation: bool
-    ) -> tuple[TrainingArguments, bool]:
-        """What transformers' Trainer is given, and whether layers forget their activations."""
+    ) -> tuple[TrainingArguments, InTraining]:
+        """What transformers' Trainer is given, and how the backbone's layers run."""
         fields = {**catalog.training_defaults(fitted.adapter.method), **self.config.training}
-        checkpointing = any([bool(fields.pop(name, False)) for name in CHECKPOINTING])
+        layers = in_training(fields)
         arguments = training_arguments(
             folder,
             fields,
@@ -236,7 +237,7 @@ class Front(ABC, Generic[F]):
             has_validation=has_validation,
             on_cpu=self.backbone.device.type == "cpu",
         )
-        return arguments, checkpointing
+        return arguments, layers
 
     def _run_figures(self, result: TrainingResult, fitted: F) -> dict[str, Any]:
         training = {

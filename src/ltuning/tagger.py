@@ -244,9 +244,7 @@ class TokenClassifier(Front[_Fitted]):
             validation = TagValidation(
                 windows_of(self.backbone, held_out[0]), _targets(*held_out, names), names
             )
-        arguments, checkpointing = self._arguments(
-            fitted, folder, len(windows), validation is not None
-        )
+        arguments, layers = self._arguments(fitted, folder, len(windows), validation is not None)
         return train_tags(
             self.backbone,
             fitted.adapter,
@@ -255,7 +253,7 @@ class TokenClassifier(Front[_Fitted]):
             arguments,
             self.config.stopping,
             max_windows=self.config.backbone.max_branches,
-            checkpointing=checkpointing,
+            layers=layers,
             resume=resume,
             callbacks=callbacks,
         )

@@ -10,6 +10,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.lower import Lower
+from ltuning.backbones.prefix import InTraining
 
 from ..conformance.cases import counted, random_prefix, random_prompt
 
@@ -72,7 +73,7 @@ def test_checkpointed_layers_take_it(
         return prefix.states.grad
 
     expected, lower = gradient(None), Lower(2)
-    monkeypatch.setattr(bert, "checkpointing", True)
+    monkeypatch.setattr(bert, "in_training", InTraining(checkpointing=True))
     for _ in range(2):
         torch.testing.assert_close(gradient(lower), expected)
 

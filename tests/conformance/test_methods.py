@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix import Prefix
+from ltuning.backbones.prefix import InTraining, Prefix
 from ltuning.classifier import LabelClassifier
 from ltuning.methods.catalog import METHODS
 from ltuning.scoring import Scorer
@@ -258,11 +258,11 @@ def test_checkpointing_saves_memory_and_keeps_gradients(
         return sum(kept), [weight.grad for weight in adapter.parameters()]
 
     whole, expected = run()
-    backbone.checkpointing = True
+    backbone.in_training = InTraining(checkpointing=True)
     try:
         saved, found = run()
     finally:
-        backbone.checkpointing = False
+        backbone.in_training = InTraining()
     assert saved < whole
     for left, right in zip(found, expected, strict=True):
         close(left, right)

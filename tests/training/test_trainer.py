@@ -419,7 +419,35 @@ def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
     saving = classifier(bert, "lt-prefix", steps=2, **options).fit(toy.texts, toy.labels)
     assert len(computed) == 2 * bert.sizes.layers
     assert_same(plain, saving)
-    assert not bert.checkpointing
+    assert not bert.in_training.checkpointing
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it where it may
+def test_compiled_layers_change_nothing_and_serve_every_batch(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    """`stats` counts what dynamo compiled: texts of other lengths come to the same code."""
+    counters = torch._dynamo.utils.counters["stats"]
+    counted: list[int] = []
+
+    class Count(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            counted.append(counters["unique_graphs"])
+
+    texts = [" ".join([text] * (1 + row % 5)) for row, text in enumerate(toy.texts)]
+    common = {"steps": 8, "method__first_layer": 1, "rate": 1e-2}
+    torch._dynamo.reset()
+    counters.clear()
+    plain = classifier(bert, "lt-prefix", **common).fit(texts, toy.labels)
+    assert counters["unique_graphs"] == 0
+    options = {"training__torch_compile": True, "training__torch_compile_backend": "eager"}
+    compiled = classifier(bert, "lt-prefix", **common, **options)
+    compiled.fit(texts, toy.labels, callbacks=[Count()])
+    assert_same(plain, compiled)
+    assert counted[0] > 0
+    # The second step, where a batch of two texts follows one of four.
+    assert counted[-1] == counted[1]
+    assert bert.in_training.compiler is None
 
 
 def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, toy: Any) -> None:

@@ -20,7 +20,7 @@ from ltuning.backbones.loading import (
     with_padding,
 )
 from ltuning.backbones.lower import Lower
-from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
+from ltuning.backbones.prefix import RUNNING, InTraining, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
 
@@ -115,7 +115,7 @@ class Backbone:
         self.sizes = Sizes.of(model, self.family)
         self.tokenizer = with_padding(tokenizer, name)
         self.model: Any = model.requires_grad_(False).eval()
-        self.checkpointing = False
+        self.in_training = InTraining()
         self.prefix_problem: str | None = None
         self.unmask_problem: str | None = None
         self._fingerprint: str | None = None
@@ -403,7 +403,7 @@ class Backbone:
             mask = torch.cat([prefix.branch_mask(), prefix.fan_out(mask)], dim=1)
         if self.family.positions != "relative":
             inputs["position_ids"] = positions
-        running = Pass(prefix, recorder, self.checkpointing, lower, skipped)
+        running = Pass(prefix, recorder, self.in_training, lower, skipped)
         with announced(RUNNING, running):
             output = self.model(attention_mask=mask.long(), **inputs)
         return output.last_hidden_state.to(self.device)

@@ -12,7 +12,15 @@ from torch.utils.checkpoint import checkpoint
 
 from ltuning.backbones import prefix_attention
 from ltuning.backbones.families import FAMILIES, Family
-from ltuning.backbones.prefix import LAYER, RUNNING, LayerPass, Pass, Prefix, announced
+from ltuning.backbones.prefix import (
+    LAYER,
+    RUNNING,
+    InTraining,
+    LayerPass,
+    Pass,
+    Prefix,
+    announced,
+)
 from ltuning.errors import BackboneError
 
 # Arguments of a layer that have an entry for each text, under all the names that models use.
@@ -81,15 +89,16 @@ class _LayerForward:
         prefix = running.prefix
         if prefix is not None:
             args, kwargs = self._fan(prefix, layer, running, args, kwargs)
-        sees = prefix is not None and prefix.length > 0 and layer >= prefix.first_layer
-        here = LayerPass(layer, prefix if sees else None, running.recorder)
+        in_training = running.training if torch.is_grad_enabled() else InTraining()
+        compiler = in_training.compiler
+        forward = self.forward if compiler is None else compiler(self.forward)
 
         def run(*inputs: Any) -> Any:
             # Computed again in backward, possibly on another thread: the pass is announced here.
-            with announced(LAYER, here):
-                return self.forward(*inputs, **kwargs)
+            with announced(LAYER, LayerPass.of(prefix, layer, running.recorder)):
+                return forward(*inputs, **kwargs)
 
-        if running.checkpointing and torch.is_grad_enabled():
+        if in_training.checkpointing:
             return checkpoint(run, *args, use_reentrant=False)
         return run(*args)
 

@@ -6,12 +6,12 @@ module without an argument of the model's own: few families hand unknown argumen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -94,6 +94,43 @@ class Recorder:
         self.layers.append((key[:, ::group], value[:, ::group]))
 
 
+class Compiler:
+    """Makes compiled ones of the layers' forwards, each once.
+
+    Sizes are dynamic and masks always written out, so that batches of other sizes run the same
+    code; so do the layers of a model, which are of one class.
+
+    Args:
+        backend: by torch's name; None = its default.
+        mode: by torch's name; None = its default.
+    """
+
+    def __init__(self, backend: str | None = None, mode: str | None = None):
+        self._options: dict[str, Any] = {} if mode is None else {"mode": mode}
+        if backend is not None:
+            self._options["backend"] = backend
+        self._made: dict[Callable[..., Any], Callable[..., Any]] = {}
+
+    def __call__(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+        """The compiled one."""
+        if forward not in self._made:
+            self._made[forward] = torch.compile(forward, dynamic=True, **self._options)
+        return self._made[forward]
+
+
+@dataclass(frozen=True)
+class InTraining:
+    """How layers run where a gradient is wanted.
+
+    Attributes:
+        checkpointing: whether they forget their activations and compute them again in backward.
+        compiler: of their forwards; None = they run as they are.
+    """
+
+    checkpointing: bool = False
+    compiler: Compiler | None = None
+
+
 @dataclass
 class Pass:
     """A forward pass of the whole model.
@@ -101,7 +138,7 @@ class Pass:
     Attributes:
         prefix: keys and values to prepend.
         recorder: where keys and values are collected.
-        checkpointing: whether layers forget their activations and compute them again in backward.
+        training: how layers run where a gradient is wanted.
         lower: where the lower layers' output is kept.
         skipped: layers that do not run but give what is kept there.
         layer: number of the layer that comes next; layers are counted as they are called, because
@@ -111,7 +148,7 @@ class Pass:
 
     prefix: Prefix | None = None
     recorder: Recorder | None = None
-    checkpointing: bool = False
+    training: InTraining = InTraining()
     lower: Lower | None = None
     skipped: range = range(0)
     layer: int = 0
@@ -122,29 +159,41 @@ class Pass:
 class LayerPass:
     """What the attention of one layer adds and records.
 
+    It does not say which layer: compiled code is then the same for all of them.
+
     Attributes:
-        layer: its number.
-        prefix: keys and values to prepend, None in a layer that has none.
-        recorder: where its keys and values are collected.
+        keys: `[R, N, L, D]` to prepend, None in a layer that has none.
+        values: `[R, N, L, D]`, beside them.
+        mask: `[R, L]` bool, the real ones among them.
+        recorder: where the layer's own keys and values are collected.
     """
 
-    layer: int
-    prefix: Prefix | None
+    keys: Tensor | None
+    values: Tensor | None
+    mask: Tensor | None
     recorder: Recorder | None
 
-    def key_values(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """The prefix's keys and values, `[R, heads, L, D]`, in the precision and heads of `like`.
+    @classmethod
+    def of(cls, prefix: Prefix | None, layer: int, recorder: Recorder | None) -> LayerPass:
+        """A layer of a pass, with a prefix or without."""
+        if prefix is None or prefix.length == 0 or layer < prefix.first_layer:
+            return cls(None, None, None, recorder)
+        return cls(*prefix.at(layer), prefix.branch_mask(), recorder)
+
+    def prefix(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Keys and values, `[R, heads, L, D]`, in the precision and heads of `like`, and the mask.
 
         `like` is a key of the text; models that repeat their key/value heads before attention
         have more of them than N.
         """
-        assert self.prefix is not None
-        group = like.shape[1] // self.prefix.states.shape[3]
+        if self.keys is None or self.values is None or self.mask is None:
+            return None
+        group = like.shape[1] // self.keys.shape[1]
         keys, values = (
             part.to(device=like.device, dtype=like.dtype).repeat_interleave(group, dim=1)
-            for part in self.prefix.at(self.layer)
+            for part in (self.keys, self.values)
         )
-        return keys, values
+        return keys, values, self.mask.to(like.device)
 
 
 RUNNING: ContextVar[Pass | None] = ContextVar("ltuning_pass", default=None)

@@ -24,7 +24,7 @@ from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from ltuning.backbones.prefix import LAYER, LayerPass
+from ltuning.backbones.prefix import LAYER
 from ltuning.errors import BackboneError
 
 Attention = Callable[..., tuple[Tensor, Tensor | None]]
@@ -74,12 +74,13 @@ def _over_prefix(attention: Attention) -> Attention:
         here = LAYER.get()
         if here is not None and here.recorder is not None:
             here.recorder.add(key, value)
-        if here is not None and here.prefix is not None:
+        prefix = None if here is None else here.prefix(key)
+        if prefix is not None:
             assert attention_mask is not None  # the mask function below never leaves it out
-            prefix_key, prefix_value = here.key_values(key)
+            prefix_key, prefix_value, prefix_mask = prefix
             key = torch.cat([prefix_key, key], dim=2)
             value = torch.cat([prefix_value, value], dim=2)
-            attention_mask = _widened(here.prefix.branch_mask(), attention_mask)
+            attention_mask = _widened(prefix_mask, attention_mask)
             # Columns of the prefix have no relative position.
             if kwargs.get("position_bias") is not None:
                 bias = kwargs["position_bias"]
@@ -136,10 +137,12 @@ class PrefixCache(Cache):
         assert here is not None  # only the layers of a pass are given this cache
         if here.recorder is not None:
             here.recorder.add(key_states, value_states)
-        if here.prefix is None:
+        prefix = here.prefix(key_states)
+        if prefix is None:
             return key_states, value_states
-        keys, values = here.key_values(key_states)
-        return torch.cat([keys, key_states], dim=2), torch.cat([values, value_states], dim=2)
+        prefix_keys, prefix_values, _ = prefix
+        keys = torch.cat([prefix_keys, key_states], dim=2)
+        return keys, torch.cat([prefix_values, value_states], dim=2)
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         """L."""
@@ -174,16 +177,19 @@ class _WrappedForward:
         self.forward = forward
         self.projections = projections
 
+    # A graph that breaks inside would lose the prefix's columns without a word.
+    @torch.compiler.disable
     def __call__(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
         here = LAYER.get()
-        if here is None or (here.prefix is None and here.recorder is None):
+        if here is None or (here.keys is None and here.recorder is None):
             return self.forward(states, *args, **kwargs)
         query, key, value = self.projections(self.module, states)
         if here.recorder is not None:
             here.recorder.add(key, value)
-        if here.prefix is None:
+        prefix = here.prefix(query)
+        if prefix is None:
             return self.forward(states, *args, **kwargs)
-        with _PrefixColumns(here, query):
+        with _PrefixColumns(query, *prefix):
             return self.forward(states, *args, **kwargs)
 
 
@@ -193,12 +199,11 @@ class _PrefixColumns(TorchFunctionMode):
     The scores of the prefix are content alone: relative positions say nothing of it.
     """
 
-    def __init__(self, here: LayerPass, query: Tensor):
+    def __init__(self, query: Tensor, keys: Tensor, values: Tensor, mask: Tensor):
         super().__init__()
-        assert here.prefix is not None
-        keys, self.values = here.key_values(query)
+        self.values = values
         scores = query @ keys.transpose(-1, -2)
-        hidden = ~here.prefix.branch_mask().to(scores.device)[:, None, None, :]
+        hidden = ~mask[:, None, None, :]
         self.scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
         self.share: Tensor | None = None
 

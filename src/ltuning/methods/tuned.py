@@ -144,10 +144,10 @@ class Tuned(nn.Module):
         """Last hidden states `[B, T, H]`, in float32.
 
         Args:
-            backbone: the one that was given; says whether layers forget their activations.
+            backbone: the one that was given; says how layers run in training.
             batch: B texts.
         """
-        self.model.checkpointing = backbone.checkpointing
+        self.model.in_training = backbone.in_training
         return self.model.forward(batch).float()
 
     def score(

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.prefix import InTraining
 from ltuning.backbones.words import Window, WordBatch
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
@@ -104,7 +105,7 @@ def train_tags(
     stopping: StoppingOptions,
     *,
     max_windows: int,
-    checkpointing: bool = False,
+    layers: InTraining,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
@@ -134,4 +135,4 @@ def train_tags(
         scorer=lambda: TagScorer(backbone, tuned, max_windows),
         validation=validation,
     )
-    return run(trainer, backbone, checkpointing=checkpointing, resume=resume)
+    return run(trainer, backbone, layers=layers, resume=resume)

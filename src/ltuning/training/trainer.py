@@ -23,6 +23,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 
 from ltuning.backbones.backbone import Backbone, LabelStates
+from ltuning.backbones.prefix import Compiler, InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
@@ -44,8 +45,8 @@ from ltuning.training.store import LowerStore
 if TYPE_CHECKING:
     from ltuning.training.tagging import TagValidation
 
-# Trainer would ask the model for it, but the layers are the backbone's; two names of one field.
-CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+# Two names of one field.
+_CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
@@ -271,6 +272,16 @@ class TrainingResult:
     best: dict[str, float]
 
 
+def in_training(fields: dict[str, Any]) -> InTraining:
+    """How the backbone's layers run, taken out of the user's fields: Trainer has not the layers."""
+    checkpointing = any([bool(fields.pop(name, False)) for name in _CHECKPOINTING])
+    names = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+    wanted, backend, mode = (fields.pop(name, None) for name in names)
+    # As in transformers, to name a backend or a mode is to ask for it.
+    compiler = Compiler(backend, mode) if wanted or backend or mode else None
+    return InTraining(checkpointing, compiler)
+
+
 def training_arguments(
     folder: Path,
     fields: dict[str, Any],
@@ -332,14 +343,14 @@ def train(
     max_branches: int,
     plain: HeldOutScores | None = None,
     cache_size: float = 0.0,
-    checkpointing: bool = False,
+    layers: InTraining,
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
     """Train an adapter in place.
 
-    With `checkpointing` the backbone's layers forget their activations and compute them again in
-    backward: less memory, a third more time. With `cache_size`, in GiB, the layers below the prefix
+    `layers` says how the backbone's layers run. Checkpointing takes less memory and a third more
+    time. With `cache_size`, in GiB, the layers below the prefix
     run once for each text and not in every epoch, where what they make of the texts fits into it.
 
     Raises:
@@ -387,7 +398,7 @@ def train(
                 model.store = fill()
 
         trainer.add_callback(_AtBegin(keep_lower))
-    return run(trainer, backbone, checkpointing=checkpointing, resume=resume)
+    return run(trainer, backbone, layers=layers, resume=resume)
 
 
 def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
@@ -398,7 +409,7 @@ def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCa
 
 
 def run(
-    trainer: AdapterTrainer, backbone: Backbone, *, checkpointing: bool, resume: bool
+    trainer: AdapterTrainer, backbone: Backbone, *, layers: InTraining, resume: bool
 ) -> TrainingResult:
     """Let a trainer train.
 
@@ -412,11 +423,11 @@ def run(
             f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
             "train without resume"
         )
-    backbone.checkpointing = checkpointing
+    backbone.in_training = layers
     try:
         outcome = trainer.train(resume_from_checkpoint=resume or None)
     finally:
-        backbone.checkpointing = False
+        backbone.in_training = InTraining()
     assert trainer.model is not None
     if not all(bool(weight.isfinite().all()) for weight in trainer.model.parameters()):
         raise TrainingError(
