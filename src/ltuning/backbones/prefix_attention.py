@@ -140,7 +140,7 @@ class PrefixCache(Cache):
         prefix = here.prefix(key_states)
         if prefix is None:
             return key_states, value_states
-        prefix_keys, prefix_values, _ = prefix
+        prefix_keys, prefix_values = prefix[:2]
         keys = torch.cat([prefix_keys, key_states], dim=2)
         return keys, torch.cat([prefix_values, value_states], dim=2)
 
