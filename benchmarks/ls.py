@@ -9,10 +9,11 @@ file holds already are skipped, so a stopped benchmark goes on where it was.
 
 On WNUT-17 `reference-lora` and `reference-full` are the same training written by hand with PEFT and
 transformers alone: a model with a head of its own, first tokens labelled, seqeval in strict mode.
-They share steps, batch size, learning rate and schedule with `ls-lora` and `full`, and differ in
-dropout (of the whole model and before the head, not of LoRA alone), in the start of the head and in
-the order of the texts. Their figure is that of the best sequence in which every `I-` continues an
-entity, as the library predicts; `f1_most_probable` beside it is that of each word's best tag.
+They share steps, batch size, learning rate, schedule, order of the texts and dropout with `ls-lora`
+and `full`: LoRA's own dropout where the model is frozen, the model's where all of it is trained;
+and a head that starts as `nn.Linear` does. Their figure is that of the best sequence in which every
+`I-` continues an entity, as the library predicts; `f1_most_probable` beside it is that of each
+word's best tag.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ from ltuning.front import versions
 from ltuning.methods.catalog import training_defaults
 from ltuning.metrics import span_report
 from ltuning.tag_scoring import best_tags, tag_names
-from ltuning.training.trainer import softmax
+from ltuning.training.trainer import LengthGroupedBatches, softmax
 
 CLASSES = ("ls-lora", "full", "probe", "lt-prefix", "prefix")
 TAGS = ("ls-lora", "reference-lora", "full", "reference-full", "probe")
@@ -79,7 +80,7 @@ class Task:
 
 
 TASKS = {
-    "wnut17": Task("test", "f1", TAGS, steps=600, batch=16),
+    "wnut17": Task("test", "f1", TAGS, steps=400, batch=16),
     "sst2": Task(
         "test",
         "accuracy",
@@ -92,7 +93,7 @@ TASKS = {
         "test",
         "accuracy",
         CLASSES,
-        steps=400,
+        steps=300,
         batch=32,
         labels={
             "very negative": "a very negative movie review",
@@ -106,7 +107,7 @@ TASKS = {
         "validation",
         "accuracy",
         CLASSES,
-        steps=400,
+        steps=300,
         batch=32,
         labels={
             "Bearish": "bad news for the share price",
@@ -184,9 +185,13 @@ def reference(
     names = tag_names(sorted({tag[2:] for tags in train.tags for tag in tags} - {""}))
     tokenizer = AutoTokenizer.from_pretrained(resolve(backbone.name))
     set_seed(seed)
+    dropout = {"classifier_dropout": 0.0}
+    if kind == "lora":
+        dropout |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     model = AutoModelForTokenClassification.from_pretrained(
-        resolve(backbone.name), num_labels=len(names)
+        resolve(backbone.name), num_labels=len(names), **dropout
     )
+    model.classifier.reset_parameters()
     if kind == "lora":
         from peft import LoraConfig, get_peft_model
 
@@ -207,7 +212,7 @@ def reference(
             save_strategy="no",
             use_cpu=backbone.device.type == "cpu",
         )
-        trainer = Trainer(
+        trainer = _ReferenceTrainer(
             model=model,
             args=arguments,
             train_dataset=_rows(tokenizer, train.texts, train.tags, names),
@@ -236,6 +241,14 @@ def reference(
             weight.numel() for weight in model.parameters() if weight.requires_grad
         ),
     }
+
+
+class _ReferenceTrainer(Trainer):
+    """transformers' own, with the order of the texts that ltuning's trainer has."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedBatches:
+        lengths = [len(row["input_ids"]) for row in train_dataset or self.train_dataset]
+        return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
 
 
 def _most_probable(probabilities: np.ndarray) -> np.ndarray:
