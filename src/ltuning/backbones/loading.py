@@ -21,7 +21,12 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+)
 
 from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.config import BackboneOptions
@@ -169,6 +174,36 @@ def load_model(config: Any, family: Family, options: BackboneOptions) -> Any:
         return base
     _cast(base, dtype)
     return base if "device_map" in extra else _moved(base, device, options.name)
+
+
+def load_classifier(options: BackboneOptions, num_labels: int) -> tuple[Any, Any]:
+    """transformers' own classifier on a backbone's weights, and its tokenizer, for other libraries.
+
+    A decoder's texts are padded on the left: given embeddings, its classifier reads the last place.
+
+    Raises:
+        BackboneError: no such classifier for the model, or what `load_model` refuses.
+    """
+    config, family = load_config(options)
+    tokenizer = with_padding(load_tokenizer(options), options.name)
+    if family.causal:
+        tokenizer.padding_side = "left"
+    device = _device(options.device)
+    extra = _quantization(config, options, device)
+    if options.attention != "auto":
+        extra["attn_implementation"] = options.attention
+    with _quiet_transformers():
+        model = _load(
+            AutoModelForSequenceClassification,
+            resolve(options.name),
+            options,
+            "model",
+            num_labels=num_labels,
+            dtype=_dtype(options.dtype, device),
+            **extra,
+        )
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return (model if extra.get("device_map") else _moved(model, device, options.name)), tokenizer
 
 
 def _cast(base: Any, dtype: torch.dtype) -> None:

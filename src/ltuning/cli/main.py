@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ltuning.cli import demo, doctor, evaluate, params, predict, train
+from ltuning.cli import compare, demo, doctor, evaluate, params, predict, train
 from ltuning.cli.terminal import show_error, show_warnings
 from ltuning.errors import LTuningError
 
@@ -56,6 +56,7 @@ app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
 app.command()(params.params)
+app.command()(compare.compare)
 app.command()(doctor.doctor)
 
 

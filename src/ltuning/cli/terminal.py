@@ -138,12 +138,17 @@ class Terminal:
 
             yield advance
 
-    def bar(self, unit: str) -> Progress:
-        """A bar that fills the width: what, how much of it, the task's field `rate`, time left."""
-        return _bar(unit, disable=not self.has_bars)
+    def bar(self, unit: str, over: float = 30.0) -> Progress:
+        """A bar that fills the width: what, how much of it, the task's field `rate`, time left.
+
+        Args:
+            unit: what is counted.
+            over: seconds over which the speed is taken that tells the time left.
+        """
+        return _bar(unit, over, disable=not self.has_bars)
 
 
-def _bar(unit: str, disable: bool) -> Progress:
+def _bar(unit: str, over: float, disable: bool) -> Progress:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
@@ -155,6 +160,7 @@ def _bar(unit: str, disable: bool) -> Progress:
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
         TextColumn("left"),
         console=messages(),
+        speed_estimate_period=over,
         expand=True,
         transient=True,
         disable=disable,

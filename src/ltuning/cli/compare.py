@@ -1,0 +1,186 @@
+"""`ltuning compare`: methods beside each other on a grid of backbones, data sets and seeds."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltuning.cli import options
+from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
+
+if TYPE_CHECKING:
+    from ltuning.experiments.grid import Cell, Grid
+    from ltuning.experiments.results import ResultFolder
+    from ltuning.experiments.runner import Outcome
+
+# The time left is told from the mean of all cells: they are few, and of very different lengths.
+_WHOLE_RUN = 1e9
+
+
+def compare(
+    grid: Annotated[
+        Path,
+        typer.Argument(metavar="GRID.yaml", help="What is compared.", show_default=False),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for the results; given again, finished cells are not run again.",
+            show_default=False,
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Folder in which the grid's data folders are.", show_default=False
+        ),
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Cells at a time, each in a process of its own.")
+    ] = 1,
+    label_text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KIND",
+            help="What stands for a label: names, descriptions, shuffled, random-tokens or "
+            "single-token. Give it several times to compare; wins over the grid.",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="A.B=C",
+            help="Any option of the grid by its path, such as budget.steps=20 or seeds=[0].",
+            show_default=False,
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Show the cells and what became of them; run nothing.")
+    ] = False,
+    report_only: Annotated[
+        bool,
+        typer.Option("--report-only", help="Write the report of what is finished; run nothing."),
+    ] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Compare methods with equal budgets, several seeds and intervals.
+
+    Each cell (method, backbone, data set, seed) is trained, chosen on validation texts and measured
+    once on test texts; its result is a file in DIR. A run that was stopped goes on where it was. At
+    the end DIR holds report.md and report.html.
+    """
+    terminal = Terminal(quiet)
+    settings = [*(set_ or [])]
+    if label_text:
+        settings.append(f"label_texts=[{', '.join(label_text)}]")
+    with terminal.waiting("checking the grid"):
+        from ltuning.experiments.grid import Grid, check_data
+        from ltuning.experiments.report import require_plots
+        from ltuning.experiments.results import ResultFolder
+
+        silence_libraries()
+        chosen = Grid.from_yaml(grid, tuple(settings))
+        folder = ResultFolder(output)
+        if not list_:
+            require_plots()
+        if not list_ and not report_only:
+            _require_search(chosen)
+            check_data(chosen, data)
+    if not list_ or output.exists():
+        folder.open(chosen)
+    cells = list(chosen.cells())
+    if list_:
+        _list(cells, folder)
+        return
+    failed = [] if report_only else _run(cells, folder, data, jobs, terminal)
+    _report(chosen, folder, terminal)
+    if failed:
+        terminal.note(f"{len(failed)} cells failed; they are run again when this is")
+        raise typer.Exit(1)
+
+
+def _require_search(grid: Grid) -> None:
+    from ltuning.experiments.cell import require_search
+
+    if grid.search is not None:
+        require_search()
+
+
+def _run(
+    cells: Sequence[Cell], folder: ResultFolder, data: Path | None, jobs: int, terminal: Terminal
+) -> list[Outcome]:
+    from ltuning.experiments.peers import PEERS
+    from ltuning.experiments.runner import run
+
+    todo = [cell for cell in cells if folder.read(cell) is None]
+    missing = [
+        cell
+        for cell in todo
+        if cell.settings.method in PEERS and not PEERS[cell.settings.method].is_installed
+    ]
+    todo = [cell for cell in todo if cell not in missing]
+    for method, count in Counter(cell.settings.method for cell in missing).items():
+        terminal.note(
+            f"{count} cells of '{method}' are left out: the package "
+            f"{PEERS[method].package} is not installed"
+        )
+    done = len(cells) - len(todo) - len(missing)
+    if done:
+        terminal.note(f"{done} of {len(cells)} cells are finished already")
+    failed, began = [], time.monotonic()
+    with terminal.bar("cells", over=_WHOLE_RUN) as bar:
+        task = bar.add_task("comparing", total=len(todo), rate="")
+        outcomes = run(todo, folder, data, jobs, lambda cell: bar.update(task, rate=str(cell)))
+        for number, outcome in enumerate(outcomes, start=1):
+            bar.update(task, completed=number)
+            left = (time.monotonic() - began) / number * (len(todo) - number)
+            if outcome.error is not None:
+                failed.append(outcome)
+                terminal.note(f"failed: {outcome.cell}: {outcome.error}")
+            elif not terminal.has_bars:
+                terminal.note(_line(number, len(todo), outcome, left))
+    return failed
+
+
+def _line(number: int, total: int, outcome: Outcome, left: float) -> str:
+    figures = outcome.figures or {}
+    return (
+        f"{number}/{total} {outcome.cell}: accuracy {figures['accuracy']:.3f}, "
+        f"{figures['seconds']:.0f} s; about {_duration(left)} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _list(cells: Sequence[Cell], folder: ResultFolder) -> None:
+    for cell in cells:
+        result, failure = folder.read(cell), folder.failure(cell)
+        state = "open"
+        if result is not None:
+            state = f"done    accuracy {result.record['test']['accuracy']:.3f}"
+        elif failure is not None:
+            state = f"failed  {failure}"
+        results().print(f"{cell}: {state}", soft_wrap=True, markup=False)
+
+
+def _report(grid: Grid, folder: ResultFolder, terminal: Terminal) -> None:
+    from ltuning.experiments.report import write_report
+
+    with terminal.waiting("writing the report"):
+        table, files = write_report(grid, folder)
+    results().print(table, soft_wrap=True, markup=False)
+    if not terminal.quiet:
+        show_facts({"report": ", ".join(map(str, files))})

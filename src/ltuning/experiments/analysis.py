@@ -1,0 +1,328 @@
+"""What the cells say together: intervals over seeds, paired tests, convergence."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ltuning.experiments.grid import Grid
+from ltuning.experiments.results import Result
+from ltuning.methods import catalog
+
+CONFIDENCE = 0.95
+_RESAMPLES = 10_000
+# Of seeds and examples at a time, which bounds the memory.
+_BLOCK = 500
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds and its bootstrap interval; without one where there is one seed."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Interval:
+        """Percentile bootstrap over the values."""
+        mean = float(np.mean(values))
+        if len(values) < 2:
+            return cls(mean, None, None, len(values))
+        if len(set(values)) == 1:
+            return cls(mean, mean, mean, len(values))
+        found = stats.bootstrap(
+            (np.asarray(values, dtype=float),),
+            np.mean,
+            confidence_level=CONFIDENCE,
+            n_resamples=_RESAMPLES,
+            method="percentile",
+            rng=np.random.default_rng(0),
+        ).confidence_interval
+        return cls(mean, float(found.low), float(found.high), len(values))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method in a setting, over its seeds.
+
+    Attributes:
+        method: the name of the grid's entry.
+        label_text: what stands for its labels; None where it reads none.
+        results: of its seeds, in their order.
+    """
+
+    method: str
+    label_text: str | None
+    results: tuple[Result, ...]
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        return self.method if self.label_text is None else f"{self.method} ({self.label_text})"
+
+    @property
+    def method_id(self) -> str:
+        """The method's id."""
+        return self.results[0].cell.settings.method
+
+    @property
+    def recipe(self) -> str:
+        """Of the grid's entry."""
+        return self.results[0].cell.settings.entry.recipe
+
+    @property
+    def is_label_method(self) -> bool:
+        """Whether it is drawn dashed and tested against a plain twin."""
+        return catalog.uses_labels(self.method_id)
+
+    def figure(self, name: str, part: str = "test") -> Interval:
+        """A figure of the test or validation texts."""
+        return Interval.of([result.record[part][name] for result in self.results])
+
+    def median(self, name: str) -> float:
+        """Of the seeds, of `seconds` or `trainable_parameters`."""
+        return float(np.median([result.record[name] for result in self.results]))
+
+    @property
+    def peak_memory(self) -> float | None:
+        """The median of the seeds in bytes; None where the system does not say."""
+        found = [result.record["peak_memory"] for result in self.results]
+        known = [peak["bytes"] for peak in found if peak is not None]
+        return float(np.median(known)) if known else None
+
+    @property
+    def area(self) -> Interval | None:
+        """Mean height of the validation accuracy's curve, over the steps."""
+        areas = [area_under(result.record["history"]) for result in self.results]
+        known = [area for area in areas if area is not None]
+        return Interval.of(known) if known else None
+
+    def confusion(self) -> np.ndarray:
+        """`[K, K]` counts over all seeds; rows are the truth."""
+        return sum(
+            (np.array(result.record["test"]["confusion"]["counts"]) for result in self.results),
+            start=np.zeros((len(self.results[0].names),) * 2, dtype=int),
+        )
+
+    def mistakes(self, number: int) -> list[dict[str, Any]]:
+        """The most confident ones over all seeds, each text once."""
+        every = [
+            {**mistake, "seed": result.cell.seed}
+            for result in self.results
+            for mistake in result.record["mistakes"]
+        ]
+        every.sort(key=lambda mistake: -mistake["probability"])
+        first: dict[int, dict[str, Any]] = {}
+        for mistake in every:
+            first.setdefault(mistake["row"], mistake)
+        return list(first.values())[:number]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A label method beside its plain twin, in one setting, over the seeds that both have.
+
+    Attributes:
+        label: the label method.
+        plain: its twin.
+        seeds: pairs of results.
+        difference: of accuracy, with its interval over seeds and examples.
+        p_bootstrap: two-sided.
+        only_label: answers, over all seeds, that only the label method has right; `only_plain`
+            likewise.
+        p_mcnemar: exact, two-sided, of these two.
+        area_difference: of the mean heights of the validation curves.
+        steps: where the label method's curve reached the twin's best accuracy, by seed; None where
+            it did not.
+        twin_steps: where the twin's curve did.
+    """
+
+    label: Row
+    plain: Row
+    seeds: int
+    difference: Interval
+    p_bootstrap: float
+    only_label: int
+    only_plain: int
+    p_mcnemar: float
+    area_difference: float | None
+    steps: list[int | None]
+    twin_steps: list[int]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A backbone, a data set and a number of texts per class."""
+
+    backbone: str
+    data: str
+    shots: int | None
+    rows: list[Row] = field(default_factory=list)
+    comparisons: list[Comparison] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """What reports call it."""
+        shots = "" if self.shots is None else f", {self.shots} texts per class"
+        return f"{self.data}{shots}, {self.backbone}"
+
+    @property
+    def majority(self) -> float:
+        """Accuracy of the most frequent class of the test texts."""
+        truth = self.rows[0].results[0].predictions.truth
+        return float(np.bincount(truth).max() / len(truth))
+
+
+def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
+    """The results by setting, in the grid's order, with every comparison that can be made."""
+    groups: dict[tuple[str, str, int | None], dict[tuple[str, str | None], list[Result]]]
+    groups = defaultdict(lambda: defaultdict(list))
+    for result in results:
+        cell = result.cell
+        groups[cell.backbone, cell.data, cell.shots][cell.method, cell.label_text].append(result)
+    found = []
+    for (backbone, data, shots), methods in sorted(
+        groups.items(), key=lambda item: _place(grid, item[0])
+    ):
+        order = list(grid.methods)
+        rows = [
+            Row(method, label_text, tuple(sorted(several, key=lambda one: one.cell.seed)))
+            for (method, label_text), several in sorted(
+                methods.items(), key=lambda item: order.index(item[0][0])
+            )
+        ]
+        setting = Setting(backbone, data, shots, rows)
+        shas = {one.record["texts"]["test_sha256"] for row in rows for one in row.results}
+        if len(shas) > 1:
+            setting.problems.append(
+                "its cells were measured on different texts: the data changed in between, so "
+                "methods are not compared; run it in a new folder"
+            )
+        else:
+            setting.comparisons.extend(_comparisons(rows))
+        found.append(setting)
+    return found
+
+
+def area_under(history: Sequence[dict[str, float]]) -> float | None:
+    """Mean height of the validation accuracy over the steps; None with fewer than two points."""
+    if len(history) < 2:
+        return None
+    steps = np.array([row["step"] for row in history], dtype=float)
+    heights = np.array([row["accuracy"] for row in history])
+    return float(np.trapezoid(heights, steps) / (steps[-1] - steps[0]))
+
+
+def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, float]:
+    """The difference of two accuracies, with seeds and examples drawn anew, both.
+
+    Args:
+        label: `[S, N]` bool, which answers of which seed are right.
+        plain: the same of the other method.
+
+    Returns:
+        The difference with its interval, and the two-sided p-value: twice the smaller part of the
+        draws on one side of zero, at least one draw.
+    """
+    gap = label.astype(float) - plain.astype(float)
+    seeds, examples = gap.shape
+    random = np.random.default_rng(0)
+    drawn = []
+    for start in range(0, _RESAMPLES, _BLOCK):
+        count = min(_BLOCK, _RESAMPLES - start)
+        of_seeds = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
+        of_examples = random.multinomial(examples, np.full(examples, 1 / examples), size=count)
+        drawn.append(((of_seeds @ gap) * of_examples).sum(1) / (seeds * examples))
+    draws = np.concatenate(drawn)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    smaller = min((draws <= 0).sum(), (draws >= 0).sum()) + 1
+    p_value = min(1.0, 2 * smaller / (len(draws) + 1))
+    return Interval(float(gap.mean()), float(low), float(high), seeds), float(p_value)
+
+
+def mcnemar(label: np.ndarray, plain: np.ndarray) -> tuple[int, int, float]:
+    """Exact McNemar test on pooled answers: right by one alone, by the other alone, p-value."""
+    only_label = int((label & ~plain).sum())
+    only_plain = int((plain & ~label).sum())
+    if only_label + only_plain == 0:
+        return 0, 0, 1.0
+    found = stats.binomtest(only_label, only_label + only_plain, 0.5)
+    return only_label, only_plain, float(found.pvalue)
+
+
+def steps_to(history: Sequence[dict[str, float]], accuracy: float) -> int | None:
+    """The first measured step with at least this validation accuracy."""
+    reached = (int(row["step"]) for row in history if row["accuracy"] >= accuracy)
+    return next(reached, None)
+
+
+def _place(grid: Grid, key: tuple[str, str, int | None]) -> tuple[int, int, int]:
+    backbone, data, shots = key
+    return (
+        list(grid.backbones).index(backbone),
+        list(grid.data).index(data),
+        grid.shots.index(shots),
+    )
+
+
+def _comparisons(rows: Sequence[Row]) -> list[Comparison]:
+    pairs = [(row, _twin(row, rows)) for row in rows if row.is_label_method]
+    made = (_compare(row, twin) for row, twin in pairs if twin is not None)
+    return [comparison for comparison in made if comparison is not None]
+
+
+def _twin(row: Row, rows: Sequence[Row]) -> Row | None:
+    """The row whose virtual tokens go to the same place and are free, of the same recipe if any."""
+    site = catalog.METHODS[row.method_id].site
+    free = [name for name, one in catalog.METHODS.items() if one.source == "free"]
+    twins = [
+        one for one in rows if one.method_id in free and catalog.METHODS[one.method_id].site == site
+    ]
+    alike = [one for one in twins if one.recipe == row.recipe]
+    return next(iter(alike or twins), None)
+
+
+def _compare(label: Row, plain: Row) -> Comparison | None:
+    twins = {result.cell.seed: result for result in plain.results}
+    pairs = [(one, twins[one.cell.seed]) for one in label.results if one.cell.seed in twins]
+    if not pairs:
+        return None
+    right = [np.stack([_right(pair[side]) for pair in pairs]) for side in (0, 1)]
+    difference, p_bootstrap = paired_bootstrap(right[0], right[1])
+    only_label, only_plain, p_mcnemar = mcnemar(right[0], right[1])
+    curves = [[one.record["history"] for one in pair] for pair in pairs]
+    has_curves = all(len(curve) > 1 for pair in curves for curve in pair)
+    steps: list[int | None] = []
+    twin_steps: list[int] = []
+    areas = []
+    for ours, theirs in curves if has_curves else []:
+        best = max(row["accuracy"] for row in theirs)
+        steps.append(steps_to(ours, best))
+        twin_steps.append(steps_to(theirs, best) or 0)
+        areas.append((area_under(ours) or 0.0) - (area_under(theirs) or 0.0))
+    return Comparison(
+        label=label,
+        plain=plain,
+        seeds=len(pairs),
+        difference=difference,
+        p_bootstrap=p_bootstrap,
+        only_label=only_label,
+        only_plain=only_plain,
+        p_mcnemar=p_mcnemar,
+        area_difference=float(np.mean(areas)) if areas else None,
+        steps=steps,
+        twin_steps=twin_steps,
+    )
+
+
+def _right(result: Result) -> np.ndarray:
+    return result.predictions.predicted == result.predictions.truth

@@ -1,0 +1,246 @@
+"""One cell: search, training, choice on the validation texts, and one look at the test texts."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.config import BackboneOptions
+from ltuning.data.sources import Examples, Text
+from ltuning.errors import MissingExtraError
+from ltuning.experiments import own
+from ltuning.experiments.fitting import FIGURES, Fitted, Task, is_better, measure
+from ltuning.experiments.grid import Cell, Search
+from ltuning.experiments.labelling import label_texts
+from ltuning.experiments.machine import PeakMemory, git_hash, machine, versions
+from ltuning.experiments.peers import PEERS
+from ltuning.experiments.results import Predictions, ResultFolder
+from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
+from ltuning.metrics import expected_calibration_error
+
+_MOST_MISTAKES = 10
+_LONGEST_SHOWN = 400  # characters of a text in a result
+
+
+class Backbones:
+    """The backbone that was used last stays loaded; cells of one follow each other."""
+
+    def __init__(self) -> None:
+        self._options: BackboneOptions | None = None
+        self._backbone: Backbone | None = None
+
+    def load(self, options: BackboneOptions) -> Backbone:
+        """The frozen model of these options."""
+        if self._backbone is None or self._options != options:
+            self._backbone = None  # its memory first
+            self._backbone, self._options = Backbone.load(options), options
+        return self._backbone
+
+
+def run_cell(
+    cell: Cell, results: ResultFolder, folder: Path | None, backbones: Backbones
+) -> dict[str, Any]:
+    """Measure a cell and write its result.
+
+    Args:
+        cell: of a checked grid.
+        results: where to.
+        folder: of the data sets.
+        backbones: what is loaded.
+
+    Returns:
+        What was written about it.
+    """
+    with _captured() as said:
+        peak, started = PeakMemory(), time.perf_counter()
+        texts = read_texts(cell, folder)
+        task = _task(cell, texts, backbones)
+        task.load()
+        fitted, validation, rate, trials = _choose(cell, task)
+        # Every choice is made: only now the texts are opened that the cell is measured on.
+        measured = read_measured(cell, folder)
+        assert measured.labels is not None
+        probabilities = fitted.probabilities(measured.texts)
+        truth = np.array([task.names.index(label) for label in measured.labels])
+        test = measure(probabilities, measured.labels, task.names)
+        test["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
+        record = {
+            "test": test,
+            "validation": {name: validation[name] for name in ("loss", *FIGURES)},
+            "history": fitted.history,
+            "rate": rate,
+            "trials": trials,
+            "seconds": round(fitted.seconds, 3),
+            "total_seconds": round(time.perf_counter() - started, 3),
+            "peak_memory": peak.read(),
+            "trainable_parameters": fitted.num_parameters,
+            "labels": task.labels,
+            "texts": _counts(cell, texts, measured, fitted),
+            "mistakes": _mistakes(probabilities, truth, measured, task.names),
+            "warnings": said,
+            "versions": versions(),
+            "git": git_hash(),
+            "machine": machine(),
+            "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        }
+    predicted = probabilities.argmax(1)
+    results.finish(cell, record, Predictions(probabilities, predicted, truth))
+    return record
+
+
+def require_search() -> Any:
+    """Optuna.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("a search in `ltuning compare`", "compare") from error
+    return optuna
+
+
+def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
+    settings = cell.settings
+    backbone = backbones.load(settings.backbone)
+    labels = label_texts(
+        cell.label_text, settings.data.labels, texts.names, backbone.tokenizer, cell.seed
+    )
+    return Task(
+        backbone=settings.backbone,
+        load=lambda: backbones.load(settings.backbone),
+        train=texts.train,
+        validation=texts.validation,
+        labels=labels,
+        budget=settings.budget,
+        metric=settings.metric,
+        seed=cell.seed,
+        recipe=settings.entry.recipe,
+        options=settings.entry.options,
+    )
+
+
+def _fit(cell: Cell, task: Task, rate: float | None) -> Fitted:
+    method = cell.settings.method
+    return PEERS[method].fit(task, rate) if method in PEERS else own.fit(method, task, rate)
+
+
+def _rate(cell: Cell, task: Task) -> float | None:
+    """The rate that a method has without a search; None where nothing is trained."""
+    entry, method = cell.settings.entry, cell.settings.method
+    if entry.learning_rate is not None:
+        return entry.learning_rate
+    return PEERS[method].rate if method in PEERS else own.own_rate(method, task)
+
+
+def _choose(
+    cell: Cell, task: Task
+) -> tuple[Fitted, dict[str, Any], float | None, list[dict[str, Any]]]:
+    """The best of the trials on the validation texts, its figures there, its rate, all trials."""
+    labels, search = task.validation.labels, cell.settings.search
+    assert labels is not None
+    rate, trials = _rate(cell, task), []
+    best: tuple[Fitted, dict[str, Any], float | None] | None = None
+
+    def attempt(rate: float | None) -> float:
+        nonlocal best
+        fitted = _fit(cell, task, rate)
+        figures = measure(fitted.probabilities(task.validation.texts), labels, task.names)
+        value = float(figures[task.metric])
+        trials.append({"rate": rate, task.metric: value, "seconds": round(fitted.seconds, 3)})
+        if is_better(value, None if best is None else best[1][task.metric], task.metric):
+            best = (fitted, figures, rate)
+        return value
+
+    if search is None or rate is None:
+        attempt(rate)
+        trials.clear()
+    else:
+        _search(search, rate, task, attempt)
+    assert best is not None
+    return *best, trials
+
+
+def _search(
+    search: Search, rate: float, task: Task, attempt: Callable[[float | None], float]
+) -> None:
+    optuna = require_search()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    low, high = sorted((rate / search.span, rate * search.span))
+    study = optuna.create_study(
+        direction="minimize" if task.metric == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=task.seed),
+    )
+    study.enqueue_trial({"rate": rate})
+    study.optimize(
+        lambda trial: attempt(trial.suggest_float("rate", low, high, log=True)),
+        n_trials=search.trials,
+    )
+
+
+def _counts(cell: Cell, texts: Texts, measured: Examples, fitted: Fitted) -> dict[str, Any]:
+    data = cell.settings.data
+    return {
+        "train": len(texts.train),
+        "validation": len(texts.validation),
+        "validation_from": "train" if texts.held_out else "validation",
+        "test": len(measured),
+        "test_from": data.measure_on,
+        "test_sha256": digest(measured),
+        "train_sha256": digest(texts.train),
+        "in_a_step": fitted.texts_per_step,
+    }
+
+
+def _mistakes(
+    probabilities: np.ndarray, truth: np.ndarray, measured: Examples, names: list[str]
+) -> list[dict[str, Any]]:
+    """The wrong answers with the highest probabilities."""
+    predicted = probabilities.argmax(1)
+    wrong = np.flatnonzero(predicted != truth)
+    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    return [
+        {
+            "row": int(row),
+            "text": _shown(measured.texts[row]),
+            "truth": names[truth[row]],
+            "predicted": names[predicted[row]],
+            "probability": round(float(probabilities[row, predicted[row]]), 4),
+        }
+        for row in wrong[:_MOST_MISTAKES]
+    ]
+
+
+def _shown(text: Text) -> str:
+    whole = text if isinstance(text, str) else " | ".join(text)
+    return whole if len(whole) <= _LONGEST_SHOWN else whole[: _LONGEST_SHOWN - 1] + "…"
+
+
+@contextmanager
+def _captured() -> Iterator[list[str]]:
+    """What ltuning warns of goes into the result instead of through a progress bar."""
+    said: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    log = logging.getLogger("ltuning")
+    handlers, propagates = log.handlers[:], log.propagate
+    log.handlers, log.propagate = [Keep(logging.WARNING)], False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield said
+    finally:
+        log.handlers, log.propagate = handlers, propagates

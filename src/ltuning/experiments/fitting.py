@@ -1,0 +1,172 @@
+"""What every compared method is given, and what it gives back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from transformers import TrainerCallback
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.config import BackboneOptions
+from ltuning.data.sources import Examples, Text
+from ltuning.metrics import classification_report, log_loss
+
+FIGURES = ("accuracy", "macro_f1", "mcc")
+
+Probabilities = Callable[[Sequence[Text]], np.ndarray]
+
+
+class Spending(Protocol):
+    """The grid's `Budget`, as a fit reads it."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps."""
+
+    @property
+    def batch(self) -> int:
+        """Passes of the backbone in a step."""
+
+    @property
+    def evaluations(self) -> int:
+        """Measurements on the validation texts."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a method is fitted on; it has no test texts.
+
+    Attributes:
+        backbone: how the frozen model is loaded.
+        load: gives it, loaded.
+        train: texts to train on.
+        validation: texts to choose by.
+        labels: name -> texts, the classes in the order of every table of probabilities.
+        budget: what it may spend.
+        metric: what chooses: `accuracy`, `macro_f1`, `mcc` or `loss`.
+        seed: of every draw.
+        recipe: of ltuning's methods.
+        options: of the method.
+    """
+
+    backbone: BackboneOptions
+    load: Callable[[], Backbone]
+    train: Examples
+    validation: Examples
+    labels: dict[str, list[str]]
+    budget: Spending
+    metric: str
+    seed: int
+    recipe: str
+    options: Mapping[str, Any]
+
+    @property
+    def names(self) -> list[str]:
+        """The K names of the classes."""
+        return list(self.labels)
+
+    @property
+    def eval_steps(self) -> int:
+        """Steps between two measurements."""
+        return max(1, self.budget.steps // self.budget.evaluations)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A fitted method.
+
+    Attributes:
+        probabilities: N texts -> `[N, K]`.
+        num_parameters: trainable ones, heads included.
+        seconds: of fitting, without measurements on the validation texts.
+        history: measurements on the way: step, seconds and figures.
+        texts_per_step: texts in a step; None where there are no steps.
+    """
+
+    probabilities: Probabilities
+    num_parameters: int
+    seconds: float
+    history: list[dict[str, float]]
+    texts_per_step: int | None = None
+
+
+def measure(
+    probabilities: np.ndarray, labels: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    """Figures of `[N, K]` probabilities: `classification_report` and the log loss as `loss`."""
+    predicted = [names[place] for place in probabilities.argmax(1)]
+    report = classification_report(labels, predicted, names)
+    report["loss"] = log_loss(probabilities, [names.index(label) for label in labels])
+    return report
+
+
+def is_better(new: float, old: float | None, metric: str) -> bool:
+    """Whether one figure on the validation texts beats another; the earlier one wins a tie."""
+    return old is None or (new < old if metric == "loss" else new > old)
+
+
+class Clock(TrainerCallback):
+    """Seconds of a training run without those of its validation, and the accuracy on the way.
+
+    Attributes:
+        seconds: so far, while the clock stands still.
+        curve: (step, seconds, validation accuracy), one for each measurement.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.curve: list[tuple[int, float, float]] = []
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Let it run."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def stop(self) -> None:
+        """Let it stand still."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Training: runs."""
+        self.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before a measurement, and at the end: stands still."""
+        if control.should_evaluate or state.global_step >= state.max_steps:
+            self.stop()
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        """Runs again, unless a checkpoint is written after the measurement."""
+        accuracy = rest["metrics"]["eval_accuracy"]
+        self.curve.append((state.global_step, self.seconds, accuracy))
+        if not control.should_save:
+            self._go_on(state)
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Runs again."""
+        self._go_on(state)
+
+    def _go_on(self, state: Any) -> None:
+        if state.global_step < state.max_steps:
+            self.start()
+
+
+def history_of(logged: Sequence[Mapping[str, Any]], clock: Clock) -> list[dict[str, float]]:
+    """The measurements among what a Trainer logged, with the clock's seconds."""
+    seconds = {step: seconds for step, seconds, _ in clock.curve}
+    return [
+        {
+            "step": row["step"],
+            "seconds": round(seconds[row["step"]], 3),
+            **{name: row[f"eval_{name}"] for name in ("loss", *FIGURES)},
+        }
+        for row in logged
+        if "eval_accuracy" in row and row["step"] in seconds
+    ]

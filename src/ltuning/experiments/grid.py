@@ -1,0 +1,507 @@
+"""A grid: which methods are compared on what, with which budget; dataclasses <-> YAML.
+
+Every problem of a grid is reported at once, each with its dotted path, before anything runs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from ltuning import checking, yamlfile
+from ltuning.config import (
+    _ABOVE_ZERO,
+    _FRACTION,
+    _FROM_ONE,
+    _SEED,
+    BackboneOptions,
+    _apply,
+    _number,
+    _read_labels,
+    _read_options,
+    _read_scalar,
+    _read_section,
+)
+from ltuning.data.files import stem_of
+from ltuning.data.hub import looks_like_hub_id
+from ltuning.errors import ConfigError, LabelError, Problem
+from ltuning.experiments.peers import PEERS
+from ltuning.labels import Labels
+from ltuning.methods import catalog
+from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.registry import unknown
+from ltuning.yamlfile import YamlError, shown
+
+OWN_METHODS = (*catalog.METHODS, *WEIGHT_METHODS)
+LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
+
+# Where the grid says it, a method may not say it again.
+_OWNED = {
+    "training.max_steps": "budget.steps",
+    "training.num_train_epochs": "budget.steps",
+    "training.per_device_train_batch_size": "budget.batch",
+    "training.gradient_accumulation_steps": "budget.batch",
+    "training.eval_strategy": "budget.evaluations",
+    "training.eval_steps": "budget.evaluations",
+    "training.learning_rate": "learning_rate",
+    "method.name": "method",
+    "method.recipe": "recipe",
+}
+_SECTIONS = ("method", "training")
+_SPLITS = {"dev": "validation", "valid": "validation", "val": "validation"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every method may spend.
+
+    Attributes:
+        steps: optimizer steps.
+        batch: texts in a step that each run through the backbone once; a method that runs a text
+            once per label takes that many fewer texts, so that the passes are equal.
+        evaluations: measurements on the validation texts, evenly over the steps; the best one's
+            weights are kept.
+    """
+
+    steps: int = _number(300, _FROM_ONE)
+    batch: int = _number(32, _FROM_ONE)
+    evaluations: int = _number(10, _FROM_ONE)
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search for the learning rate on the validation texts, in every cell.
+
+    Attributes:
+        trials: trainings of each method; the first one has the method's own rate.
+        span: rates are drawn from the method's own rate divided by this, to multiplied by this.
+    """
+
+    trials: int = _number(8, _FROM_ONE)
+    span: float = _number(10.0, _ABOVE_ZERO)
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set.
+
+    Attributes:
+        path: a folder with a file per split, absolute or in the data folder, or a hub data set id.
+        labels: name -> texts; None takes the names that the training texts have.
+        text_column: column of the text; None is found by its usual names, as the next two.
+        text_pair_column: column of the second text of a pair.
+        label_column: column of the label.
+        measure_on: the split that figures are of. Where it is `validation`, and where there is no
+            validation split, the texts that choose are held out from the training split.
+        validation_fraction: the part of the training split that is held out then.
+        steps: instead of the budget's.
+        batch: instead of the budget's.
+        max_train: training texts, drawn at random; None is all. The next two likewise.
+        max_validation: texts that choose.
+        max_test: texts that are measured on, the same for every cell.
+    """
+
+    path: str | None = None
+    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": _read_labels})
+    text_column: str | None = None
+    text_pair_column: str | None = None
+    label_column: str | None = None
+    measure_on: Literal["test", "validation"] = "test"
+    validation_fraction: float = _number(0.1, _FRACTION)
+    steps: int | None = _number(None, _FROM_ONE)
+    batch: int | None = _number(None, _FROM_ONE)
+    max_train: int | None = _number(None, _FROM_ONE)
+    max_validation: int | None = _number(None, _FROM_ONE)
+    max_test: int | None = _number(None, _FROM_ONE)
+
+
+def _read_method_options(value: object, path: str, problems: list[Problem]) -> Any:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        message = f"expected options by their paths such as method.rank: 32, got {shown(value)}"
+        problems.append(Problem(path, message))
+        return {}
+    return dict(value)
+
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """One method as it is compared.
+
+    Attributes:
+        method: its id; None is the entry's own name.
+        recipe: of ltuning's methods.
+        learning_rate: None is the method's own (of `logistic`: its C).
+        options: of ltuning's methods by dotted path (`method.rank: 32`), of peers by name
+            (`num_tokens: 20`).
+    """
+
+    method: str | None = None
+    recipe: Literal["default", "paper"] = "default"
+    learning_rate: float | None = _number(None, _ABOVE_ZERO)
+    options: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_method_options})
+
+
+def _read_named(
+    kind: Any, key: str | None, value: object, path: str, problems: list[Problem]
+) -> dict[str, Any]:
+    """Entries by name; where `key` is given, a list of names is taken too."""
+    if isinstance(value, (list, tuple)) and key is not None:
+        names = [name for name in value if isinstance(name, str) and name]
+        if len(names) != len(value) or len(set(names)) != len(names):
+            message = f"expected names, each once, got {shown(value)}"
+            problems.append(Problem(path, message))
+        value = {name: {} for name in names}
+    if not isinstance(value, Mapping) or not value:
+        also = "a list of names or " if key is not None else ""
+        problems.append(Problem(path, f"expected {also}a mapping of names, got {shown(value)}"))
+        return {}
+    entries = {}
+    for name, given in value.items():
+        if not isinstance(name, str):
+            problems.append(Problem(path, f"expected texts as names, got {shown(name)}"))
+            continue
+        entry = _read_section(kind, given, f"{path}.{name}", problems)
+        is_unnamed = key is not None and getattr(entry, key) == getattr(kind(), key)
+        if key is not None and is_unnamed and not (isinstance(given, Mapping) and key in given):
+            entry = dataclasses.replace(entry, **{key: name})
+        entries[name] = entry
+    return entries
+
+
+def _read_each(
+    read: Callable[[object, str, list[Problem]], Any],
+    words: str,
+    value: object,
+    path: str,
+    problems: list[Problem],
+) -> list[Any]:
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    found = [read(item, path, problems) for item in several]
+    if not several or len({json.dumps(item) for item in found}) != len(found):
+        problems.append(Problem(path, f"expected {words}, each once, got {shown(value)}"))
+    return found
+
+
+def _read_seeds(value: object, path: str, problems: list[Problem]) -> list[Any]:
+    read = partial(_read_scalar, int, _SEED)
+    return _read_each(read, "seeds such as [0, 1, 2]", value, path, problems)
+
+
+def _read_shots(value: object, path: str, problems: list[Problem]) -> list[Any]:
+    def one(item: object, path: str, problems: list[Problem]) -> Any:
+        return None if item == "all" else _read_scalar(int, _FROM_ONE, item, path, problems)
+
+    return _read_each(one, "texts per class such as [4, 16, all]", value, path, problems)
+
+
+def _read_label_texts(value: object, path: str, problems: list[Problem]) -> list[Any]:
+    def one(item: object, path: str, problems: list[Problem]) -> Any:
+        if item not in LABEL_TEXTS:
+            problems.append(Problem(path, unknown("label text", str(item), LABEL_TEXTS)))
+        return item
+
+    return _read_each(one, "kinds of label texts", value, path, problems)
+
+
+def _read_search(value: object, path: str, problems: list[Problem]) -> Any:
+    return None if value is None else _read_section(Search, value, path, problems)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything that a comparison measures.
+
+    Attributes:
+        name: what reports call it.
+        backbones: by the names that reports show; a list of names is accepted.
+        data: data sets by name.
+        methods: by the names that reports show; a list of ids is accepted.
+        seeds: of every draw: texts held out and taken, weights, order.
+        shots: training texts per class, and as many to choose by; `all` is every text.
+        label_texts: what stands for a label, of methods that read it; empty is what the data set
+            gives, or the names where it gives none. See `labelling`.
+        metric: what chooses weights and rates on the validation texts.
+        budget: of every cell.
+        search: None is every method's own rate.
+    """
+
+    name: str = "comparison"
+    backbones: dict[str, BackboneOptions] = field(
+        default_factory=dict, metadata={"read": partial(_read_named, BackboneOptions, "name")}
+    )
+    data: dict[str, DataSet] = field(
+        default_factory=dict, metadata={"read": partial(_read_named, DataSet, None)}
+    )
+    methods: dict[str, MethodEntry] = field(
+        default_factory=dict, metadata={"read": partial(_read_named, MethodEntry, "method")}
+    )
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2], metadata={"read": _read_seeds})
+    shots: list[int | None] = field(default_factory=lambda: [None], metadata={"read": _read_shots})
+    label_texts: list[str] = field(
+        default_factory=list, metadata={"read": lambda *given: _read_label_texts(*given)}
+    )
+    metric: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
+    budget: Budget = field(default_factory=Budget)
+    search: Search | None = field(default=None, metadata={"read": _read_search})
+
+    @classmethod
+    def from_yaml(cls, path: Path, settings: tuple[str, ...] = ()) -> Grid:
+        """The grid of a YAML file, changed by settings such as `budget.steps=20`.
+
+        Raises:
+            ConfigError: with every problem of the file and of the settings.
+        """
+        try:
+            loaded = yamlfile.read(path)
+        except YamlError as error:
+            raise ConfigError([Problem(str(path), str(error))]) from error
+        return cls.from_dict(loaded, settings, origin=str(path))
+
+    @classmethod
+    def from_dict(
+        cls, mapping: object, settings: tuple[str, ...] = (), origin: str = "grid"
+    ) -> Grid:
+        """The grid of a nested mapping.
+
+        Raises:
+            ConfigError: with every problem there is.
+        """
+        if not isinstance(mapping, Mapping):
+            message = f"expected a mapping with backbones, data and methods, got {shown(mapping)}"
+            raise ConfigError([Problem(origin, message)])
+        problems: list[Problem] = []
+        values = _read_options(cls, _apply(mapping, settings, problems), "", problems)
+        for name in ("backbones", "data", "methods"):
+            if name not in values:
+                problems.append(Problem(name, "missing; name one or more"))
+        broken = {problem.path for problem in problems}
+        problems += _data_problems(values.get("data") or {}, values.get("label_texts") or [])
+        problems += _method_problems(values.get("methods") or {}, broken)
+        if problems:
+            raise ConfigError(problems)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries of plain values, which `from_dict` reads back to an equal grid."""
+        options = dataclasses.asdict(self)
+        options["shots"] = ["all" if shots is None else shots for shots in self.shots]
+        if not self.label_texts:
+            del options["label_texts"]
+        return options
+
+    def to_yaml(self) -> str:
+        """YAML text that `from_yaml` reads back to an equal grid."""
+        return yamlfile.dump(self.to_dict())
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, those of one backbone together, and of one seed."""
+        for backbone, options in self.backbones.items():
+            for seed in self.seeds:
+                for data, chosen in self.data.items():
+                    for shots in self.shots:
+                        for method, entry in self.methods.items():
+                            for label_text in self._label_texts(entry, chosen):
+                                yield Cell(
+                                    backbone=backbone,
+                                    data=data,
+                                    shots=shots,
+                                    method=method,
+                                    label_text=label_text,
+                                    seed=seed,
+                                    settings=Settings(
+                                        options,
+                                        chosen,
+                                        entry,
+                                        dataclasses.replace(
+                                            self.budget,
+                                            steps=chosen.steps or self.budget.steps,
+                                            batch=chosen.batch or self.budget.batch,
+                                        ),
+                                        self.metric,
+                                        self.search,
+                                    ),
+                                )
+
+    def _label_texts(self, entry: MethodEntry, data: DataSet) -> list[str | None]:
+        if not reads_labels(entry):
+            return [None]
+        return list(self.label_texts) or ["names" if data.labels is None else "descriptions"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a cell is told beside its place in the grid."""
+
+    backbone: BackboneOptions
+    data: DataSet
+    entry: MethodEntry
+    budget: Budget
+    metric: str
+    search: Search | None
+
+    @property
+    def method(self) -> str:
+        """The method's id."""
+        assert self.entry.method is not None  # Grid reads it
+        return self.entry.method
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its measurement."""
+
+    backbone: str
+    data: str
+    shots: int | None
+    method: str
+    label_text: str | None
+    seed: int
+    settings: Settings
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Its place in the grid."""
+        names = ("backbone", "data", "shots", "method", "label_text", "seed")
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """All that determines what it measures, as plain values."""
+        return {**self.key, **json.loads(json.dumps(dataclasses.asdict(self.settings)))}
+
+    @property
+    def stem(self) -> str:
+        """Name of its files: readable, and different for different cells."""
+        words = [self.backbone, self.data, "all" if self.shots is None else f"{self.shots}"]
+        words += [self.method, *([self.label_text] if self.label_text else []), f"{self.seed}"]
+        sha = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:8]
+        return "--".join([*(re.sub(r"[^\w.-]+", "_", word)[:40] for word in words), sha])
+
+    def __str__(self) -> str:
+        words = [self.method, *([f"({self.label_text})"] if self.label_text else [])]
+        shots = [] if self.shots is None else [f"with {self.shots} per class"]
+        return " ".join([*words, "on", self.data, *shots, f"seed {self.seed}, {self.backbone}"])
+
+
+def reads_labels(entry: MethodEntry) -> bool:
+    """Whether the texts of the labels change what a method does."""
+    assert entry.method is not None
+    if entry.method in PEERS:
+        return PEERS[entry.method].reads_labels
+    return catalog.uses_labels(entry.method)
+
+
+def data_path(data: DataSet, folder: Path | None) -> str:
+    """Where a data set is: in the data folder, at its own path, or on the hub."""
+    assert data.path is not None  # Grid checks it
+    path = Path(data.path).expanduser()
+    if folder is not None and not path.is_absolute():
+        path = folder / path
+    return str(path) if path.exists() else data.path
+
+
+def check_data(grid: Grid, folder: Path | None) -> None:
+    """Refuse data sets that are not there or have no split to train or measure on.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    problems = []
+    for name, data in grid.data.items():
+        where = Path(data_path(data, folder))
+        if where.is_dir():
+            stems = {stem_of(path.name) for path in where.iterdir()}
+            splits = {_SPLITS.get(stem, stem) for stem in stems}
+            for split in ("train", data.measure_on):
+                if split not in splits:
+                    hint = "" if split == "train" else "; set measure_on: validation or test"
+                    message = f"expected a split '{split}' in {where}, got none{hint}"
+                    problems.append(Problem(f"data.{name}.path", message))
+        elif where.exists():
+            message = f"expected a folder with a file per split, got the file {where}"
+            problems.append(Problem(f"data.{name}.path", message))
+        elif "/" not in str(data.path) or not looks_like_hub_id(str(data.path)):
+            looked = f" in {folder}" if folder is not None else ""
+            message = f"expected a folder, got no '{data.path}'{looked}; say with --data where"
+            problems.append(Problem(f"data.{name}.path", message))
+    if problems:
+        raise ConfigError(problems)
+
+
+def _data_problems(data: Mapping[str, DataSet], label_texts: list[str]) -> list[Problem]:
+    problems = []
+    for name, chosen in data.items():
+        if chosen.path is None:
+            problems.append(Problem(f"data.{name}.path", "missing; give a folder or a hub id"))
+        if chosen.labels is not None:
+            try:
+                Labels.from_any(chosen.labels)
+            except LabelError as error:
+                problems.append(Problem(f"data.{name}.labels", str(error)))
+        elif "descriptions" in label_texts:
+            message = "label_texts has 'descriptions', got no labels here; give their texts"
+            problems.append(Problem(f"data.{name}.labels", message))
+    return problems
+
+
+def _method_problems(methods: Mapping[str, MethodEntry], broken: set[str]) -> list[Problem]:
+    problems = []
+    for name, entry in methods.items():
+        path = f"methods.{name}"
+        if entry.method in PEERS:
+            problems += _peer_problems(entry, path)
+        elif entry.method in OWN_METHODS:
+            problems += _own_problems(entry, path)
+        elif f"{path}.method" not in broken:
+            known = [*OWN_METHODS, *PEERS]
+            problems.append(Problem(path, unknown("method", str(entry.method), known)))
+    return problems
+
+
+def _peer_problems(entry: MethodEntry, path: str) -> list[Problem]:
+    assert entry.method is not None
+    peer, problems = PEERS[entry.method], []
+    if entry.recipe != "default":
+        message = f"expected no recipe of the peer '{entry.method}', got '{entry.recipe}'"
+        problems.append(Problem(f"{path}.recipe", f"{message}; leave it out"))
+    if entry.learning_rate is not None and peer.rate is None:
+        message = f"'{entry.method}' is not trained; leave it out"
+        problems.append(Problem(f"{path}.learning_rate", message))
+    for name, value in entry.options.items():
+        if name not in peer.options:
+            message = unknown("option", name, peer.options)
+            problems.append(Problem(f"{path}.options.{name}", message))
+        else:
+            _read_scalar(int, _FROM_ONE, value, f"{path}.options.{name}", problems)
+    return problems
+
+
+def _own_problems(entry: MethodEntry, path: str) -> list[Problem]:
+    mapping: dict[str, dict[str, Any]] = {"method": {"name": entry.method, "recipe": entry.recipe}}
+    problems = []
+    for option, value in entry.options.items():
+        section, _, name = option.partition(".")
+        if section not in _SECTIONS or not name:
+            message = f"expected a path such as method.rank or training.weight_decay, got {option}"
+            problems.append(Problem(f"{path}.options.{option}", message))
+        elif option in _OWNED:
+            message = f"cannot be set here: use {_OWNED[option]} of the grid instead"
+            problems.append(Problem(f"{path}.options.{option}", message))
+        else:
+            mapping.setdefault(section, {})[name] = value
+    try:
+        checking.configure(mapping)
+    except ConfigError as error:
+        problems += [
+            Problem(f"{path}.options.{problem.path}", problem.message) for problem in error.problems
+        ]
+    return problems

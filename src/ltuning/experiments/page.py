@@ -1,0 +1,110 @@
+"""The HTML page of a comparison: everything in one file, nothing from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from ltuning.experiments.analysis import Row, Setting
+from ltuning.experiments.grid import Grid
+
+# More classes are told by the pairs that are confused most.
+_LARGEST_MATRIX = 12
+_MOST_PAIRS = 10
+_MOST_MISTAKES = 8
+
+
+def render(
+    grid: Grid,
+    settings: Sequence[Setting],
+    state: str,
+    open_cells: Sequence[tuple[str, str]],
+    facts: Sequence[tuple[str, str]],
+) -> str:
+    """The page. Every text of the data and of the grid is escaped."""
+    from jinja2 import Environment, StrictUndefined
+
+    from ltuning.experiments import report
+    from ltuning.experiments.plots import figures
+
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    source = files("ltuning.experiments").joinpath("page.html.j2").read_text(encoding="utf-8")
+    methods, paired = report.columns()
+    return environment.from_string(source).render(
+        title=grid.name,
+        state=state,
+        method_columns=methods,
+        paired_columns=paired,
+        settings=[
+            {
+                "title": setting.title,
+                "problems": setting.problems,
+                "methods": [report.method_cells(row) for row in setting.rows],
+                "majority": report.decimal(setting.majority),
+                "pairs": [report.comparison_cells(pair) for pair in setting.comparisons],
+                "figures": figures(setting),
+                "classes": _classes(setting),
+                "details": [_details(row) for row in setting.rows],
+            }
+            for setting in settings
+        ],
+        legend=report.LEGEND if settings else (),
+        open_cells=open_cells,
+        facts=facts,
+        grid=grid.to_yaml(),
+    )
+
+
+def _classes(setting: Setting) -> dict[str, Any]:
+    """F1 of each class by each method, the mean over seeds."""
+    names = setting.rows[0].results[0].names
+    columns = []
+    for row in setting.rows:
+        scores = [
+            {one["label"]: one["f1"] for one in result.record["test"]["per_class"]}
+            for result in row.results
+        ]
+        columns.append([float(np.mean([score[name] for score in scores])) for name in names])
+    return {
+        "methods": [row.title for row in setting.rows],
+        "rows": [
+            (name, [f"{column[place]:.2f}" for column in columns])
+            for place, name in enumerate(names)
+        ],
+    }
+
+
+def _details(row: Row) -> dict[str, Any]:
+    """Confusions and the most confident mistakes of a method."""
+    names, counts = row.results[0].names, row.confusion()
+    is_small = len(names) <= _LARGEST_MATRIX
+    return {
+        "title": row.title,
+        "names": names,
+        "matrix": _matrix(names, counts) if is_small else [],
+        "pairs": [] if is_small else _most_confused(names, counts),
+        "mistakes": row.mistakes(_MOST_MISTAKES),
+    }
+
+
+def _matrix(names: Sequence[str], counts: np.ndarray) -> list[tuple[str, list[tuple[int, str]]]]:
+    """Of each true class the counts, and their share of the class as a percentage."""
+    totals = np.maximum(counts.sum(1, keepdims=True), 1)
+    shares = 100 * counts / totals
+    return [
+        (name, [(int(n), f"{share:.0f}") for n, share in zip(line, percent, strict=True)])
+        for name, line, percent in zip(names, counts, shares, strict=True)
+    ]
+
+
+def _most_confused(names: Sequence[str], counts: np.ndarray) -> list[tuple[str, str, int]]:
+    wrong = counts.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
+    places = [divmod(int(place), len(names)) for place in order]
+    return [(names[i], names[j], int(wrong[i, j])) for i, j in places if wrong[i, j]]

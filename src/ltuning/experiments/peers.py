@@ -1,0 +1,416 @@
+"""Other methods in the same grid, each by its own library.
+
+============ =====================================================================================
+peft-prefix  PEFT's prefix tuning
+peft-prompt  PEFT's prompt tuning
+peft-ptuning PEFT's P-tuning: a prompt that an encoder makes
+peft-lora    PEFT's LoRA beside queries and values
+logistic     scikit-learn's logistic regression on the frozen mean states: a linear probe that is
+             fitted to its end
+cosine       the label text whose mean state is nearest to the text's; nothing is trained
+setfit       SetFit: contrastive fine-tuning of every weight, then logistic regression
+============ =====================================================================================
+
+PEFT's methods train `AutoModelForSequenceClassification` in transformers' Trainer with what
+ltuning's trainer has: linear schedule, a tenth of warm-up, no weight decay, gradients clipped at 1,
+batches grouped by length with its sampler, the best weights on the validation texts kept.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import load_classifier, resolve
+from ltuning.data.sources import Text
+from ltuning.errors import DataError, TrainingError
+from ltuning.experiments.fitting import (
+    FIGURES,
+    Clock,
+    Fitted,
+    Task,
+    history_of,
+    is_better,
+    measure,
+)
+from ltuning.methods.heads import pool
+from ltuning.training.trainer import LengthGroupedBatches, softmax
+
+# Texts at a time outside training; more would be padded to the length of the longest.
+_AT_A_TIME = 64
+# A text's share of the positions that virtual tokens leave.
+_LEAST_TEXT = 16
+# Cosines lie close together: probabilities are made of their multiples.
+_COSINE_SCALE = 20.0
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the table of peers.
+
+    Attributes:
+        fit: trains it.
+        rate: its learning rate, of `logistic` its C; None where nothing is trained.
+        options: what may be set, with its default.
+        reads_labels: whether the label texts change what it does.
+        package: what has to be installed; None is nothing more than ltuning itself.
+    """
+
+    fit: Callable[[Task, float | None], Fitted]
+    rate: float | None
+    options: Mapping[str, int] = field(default_factory=dict)
+    reads_labels: bool = False
+    package: str | None = None
+
+    @property
+    def is_installed(self) -> bool:
+        """Whether its library is there."""
+        return self.package is None or find_spec(self.package) is not None
+
+
+def fit_prefix(task: Task, rate: float | None) -> Fitted:
+    """PEFT's prefix tuning with its defaults for sequence classification."""
+    from peft import PrefixTuningConfig, TaskType
+
+    tokens = _option("peft-prefix", "num_tokens", task)
+    config = PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
+    return _fit_peft(task, _rate("peft-prefix", rate), config, tokens)
+
+
+def fit_prompt(task: Task, rate: float | None) -> Fitted:
+    """PEFT's prompt tuning with its defaults for sequence classification."""
+    from peft import PromptTuningConfig, TaskType
+
+    tokens = _option("peft-prompt", "num_tokens", task)
+    config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
+    return _fit_peft(task, _rate("peft-prompt", rate), config, tokens)
+
+
+def fit_ptuning(task: Task, rate: float | None) -> Fitted:
+    """PEFT's P-tuning; its encoder is as wide as the backbone."""
+    from peft import PromptEncoderConfig, TaskType
+
+    tokens = _option("peft-ptuning", "num_tokens", task)
+    config = PromptEncoderConfig(
+        task_type=TaskType.SEQ_CLS,
+        num_virtual_tokens=tokens,
+        encoder_hidden_size=task.load().sizes.hidden,
+    )
+    return _fit_peft(task, _rate("peft-ptuning", rate), config, tokens)
+
+
+def fit_lora(task: Task, rate: float | None) -> Fitted:
+    """PEFT's LoRA on queries and values, alpha twice the rank, dropout 0.1."""
+    from peft import LoraConfig, TaskType
+
+    rank = _option("peft-lora", "rank", task)
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=rank,
+        lora_alpha=2 * rank,
+        lora_dropout=0.1,
+        target_modules=list(task.load().family.lora),
+    )
+    return _fit_peft(task, _rate("peft-lora", rate), config, 0)
+
+
+def fit_logistic(task: Task, rate: float | None) -> Fitted:
+    """Logistic regression on the frozen mean states; the budget is not used."""
+    from sklearn.linear_model import LogisticRegression
+
+    backbone, clock = task.load(), Clock()
+    clock.start()
+    head = LogisticRegression(C=_rate("logistic", rate), max_iter=1000, random_state=task.seed)
+    head.fit(mean_states(backbone, task.train.texts).numpy(), task.train.labels)
+    clock.stop()
+    columns = [task.names.index(name) for name in head.classes_]
+
+    def probabilities(texts: Sequence[Text]) -> np.ndarray:
+        found = np.zeros((len(texts), len(task.names)))
+        found[:, columns] = head.predict_proba(mean_states(backbone, texts).numpy())
+        return found
+
+    return Fitted(probabilities, head.coef_.size + head.intercept_.size, clock.seconds, [])
+
+
+def fit_cosine(task: Task, rate: float | None) -> Fitted:
+    """The nearest label text, of several of a label their mean; no training text is read."""
+    backbone, clock = task.load(), Clock()
+    clock.start()
+    unit = torch.nn.functional.normalize
+    labels = torch.stack(
+        [unit(mean_states(backbone, texts), dim=1).mean(0) for texts in task.labels.values()]
+    )
+    clock.stop()
+
+    def probabilities(texts: Sequence[Text]) -> np.ndarray:
+        cosines = unit(mean_states(backbone, texts), dim=1) @ unit(labels, dim=1).T
+        return softmax(_COSINE_SCALE * cosines.double().numpy())
+
+    return Fitted(probabilities, 0, clock.seconds, [])
+
+
+def fit_setfit(task: Task, rate: float | None) -> Fitted:
+    """SetFit for the budget's steps; a pair is two passes, so half the batch are pairs."""
+    import setfit
+    from datasets import Dataset, disable_progress_bars
+
+    if any(isinstance(text, tuple) for text in task.train.texts[:1]):
+        raise DataError("expected single texts for SetFit, got pairs; leave it out for this data")
+    disable_progress_bars()
+    setfit.logging.set_verbosity_error()
+    assert task.train.labels is not None
+    rows = {
+        "text": list(task.train.texts),
+        "label": [task.names.index(label) for label in task.train.labels],
+    }
+    pairs = max(1, task.budget.batch // 2)
+    model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
+    clock = Clock()
+    clock.start()
+    with tempfile.TemporaryDirectory(prefix="setfit-") as folder:
+        arguments = setfit.TrainingArguments(
+            output_dir=folder,
+            batch_size=pairs,
+            num_epochs=1,
+            max_steps=task.budget.steps,
+            body_learning_rate=_rate("setfit", rate),
+            save_strategy="no",
+            report_to="none",
+            show_progress_bar=False,
+            seed=task.seed,
+        )
+        trainer = setfit.Trainer(model, arguments, train_dataset=Dataset.from_dict(rows))
+        trainer.st_trainer.remove_callback(PrinterCallback)
+        trainer.train()
+    clock.stop()
+    columns = [int(place) for place in model.model_head.classes_]
+
+    def probabilities(texts: Sequence[Text]) -> np.ndarray:
+        found = np.zeros((len(texts), len(task.names)))
+        given = model.predict_proba(list(texts), batch_size=_AT_A_TIME, as_numpy=True)
+        found[:, columns] = given
+        return found
+
+    head = model.model_head
+    body = sum(weight.numel() for weight in model.model_body.parameters())
+    count = body + head.coef_.size + head.intercept_.size
+    return Fitted(probabilities, count, clock.seconds, [], 2 * pairs)
+
+
+PEERS: dict[str, Peer] = {
+    "peft-prefix": Peer(fit_prefix, 1e-2, {"num_tokens": 10}),
+    "peft-prompt": Peer(fit_prompt, 1e-2, {"num_tokens": 10}),
+    "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}),
+    "peft-lora": Peer(fit_lora, 1e-3, {"rank": 8}),
+    "logistic": Peer(fit_logistic, 10.0),
+    "cosine": Peer(fit_cosine, None, reads_labels=True),
+    "setfit": Peer(fit_setfit, 2e-5, package="setfit"),
+}
+
+
+def mean_states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:
+    """`[N, H]` mean of the frozen model's last states over each text's tokens."""
+    tokens = backbone.tokenize(list(texts))
+    states = torch.empty(len(texts), backbone.sizes.hidden)
+    with torch.inference_mode():
+        for rows in _by_length([len(row["input_ids"]) for row in tokens]):
+            batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
+            states[rows] = pool(backbone.forward(batch), batch.mask, "mean").cpu()
+    return states
+
+
+def _option(name: str, option: str, task: Task) -> int:
+    return int(task.options.get(option, PEERS[name].options[option]))
+
+
+def _rate(name: str, rate: float | None) -> float:
+    rate = PEERS[name].rate if rate is None else rate
+    assert rate is not None
+    return rate
+
+
+def _by_length(lengths: Sequence[int]) -> list[list[int]]:
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    return [order[start : start + _AT_A_TIME] for start in range(0, len(order), _AT_A_TIME)]
+
+
+def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
+    """Train transformers' classifier with PEFT around it.
+
+    Args:
+        task: what on.
+        rate: learning rate.
+        config: of PEFT.
+        room: positions that its virtual tokens take.
+    """
+    from peft import get_peft_model
+
+    longest = task.load().max_length - room
+    if longest < _LEAST_TEXT:
+        raise DataError(
+            f"expected room for {_LEAST_TEXT} tokens of text beside {room} virtual tokens, got "
+            f"{longest}; set fewer with num_tokens"
+        )
+    set_seed(task.seed)
+    plain, tokenizer = load_classifier(task.backbone, len(task.names))
+    model = get_peft_model(plain, config)
+    texts = _Texts(model, tokenizer, longest)
+    assert task.train.labels is not None and task.validation.labels is not None
+    clock = Clock()
+    clock.start()
+    rows = [
+        {**row, "labels": task.names.index(label)}
+        for row, label in zip(texts.tokenize(task.train.texts), task.train.labels, strict=True)
+    ]
+    held_out = task.validation.labels
+
+    def figures() -> dict[str, Any]:
+        found = texts.probabilities(task.validation.texts)
+        return measure(found, held_out, task.names)
+
+    with tempfile.TemporaryDirectory(prefix="peer-") as folder:
+        trainer = _BestKept(
+            model=model,
+            args=_arguments(task, rate, folder),
+            train_dataset=rows,
+            eval_dataset=rows,  # what Trainer asks for; `figures` has its own
+            data_collator=texts.collate,
+            callbacks=[clock],
+            lengths=[len(row["input_ids"]) for row in rows],
+            figures=figures,
+            metric=task.metric,
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        trainer.restore_best()
+    clock.stop()
+    count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    history = history_of(trainer.state.log_history, clock)
+    return Fitted(texts.probabilities, count, clock.seconds, history, task.budget.batch)
+
+
+def _arguments(task: Task, rate: float, folder: str) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=folder,
+        max_steps=task.budget.steps,
+        per_device_train_batch_size=task.budget.batch,
+        learning_rate=rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        weight_decay=0.0,
+        max_grad_norm=1.0,
+        eval_strategy="steps",
+        eval_steps=task.eval_steps,
+        save_strategy="no",
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        use_cpu=task.load().device.type == "cpu",
+        seed=task.seed,
+    )
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+class _Texts:
+    """Texts as transformers' own classifier reads them."""
+
+    def __init__(self, model: Any, tokenizer: Any, longest: int):
+        self.model = model
+        self.tokenizer = tokenizer
+        self.longest = longest
+
+    def tokenize(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
+        """Token ids of each text or pair; what does not fit beside virtual tokens is cut off."""
+        is_pair = isinstance(texts[0], tuple)
+        columns = (
+            [list(column) for column in zip(*texts, strict=True)] if is_pair else [list(texts)]
+        )
+        made = self.tokenizer(*columns, truncation=True, max_length=self.longest)
+        return [{name: made[name][row] for name in made} for row in range(len(texts))]
+
+    def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """A batch as long as its longest text."""
+        inputs = [{name: row[name] for name in row if name != "labels"} for row in rows]
+        with warnings.catch_warnings():
+            # It advises to tokenize and pad in one call, which sorting by length rules out.
+            warnings.simplefilter("ignore")
+            batch = dict(self.tokenizer.pad(inputs, return_tensors="pt"))
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows])
+        return batch
+
+    def probabilities(self, texts: Sequence[Text]) -> np.ndarray:
+        """`[N, K]` softmax of the classifier's scores."""
+        rows, found = self.tokenize(texts), None
+        was_training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            for places in _by_length([len(row["input_ids"]) for row in rows]):
+                batch = self.collate([rows[place] for place in places])
+                batch = {name: value.to(self.model.device) for name, value in batch.items()}
+                scores = self.model(**batch).logits.double().cpu().numpy()
+                if found is None:
+                    found = np.empty((len(texts), scores.shape[1]))
+                found[places] = scores
+        self.model.train(was_training)
+        assert found is not None
+        if not np.isfinite(found).all():
+            raise TrainingError("expected finite scores, got NaN or infinity; lower learning_rate")
+        return softmax(found)
+
+
+class _BestKept(Trainer):
+    """Trainer with ltuning's sampler that remembers its best trainable weights."""
+
+    def __init__(
+        self,
+        *,
+        lengths: Sequence[int],
+        figures: Callable[[], Mapping[str, float]],
+        metric: str,
+        **rest: Any,
+    ):
+        super().__init__(**rest)
+        self._lengths = lengths
+        self._figures = figures
+        self._metric = metric
+        self._best: float | None = None
+        self._weights: dict[str, Tensor] = {}
+
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Figures on the validation texts."""
+        found = self._figures()
+        named = {f"{metric_key_prefix}_{name}": found[name] for name in ("loss", *FIGURES)}
+        self.log(named)
+        if is_better(found[self._metric], self._best, self._metric):
+            self._best = found[self._metric]
+            self._weights = {name: w.detach().clone() for name, w in self._trained()}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
+        return named
+
+    def restore_best(self) -> None:
+        """Take back the weights of the best measurement."""
+        with torch.no_grad():
+            for name, weight in self._trained():
+                if name in self._weights:
+                    weight.copy_(self._weights[name])
+
+    def _trained(self) -> Any:
+        assert self.model is not None
+        return ((n, w) for n, w in self.model.named_parameters() if w.requires_grad)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedBatches:
+        return LengthGroupedBatches(self._lengths, self.args.train_batch_size, self.args.seed)

@@ -1,0 +1,141 @@
+"""Figures as SVG that takes the colours of the page around it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ltuning.experiments.analysis import Row, Setting
+
+# Legible on white and on black: a contrast of 3 or more with both, which a test holds.
+COLOURS = (
+    "#3b7dd8", "#d9622b", "#2a9d6f", "#b0519e", "#a87b00", "#d0453a", "#5f7f8f", "#7d6bd0",
+    "#6b8e23", "#b5651d",
+)  # fmt: skip
+_MARKERS = "osD^vPX<>h"
+# Stands in for the colour of the page's text, which matplotlib does not know.
+_INK = "#010203"
+_SIZE = (5.4, 3.9)
+
+
+def figures(setting: Setting) -> list[tuple[str, str]]:
+    """Title and SVG of each figure of a setting that there is something to show in."""
+    made = [
+        ("Validation accuracy over the steps; bands from the lowest to the highest seed",
+         _curves(setting)),
+        ("Test accuracy against seconds of training", _scatter(setting, "seconds", "seconds")),
+        ("Test accuracy against trainable parameters",
+         _scatter(setting, "trainable_parameters", "trainable parameters")),
+    ]  # fmt: skip
+    return [(title, svg) for title, svg in made if svg]
+
+
+def styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
+    """Colour, line and marker by title: twins share a colour, label methods are dashed."""
+    found: dict[str, tuple[str, str, str]] = {}
+    colours: dict[str, str] = {}
+    kinds = {row.label_text for row in rows if row.is_label_method}
+    for place, row in enumerate(rows):
+        # The id of a label method ends in that of its plain twin.
+        shared = row.method.removeprefix("lt-") if len(kinds) <= 1 else row.title
+        if not row.is_label_method:
+            shared = row.title
+        colour = colours.setdefault(shared, COLOURS[len(colours) % len(COLOURS)])
+        line = "--" if row.is_label_method else "-"
+        found[row.title] = (colour, line, _MARKERS[place % len(_MARKERS)])
+    return found
+
+
+def _curves(setting: Setting) -> str:
+    figure, axes, save = _figure()
+    looks = styles(setting.rows)
+    for row in setting.rows:
+        histories = [result.record["history"] for result in row.results]
+        if min(map(len, histories)) < 2 or len(set(map(len, histories))) > 1:
+            continue
+        steps = [point["step"] for point in histories[0]]
+        heights = np.array([[point["accuracy"] for point in one] for one in histories])
+        colour, line, _ = looks[row.title]
+        axes.plot(steps, heights.mean(0), line, color=colour, label=row.title, linewidth=1.8)
+        if len(histories) > 1:
+            axes.fill_between(
+                steps, heights.min(0), heights.max(0), color=colour, alpha=0.13, linewidth=0
+            )
+    if not axes.lines:
+        return ""
+    axes.set_xlabel("steps")
+    axes.set_ylabel("accuracy on validation")
+    return save(figure, axes, "validation accuracy over the steps")
+
+
+def _scatter(setting: Setting, name: str, words: str) -> str:
+    figure, axes, save = _figure()
+    looks = styles(setting.rows)
+    for row in setting.rows:
+        x, accuracy = row.median(name), row.figure("accuracy")
+        if x <= 0:
+            continue  # nothing trained, and no place on a logarithmic axis
+        colour, line, marker = looks[row.title]
+        axes.plot(
+            [x], [accuracy.mean], marker, color=colour, label=row.title, markersize=8,
+            markerfacecolor="none" if row.is_label_method else colour, markeredgewidth=1.8,
+        )  # fmt: skip
+        if accuracy.low is not None and accuracy.high is not None:
+            axes.plot([x, x], [accuracy.low, accuracy.high], line, color=colour, linewidth=1.5)
+    if not axes.lines:
+        return ""
+    axes.set_xscale("log")
+    axes.set_xlabel(words)
+    axes.set_ylabel("accuracy on test")
+    return save(figure, axes, f"test accuracy against {words}")
+
+
+def _figure() -> tuple[Any, Any, Any]:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "svg.fonttype": "none",
+        "font.size": 11,
+        "font.family": "sans-serif",
+        **{
+            name: _INK
+            for name in (
+                "text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color",
+                "grid.color",
+            )
+        },
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        axes = figure.add_subplot()
+    axes.grid(alpha=0.2, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+    def save(figure: Any, axes: Any, words: str) -> str:
+        with rc_context(dict(style, **{"svg.hashsalt": words})):
+            figure.legend(
+                *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2,
+                frameon=False, fontsize=10,
+            )  # fmt: skip
+            written = io.StringIO()
+            figure.savefig(written, format="svg", transparent=True, metadata={"Date": None})
+        return _inline(written.getvalue(), words)
+
+    return figure, axes, save
+
+
+def _inline(svg: str, words: str) -> str:
+    """Without what only a file of its own needs, as wide as there is room, in the page's ink."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg [^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
+    svg = re.sub(r'(<svg [^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
+    svg = svg.replace(_INK, "currentColor")
+    used = {name for pair in re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg) for name in pair}
+    svg = re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{words}" ', 1)

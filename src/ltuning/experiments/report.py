@@ -1,0 +1,247 @@
+"""The report of a comparison: Markdown tables, and one HTML page that needs no network."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ltuning.errors import MissingExtraError
+from ltuning.experiments.analysis import Comparison, Interval, Row, Setting, settings_of
+from ltuning.experiments.grid import Cell, Grid
+from ltuning.experiments.peers import PEERS
+from ltuning.experiments.results import Result, ResultFolder, write
+
+MARKDOWN, PAGE = "report.md", "report.html"
+_COLUMNS = (
+    "method", "accuracy, 95 %", "each seed", "macro-F1", "MCC", "validation", "area", "seconds",
+    "trainable", "memory",
+)  # fmt: skip
+_PAIRED = (
+    "label method", "beside", "seeds", "difference, 95 %", "p", "right alone", "McNemar p",
+    "area", "steps to its best",
+)  # fmt: skip
+
+
+def require_plots() -> None:
+    """Refuse early what the report would fail at.
+
+    Raises:
+        MissingExtraError: a library of the report is not installed.
+    """
+    if find_spec("matplotlib") is None or find_spec("jinja2") is None:
+        raise MissingExtraError("`ltuning compare`", "compare")
+
+
+def write_report(grid: Grid, folder: ResultFolder) -> tuple[str, list[Path]]:
+    """Write `report.md` and `report.html` of what is finished.
+
+    Returns:
+        The tables as Markdown, and the files.
+    """
+    from ltuning.experiments.page import render
+
+    cells = list(grid.cells())
+    results = folder.results(cells)
+    settings = settings_of(grid, results)
+    open_cells = _open_cells(cells, results, folder)
+    tables = "\n\n".join(_setting(setting) for setting in settings) or "no cell is finished"
+    facts = circumstances(grid, results)
+    parts = [f"# {grid.name}", _state(cells, results), tables, _legend(settings)]
+    parts += [_open(open_cells), _facts(facts), f"## The grid\n\n```yaml\n{grid.to_yaml()}```"]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    files = [folder.folder / MARKDOWN, folder.folder / PAGE]
+    write(files[0], text.encode())
+    page = render(grid, settings, _state(cells, results), open_cells, facts)
+    write(files[1], page.encode())
+    return tables, files
+
+
+def columns() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Heads of the two tables of a setting."""
+    return _COLUMNS, _PAIRED
+
+
+def method_cells(row: Row) -> list[str]:
+    """A line of the table of methods."""
+    validation, area = row.figure("accuracy", "validation"), row.area
+    peak = row.peak_memory
+    return [
+        row.title,
+        interval(row.figure("accuracy")),
+        " ".join(decimal(one.record["test"]["accuracy"]) for one in row.results),
+        decimal(row.figure("macro_f1").mean),
+        decimal(row.figure("mcc").mean),
+        decimal(validation.mean),
+        "" if area is None else decimal(area.mean),
+        f"{row.median('seconds'):.1f}",
+        f"{row.median('trainable_parameters'):,.0f}",
+        "" if peak is None else f"{peak / 2**20:,.0f} MiB",
+    ]
+
+
+def comparison_cells(pair: Comparison) -> list[str]:
+    """A line of the table of label methods beside their plain twins."""
+    steps = ", ".join(
+        f"{'never' if ours is None else ours} ({theirs})"
+        for ours, theirs in zip(pair.steps, pair.twin_steps, strict=True)
+    )
+    area = "" if pair.area_difference is None else f"{100 * pair.area_difference:+.1f}"
+    return [
+        pair.label.title,
+        pair.plain.title,
+        str(pair.seeds),
+        _points(pair.difference),
+        _p_value(pair.p_bootstrap),
+        f"{pair.only_label} : {pair.only_plain}",
+        _p_value(pair.p_mcnemar),
+        area,
+        steps,
+    ]
+
+
+def circumstances(grid: Grid, results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Where, when and with what the figures were made, and how to make them again."""
+    records = [result.record for result in results]
+    command = f"ltuning compare {shlex.quote(f'{grid.name}.yaml')} --output DIR --data DATA"
+    facts = [("to run it again", f"save the grid below as {grid.name}.yaml, then: {command}")]
+    budget = grid.budget
+    facts.append(
+        (
+            "budget",
+            f"{budget.steps} steps of {budget.batch} passes of the backbone, unless a data set "
+            f"says otherwise; {budget.evaluations} measurements on the validation texts, the best "
+            f"{grid.metric} there is kept",
+        )
+    )
+    if grid.search is not None:
+        span = f"within a factor of {grid.search.span:g}"
+        facts.append(("search", f"{grid.search.trials} rates per cell and method, {span}"))
+    facts += [(f"texts of {name}", words) for name, words in _texts(results)]
+    for title, found in (
+        ("versions", [_pairs(record["versions"]) for record in records]),
+        ("source", [record["git"] or "not under git" for record in records]),
+        ("machine", [_pairs(record["machine"]) for record in records]),
+    ):
+        facts += [(title, words) for words in dict.fromkeys(found)]
+    if records:
+        dates = sorted(record["date"] for record in records)
+        facts.append(("measured", f"{dates[0]} to {dates[-1]}"))
+    return facts
+
+
+def interval(value: Interval) -> str:
+    """`.854 [.820, .880]`."""
+    if value.low is None or value.high is None:
+        return decimal(value.mean)
+    return f"{decimal(value.mean)} [{decimal(value.low)}, {decimal(value.high)}]"
+
+
+def decimal(value: float) -> str:
+    """Three places, without the zero in front."""
+    text = f"{value:.3f}"
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+
+
+def _points(value: Interval) -> str:
+    """A difference in points of a hundred."""
+    low, high = value.low or 0.0, value.high or 0.0
+    return f"{100 * value.mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def _p_value(value: float) -> str:
+    return "<.001" if value < 0.001 else decimal(value)
+
+
+def _setting(setting: Setting) -> str:
+    lines = [f"## {setting.title}", ""]
+    lines += [f"**{problem}**\n" for problem in setting.problems]
+    majority = ["majority class", decimal(setting.majority), *[""] * (len(_COLUMNS) - 2)]
+    lines.append(_table(_COLUMNS, [*map(method_cells, setting.rows), majority]))
+    if setting.comparisons:
+        lines += ["", _table(_PAIRED, map(comparison_cells, setting.comparisons))]
+    return "\n".join(lines)
+
+
+def _table(head: Sequence[str], rows: Any) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
+
+
+def _escaped(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
+
+
+def _legend(settings: Sequence[Setting]) -> str:
+    if not settings:
+        return ""
+    return "\n".join(f"- {words}" for words in LEGEND)
+
+
+LEGEND = (
+    "accuracy, macro-F1, MCC: on the test texts; in brackets the 95 % bootstrap interval of the "
+    "mean over seeds, which is too narrow with few seeds",
+    "validation: accuracy on the texts that chose weights and rates; area: the mean height of that "
+    "accuracy over the steps",
+    "seconds: median of training, without measurements; trainable: parameters; memory: the most "
+    "that was in use, of the GPU or else of the process",
+    "difference: points of accuracy of a label method over its plain twin, with seeds and test "
+    "texts drawn anew; p: two-sided, of the same draws, not corrected for the number of tests",
+    "right alone: answers over all seeds that one of the two has right alone, tested by McNemar; "
+    "it takes the answers of several seeds for independent",
+    "steps to its best: where the label method's validation accuracy reached the twin's best of "
+    "the same seed, and in brackets where the twin did",
+)
+
+
+def _state(cells: Sequence[Cell], results: Sequence[Result]) -> str:
+    return f"{len(results)} of {len(cells)} cells are finished."
+
+
+def _open_cells(
+    cells: Sequence[Cell], results: Sequence[Result], folder: ResultFolder
+) -> list[tuple[str, str]]:
+    finished = {result.cell.stem for result in results}
+    found = []
+    for cell in cells:
+        if cell.stem not in finished:
+            failure = folder.failure(cell)
+            peer = PEERS.get(cell.settings.method)
+            if failure is None and peer is not None and not peer.is_installed:
+                failure = f"the package {peer.package} is not installed"
+            found.append((str(cell), failure or "not run yet"))
+    return found
+
+
+def _open(cells: Sequence[tuple[str, str]]) -> str:
+    if not cells:
+        return ""
+    lines = [f"- {cell}: {' '.join(reason.split())}" for cell, reason in cells]
+    return "\n".join(["## Cells without a result", "", *lines])
+
+
+def _facts(facts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(["## How it was measured", "", *(f"- {name}: {fact}" for name, fact in facts)])
+
+
+def _pairs(mapping: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in mapping.items() if value is not None)
+
+
+def _texts(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Counts of each data set, with the splits that they are from."""
+    found: dict[str, str] = {}
+    for result in results:
+        texts, cell = result.record["texts"], result.cell
+        shots = "" if cell.shots is None else f", {cell.shots} per class"
+        origin = "held out from the training split"
+        if texts["validation_from"] == "validation":
+            origin = "of the validation split"
+        found.setdefault(
+            f"{cell.data}{shots}",
+            f"{texts['train']:,} to train on, {texts['validation']:,} to choose by ({origin}), "
+            f"{texts['test']:,} to measure on (of the {texts['test_from']} split)",
+        )
+    return list(found.items())

@@ -1,0 +1,96 @@
+"""The texts of a cell: what it trains on, what it chooses by, and, once, what it is measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from ltuning.data.sources import Columns, Examples, read_split, read_splits
+from ltuning.data.splits import hold_out, take_shots
+from ltuning.errors import DataError
+from ltuning.experiments.grid import Cell, DataSet, data_path
+
+# The texts that are measured on are the same for every seed.
+_FIXED = 0
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Training and validation texts.
+
+    Attributes:
+        train: what weights are trained on.
+        validation: what weights and rates are chosen by.
+        names: of all labels in the training split, sorted.
+        held_out: whether the validation texts were taken from the training split.
+    """
+
+    train: Examples
+    validation: Examples
+    names: list[str]
+    held_out: bool
+
+
+def read_texts(cell: Cell, folder: Path | None) -> Texts:
+    """Everything but the texts that are measured on, which are not opened.
+
+    With texts per class, the validation has as many per class as the training: a cell sees no
+    more labels than that.
+
+    Raises:
+        DataError: texts that cannot be read or held out.
+    """
+    data = cell.settings.data
+    wanted = ("train",) if data.measure_on == "validation" else ("train", "validation")
+    splits = read_splits(data_path(data, folder), _columns(data), splits=wanted)
+    if "train" not in splits:
+        raise DataError(f"{data.path}: expected a split 'train', got none")
+    train = splits["train"]
+    assert train.labels is not None  # read_splits needs them
+    names = sorted(set(train.labels))
+    held_out = "validation" not in splits
+    if held_out:
+        train, validation = hold_out(train, data.validation_fraction, cell.seed)
+    else:
+        validation = splits["validation"]
+    if cell.shots is not None:
+        train = take_shots(train, cell.shots, cell.seed)
+        validation = take_shots(validation, cell.shots, cell.seed)
+    train = _at_most(train, data.max_train, cell.seed)
+    validation = _at_most(validation, data.max_validation, cell.seed)
+    return Texts(train, validation, names, held_out)
+
+
+def read_measured(cell: Cell, folder: Path | None) -> Examples:
+    """The texts that the cell is measured on; for after every choice is made.
+
+    Raises:
+        DataError: texts that cannot be read.
+    """
+    data = cell.settings.data
+    examples = read_split(data_path(data, folder), data.measure_on, _columns(data))
+    return _at_most(examples, data.max_test, _FIXED)
+
+
+def digest(examples: Examples) -> str:
+    """SHA-256 of texts and labels."""
+    return hashlib.sha256(json.dumps([examples.texts, examples.labels]).encode()).hexdigest()
+
+
+def _columns(data: DataSet) -> Columns:
+    return Columns(data.text_column, data.text_pair_column, data.label_column)
+
+
+def _at_most(examples: Examples, number: int | None, seed: int) -> Examples:
+    if number is None or number >= len(examples):
+        return examples
+    assert examples.labels is not None
+    rows = sorted(random.Random(seed).sample(range(len(examples)), number))
+    return Examples(
+        [examples.texts[row] for row in rows],
+        [examples.labels[row] for row in rows],
+        examples.origin,
+    )
