@@ -26,7 +26,6 @@ import json
 import os
 import platform
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -43,7 +42,6 @@ from transformers import (
     AutoTokenizer,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
     set_seed,
 )
@@ -53,6 +51,7 @@ from ltuning import Backbone
 from ltuning.backbones.backbone import LabelStates, TextBatch
 from ltuning.backbones.loading import resolve
 from ltuning.config import BackboneOptions, MethodOptions
+from ltuning.experiments.fitting import Clock
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter, Branches
@@ -103,54 +102,6 @@ class Budget:
     rank: int = 8
     setfit_iterations: int | None = None
     setfit_steps: int | None = None
-
-
-class Clock(TrainerCallback):
-    """Seconds of a training run without those of its validation, and the accuracy on the way.
-
-    Attributes:
-        seconds: so far, while the clock stands still.
-        curve: (step, seconds, validation accuracy), one for each measurement.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.curve: list[tuple[int, float, float]] = []
-        self._since: float | None = None
-
-    def start(self) -> None:
-        """Let it run."""
-        if self._since is None:
-            self._since = time.perf_counter()
-
-    def stop(self) -> None:
-        """Let it stand still."""
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since
-            self._since = None
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Training: runs."""
-        self.start()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Before a measurement, and at the end: stands still."""
-        if control.should_evaluate or state.global_step >= state.max_steps:
-            self.stop()
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any, **_: Any) -> None:
-        """Runs again, unless a checkpoint is written after the measurement."""
-        self.curve.append((state.global_step, self.seconds, metrics["eval_accuracy"]))
-        if not control.should_save:
-            self._go_on(state)
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Runs again."""
-        self._go_on(state)
-
-    def _go_on(self, state: Any) -> None:
-        if state.global_step < state.max_steps:
-            self.start()
 
 
 @dataclass(frozen=True)

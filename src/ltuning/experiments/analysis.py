@@ -56,16 +56,20 @@ class Row:
         method: the name of the grid's entry.
         label_text: what stands for its labels; None where it reads none.
         results: of its seeds, in their order.
+        says_text: whether the grid is about label texts, so that titles say them.
     """
 
     method: str
     label_text: str | None
     results: tuple[Result, ...]
+    says_text: bool = False
 
     @property
     def title(self) -> str:
         """What tables call it."""
-        return self.method if self.label_text is None else f"{self.method} ({self.label_text})"
+        if self.label_text is None or not self.says_text:
+            return self.method
+        return f"{self.method} ({self.label_text})"
 
     @property
     def method_id(self) -> str:
@@ -194,7 +198,12 @@ def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
     ):
         order = list(grid.methods)
         rows = [
-            Row(method, label_text, tuple(sorted(several, key=lambda one: one.cell.seed)))
+            Row(
+                method,
+                label_text,
+                tuple(sorted(several, key=lambda one: one.cell.seed)),
+                says_text=bool(grid.label_texts),
+            )
             for (method, label_text), several in sorted(
                 methods.items(), key=lambda item: order.index(item[0][0])
             )

@@ -156,9 +156,10 @@ def _read_named(
     """Entries by name; where `key` is given, a list of names is taken too."""
     if isinstance(value, (list, tuple)) and key is not None:
         names = [name for name in value if isinstance(name, str) and name]
-        if len(names) != len(value) or len(set(names)) != len(names):
+        if len(set(names)) != len(value):
             message = f"expected names, each once, got {shown(value)}"
             problems.append(Problem(path, message))
+            return {}
         value = {name: {} for name in names}
     if not isinstance(value, Mapping) or not value:
         also = "a list of names or " if key is not None else ""

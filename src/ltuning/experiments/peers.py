@@ -13,7 +13,9 @@ setfit       SetFit: contrastive fine-tuning of every weight, then logistic regr
 
 PEFT's methods train `AutoModelForSequenceClassification` in transformers' Trainer with what
 ltuning's trainer has: linear schedule, a tenth of warm-up, no weight decay, gradients clipped at 1,
-batches grouped by length with its sampler, the best weights on the validation texts kept.
+batches grouped by length with its sampler, the best weights on the validation texts kept. A decoder's
+padding comes between PEFT's virtual tokens and the text, which PEFT gives no positions for, so that
+its answers depend a little on the texts beside a text.
 """
 
 from __future__ import annotations

@@ -132,7 +132,8 @@ def _figure() -> tuple[Any, Any, Any]:
 def _inline(svg: str, words: str) -> str:
     """Without what only a file of its own needs, as wide as there is room, in the page's ink."""
     svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # A style sheet inside the page would be one of the whole page.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg [^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
     svg = re.sub(r'(<svg [^>]*?)\s(?:width|height)="[^"]*"', r"\1", svg)
     svg = svg.replace(_INK, "currentColor")

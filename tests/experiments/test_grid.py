@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from ltuning.errors import ConfigError
+from ltuning.experiments.grid import Grid, check_data, data_path
+
+GRIDS = Path(__file__).parent.parent.parent / "grids"
+
+
+def refusals(mapping: object, settings: tuple[str, ...] = ()) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        Grid.from_dict(mapping, settings)
+    return [str(problem) for problem in caught.value.problems]
+
+
+def small(**changes: Any) -> dict[str, Any]:
+    return {
+        "backbones": ["builtin:minilm"],
+        "data": {"reviews": {"path": "reviews"}},
+        "methods": ["prefix"],
+        **changes,
+    }
+
+
+# --- what is accepted
+
+
+def test_lists_of_names_stand_for_mappings() -> None:
+    grid = Grid.from_dict(small(methods=["lt-prefix", "peft-lora"]))
+    assert grid.backbones["builtin:minilm"].name == "builtin:minilm"
+    assert [entry.method for entry in grid.methods.values()] == ["lt-prefix", "peft-lora"]
+
+
+def test_an_entry_may_have_a_name_of_its_own() -> None:
+    entry = {"method": "lt-prefix", "options": {"method.rank": 8}}
+    grid = Grid.from_dict(small(methods={"narrow": entry}, backbones={"bert": {"name": "x/y"}}))
+    (cell,) = (cell for cell in grid.cells() if cell.seed == 0)
+    assert (cell.method, cell.settings.method, cell.backbone) == ("narrow", "lt-prefix", "bert")
+    assert cell.settings.backbone.name == "x/y"
+
+
+@pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_grid_that_ships_is_valid_and_reads_back(path: Path) -> None:
+    grid = Grid.from_yaml(path)
+    assert Grid.from_dict(yaml.safe_load(grid.to_yaml())) == grid
+    assert grid.name == path.stem
+
+
+def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
+    numbers = {path.stem: len(list(Grid.from_yaml(path).cells())) for path in GRIDS.glob("*.yaml")}
+    assert numbers == {
+        "table1": 6 * 3 * 4 * 5,
+        "ls": 2 * 3 * 6 * 3,
+        "local": 5 * 10 * 3,
+        "fewshot": 3 * 6 * 3 * 3,
+    }
+
+
+def test_label_texts_multiply_the_methods_that_read_them_only(make: Callable[..., Grid]) -> None:
+    grid = make(label_texts=["names", "shuffled"], seeds=[0])
+    assert [(cell.method, cell.label_text) for cell in grid.cells()] == [
+        ("lt-prefix", "names"),
+        ("lt-prefix", "shuffled"),
+        ("prefix", None),
+        ("logistic", None),
+    ]
+
+
+def test_a_data_set_may_have_a_budget_of_its_own() -> None:
+    data = {"a": {"path": "a", "steps": 7}, "b": {"path": "b", "batch": 3}}
+    budget = {"steps": 5, "batch": 2}
+    cells = Grid.from_dict(small(data=data, budget=budget, seeds=[0])).cells()
+    budgets = [(cell.settings.budget.steps, cell.settings.budget.batch) for cell in cells]
+    assert budgets == [(7, 2), (5, 3)]
+
+
+def test_files_of_different_cells_have_different_names() -> None:
+    names = [f"owner/{letter}{'x' * 60}" for letter in "ab"]
+    grid = Grid.from_dict(small(backbones=names, shots=[1, "all"], methods=["prefix", "prompt"]))
+    stems = [cell.stem for cell in grid.cells()]
+    assert len(set(stems)) == len(stems) == 2 * 2 * 2 * 3
+    assert all("/" not in stem for stem in stems)
+
+
+# --- what is refused: all of it at once
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    problems = refusals(
+        {
+            "backbones": ["builtin:minilm"],
+            "data": {
+                "reviews": {"path": "reviews", "shots": 4},
+                "news": {"labels": {"a": "same", "b": "same"}},
+            },
+            "methods": {
+                "lt-prefx": {},
+                "prefix": {"options": {"method.transform": "pooled", "training.max_steps": 3}},
+                "peft-lora": {"options": {"rnk": 4}, "recipe": "paper"},
+                "cosine": {"learning_rate": 1.0},
+            },
+            "seedz": [1],
+            "budget": {"steps": 0, "epochs": 3},
+            "shots": [4, 4],
+            "label_texts": ["name"],
+            "metric": "acuracy",
+        }
+    )
+    starts = [problem.split(": ")[0] for problem in problems]
+    assert sorted(starts) == sorted(
+        [
+            "data.reviews.shots",
+            "data.news.path",
+            "data.news.labels",
+            "methods.lt-prefx",
+            "methods.prefix.options.method.transform",
+            "methods.prefix.options.training.max_steps",
+            "methods.peft-lora.options.rnk",
+            "methods.peft-lora.recipe",
+            "methods.cosine.learning_rate",
+            "seedz",
+            "budget.steps",
+            "budget.epochs",
+            "shots",
+            "label_texts",
+            "metric",
+        ]
+    )
+    said = "\n".join(problems)
+    assert "unknown method 'lt-prefx'" in said and "did you mean 'lt-prefix'?" in said
+    assert "unknown option 'seedz'" in said and "did you mean 'seeds'?" in said
+    assert "unknown option 'rnk'" in said and "use budget.steps of the grid instead" in said
+
+
+@pytest.mark.parametrize("missing", ["backbones", "data", "methods"])
+def test_the_three_axes_are_needed(missing: str) -> None:
+    mapping = small()
+    del mapping[missing]
+    assert refusals(mapping) == [f"{missing}: missing; name one or more"]
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "lt-prefix", ["prefix", "prefix"], [3]])
+def test_other_things_than_names_are_refused(value: object) -> None:
+    (problem,) = refusals(small(methods=value))
+    assert problem.startswith("methods: expected ")
+
+
+def test_a_grid_that_is_no_mapping_is_refused() -> None:
+    assert refusals(["prefix"])[0].startswith("grid: expected a mapping with backbones, data")
+
+
+def test_descriptions_need_labels() -> None:
+    (problem,) = refusals(small(label_texts=["descriptions"]))
+    assert problem.startswith("data.reviews.labels: label_texts has 'descriptions', got no labels")
+
+
+def test_settings_win_and_are_checked() -> None:
+    grid = Grid.from_dict(small(), ("budget.steps=9", "seeds=[4]", "search.trials=2"))
+    assert (grid.budget.steps, grid.seeds) == (9, [4])
+    assert grid.search is not None and grid.search.trials == 2
+    (problem,) = refusals(small(), ("budget.stps=9",))
+    assert problem.startswith("budget.stps: unknown option 'stps'")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: no such file"):
+        Grid.from_yaml(tmp_path / "none.yaml")
+
+
+def test_data_that_is_not_there_is_refused_before_anything_runs(data: Path) -> None:
+    sets = {
+        "toy": {"path": "toy"},
+        "gone": {"path": "gone"},
+        "hub": {"path": "owner/name:config"},
+        "pairs": {"path": "pairs"},
+        "file": {"path": "toy/train.csv"},
+    }
+    with pytest.raises(ConfigError) as caught:
+        check_data(Grid.from_dict(small(data=sets)), data)
+    problems = {problem.path: problem.message for problem in caught.value.problems}
+    assert problems.keys() == {"data.gone.path", "data.pairs.path", "data.file.path"}
+    assert "say with --data where" in problems["data.gone.path"]
+    assert "set measure_on: validation or test" in problems["data.pairs.path"]
+
+
+def test_data_folders_are_relative_to_the_data_folder_or_absolute(data: Path) -> None:
+    sets = {"near": {"path": "toy"}, "far": {"path": str(data / "pairs")}, "hub": {"path": "a/b"}}
+    grid = Grid.from_dict(small(data=sets))
+    found = {name: data_path(one, data) for name, one in grid.data.items()}
+    assert found == {"near": str(data / "toy"), "far": str(data / "pairs"), "hub": "a/b"}

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from ltuning.experiments.analysis import settings_of
+from ltuning.experiments.grid import Grid
+from ltuning.experiments.plots import COLOURS, styles
+from ltuning.experiments.report import decimal, write_report
+from ltuning.experiments.results import ResultFolder
+
+Make, Measured = Callable[..., Grid], Callable[..., ResultFolder]
+EVIL = "<script>alert('x')</script> & \"quotes\""
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+@pytest.mark.parametrize("paper", ["#ffffff", "#14161a"])
+def test_every_line_is_seen_on_light_and_on_dark(colour: str, paper: str) -> None:
+    """A contrast of 3, what WCAG 2.2 asks of graphics (1.4.11)."""
+    darker, lighter = sorted([_luminance(colour), _luminance(paper)])
+    assert (lighter + 0.05) / (darker + 0.05) >= 3
+
+
+class _Page(HTMLParser):
+    """Tags, attributes and whether every tag that is opened is closed."""
+
+    VOID = frozenset({"meta", "br", "path", "use", "stop", "rect", "line", "circle"})
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture
+def grid(make: Make) -> Grid:
+    return make(methods=["lt-prefix", "prefix", "logistic", "cosine"])
+
+
+@pytest.fixture
+def folder(grid: Grid, measured: Measured) -> ResultFolder:
+    return measured(grid)
+
+
+def test_the_tables_hold_every_method_and_the_state(grid: Grid, folder: ResultFolder) -> None:
+    tables, files = write_report(grid, folder)
+    assert [path.name for path in files] == ["report.md", "report.html"]
+    text = files[0].read_text()
+    assert tables in text and "8 of 8 cells are finished" in text
+    for row in ("lt-prefix", "prefix", "logistic", "cosine", "majority class"):
+        assert f"\n| {row} |" in tables
+    for result in folder.results(list(grid.cells())):
+        assert decimal(result.record["test"]["accuracy"]) in tables
+    assert "| lt-prefix | prefix | 2 |" in tables
+    assert "24 of" not in text and "30 to measure on (of the test split)" in text
+    assert grid.to_yaml() in text
+    assert "torch" in text and "cores" in text
+
+
+def test_every_line_of_a_table_has_as_many_cells(grid: Grid, folder: ResultFolder) -> None:
+    tables, _ = write_report(grid, folder)
+    for block in re.split(r"\n\n", tables):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({line.count("|") for line in lines}) <= 1
+
+
+def test_the_page_needs_nothing_from_elsewhere(grid: Grid, folder: ResultFolder) -> None:
+    page = _Page(write_report(grid, folder)[1][1].read_text())
+    assert page.open == []
+    for tag, attributes in page.tags:
+        assert tag not in ("script", "link", "img", "iframe")
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href", "data", "action"):
+                assert value is not None and value.startswith("#"), (tag, name, value)
+    assert sum(tag == "svg" for tag, _ in page.tags) == 3
+    assert not any(name == "svg" and "width" in found for name, found in page.tags)
+
+
+def test_the_page_is_for_light_dark_phones_and_paper(grid: Grid, folder: ResultFolder) -> None:
+    text = write_report(grid, folder)[1][1].read_text()
+    for words in ("prefers-color-scheme: dark", "width=device-width", "@media print"):
+        assert words in text
+    assert "currentColor" in text and "#010203" not in text and "url(http" not in text
+
+
+def test_what_ids_a_figure_refers_to_are_there(grid: Grid, folder: ResultFolder) -> None:
+    text = write_report(grid, folder)[1][1].read_text()
+    referred = set(re.findall(r'xlink:href="#([^"]+)"', text)) | set(
+        re.findall(r"url\(#([^)]+)\)", text)
+    )
+    assert referred and referred <= set(re.findall(r'\bid="([^"]+)"', text))
+
+
+def test_texts_of_the_data_are_escaped(grid: Grid, folder: ResultFolder) -> None:
+    import json
+
+    for path in folder.cells.glob("*.json"):
+        record = json.loads(path.read_text())
+        record["mistakes"] = [
+            {"row": 0, "text": EVIL, "truth": EVIL, "predicted": "b", "probability": 0.9}
+        ]
+        path.write_text(json.dumps(record))
+    text = write_report(grid, folder)[1][1].read_text()
+    assert "<script>" not in text and "&lt;script&gt;alert(&#39;x&#39;)" in text
+
+
+def test_twins_share_a_colour_and_label_methods_are_dashed(
+    grid: Grid, folder: ResultFolder
+) -> None:
+    (setting,) = settings_of(grid, folder.results(list(grid.cells())))
+    looks = styles(setting.rows)
+    label, plain = looks["lt-prefix"], looks["prefix"]
+    assert label[0] == plain[0] and (label[1], plain[1]) == ("--", "-")
+    assert len({colour for colour, _, _ in looks.values()}) == 3
+    assert len({marker for _, _, marker in looks.values()}) == 4
+
+
+def test_cells_without_a_result_are_listed_with_their_reason(
+    make: Make, grid: Grid, folder: ResultFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.experiments.peers import Peer
+
+    monkeypatch.setattr(Peer, "is_installed", property(lambda peer: peer.package is None))
+    grown = make(methods=["lt-prefix", "prefix", "logistic", "cosine", "setfit"], seeds=[0, 1, 2])
+    folder.open(grown)
+    failed = next(cell for cell in grown.cells() if cell.seed == 2)
+    folder.fail(failed, "no memory <left>")
+    _, files = write_report(grown, folder)
+    text, page = (path.read_text() for path in files)
+    assert "8 of 15 cells are finished" in text
+    assert f"- {failed}: no memory <left>" in text and "no memory &lt;left&gt;" in page
+    assert text.count("the package setfit is not installed") == 3
+    assert text.count(": not run yet") == 3
+
+
+def test_nothing_finished_is_a_report_too(make: Make, tmp_path: Path) -> None:
+    folder, grid = ResultFolder(tmp_path), make()
+    folder.open(grid)
+    tables, files = write_report(grid, folder)
+    assert tables == "no cell is finished"
+    assert "0 of 6 cells are finished" in files[1].read_text()
+
+
+def test_many_classes_are_told_by_their_confused_pairs(
+    make: Make, measured: Measured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ltuning.experiments.page._LARGEST_MATRIX", 2)
+    grid = make(methods=["cosine"], seeds=[0])
+    folder = measured(grid)
+    (result,) = folder.results(list(grid.cells()))
+    counts = result.record["test"]["confusion"]["counts"]
+    most = max(counts[i][j] for i in range(3) for j in range(3) if i != j)
+    text = write_report(grid, folder)[1][1].read_text()
+    assert f"<td>{most}</td>" in text and 'class="matrix"' not in text
+
+
+def test_label_texts_that_are_compared_are_said_and_have_colours_of_their_own(
+    make: Make, measured: Measured
+) -> None:
+    grid = make(methods=["lt-prefix", "prefix"], seeds=[0], label_texts=["names", "shuffled"])
+    folder = measured(grid)
+    tables, _ = write_report(grid, folder)
+    for kind in ("names", "shuffled"):
+        assert f"| lt-prefix ({kind}) | prefix | 1 |" in tables
+    (setting,) = settings_of(grid, folder.results(list(grid.cells())))
+    assert len({colour for colour, _, _ in styles(setting.rows).values()}) == 3
