@@ -87,9 +87,10 @@ def test_failed_cells_are_named_and_the_exit_code_says_so(compare: Any, tmp_path
     assert "failed: logistic on toy seed 0, gone: expected a model folder" in outcome.stderr
     assert "1 cells failed; they are run again when this is" in outcome.stderr
     assert "| logistic | " in outcome.stdout
-    assert ": failed  expected a model folder" in compare(
-        "--list", "--set", backbone, "--set", "methods=[logistic]"
-    ).stdout
+    assert (
+        ": failed  expected a model folder"
+        in compare("--list", "--set", backbone, "--set", "methods=[logistic]").stdout
+    )
 
 
 def test_data_that_is_missing_is_named(ltuning: Any, grid: Path, tmp_path: Path) -> None:

@@ -124,6 +124,32 @@ def test_peft_keeps_its_best_weights(make: Make, measured: Measured) -> None:
     assert lasts != bests  # or this test shows nothing
 
 
+@pytest.mark.parametrize("method", ["peft-prefix", "peft-prompt", "peft-lora", "lt-prefix"])
+def test_half_precision_trains_too(
+    make: Make, measured: Measured, tiny_bert: Path, method: str
+) -> None:
+    backbones = {"half": {"name": str(tiny_bert), "dtype": "bfloat16"}}
+    grid = make(backbones=backbones, methods=[method], seeds=[0])
+    (result,) = measured(grid).results(list(grid.cells()))
+    assert np.isfinite(result.predictions.probabilities).all()
+    losses = [point["loss"] for point in result.record["history"]]
+    assert losses[0] != losses[1]
+
+
+def test_a_peer_with_a_model_of_its_own_has_the_memory_for_itself(
+    make: Make, data: Path, tiny_bert: Path
+) -> None:
+    backbones = cells.Backbones()
+    order = list(make(methods=["peft-lora", "lt-prefix"]).cells())
+    assert [cell.method for cell in order] == ["lt-prefix"] * 2 + ["peft-lora"] * 2
+    for cell, is_loaded in ((order[0], True), (order[-1], False)):
+        task = cells._task(cell, read_texts(cell, data), backbones)
+        with cells._captured():
+            cells._fit(cell, task, None)
+        assert (backbones._backbone is not None) == is_loaded
+        assert task.outline.max_length == task.load().max_length
+
+
 # Between PEFT's virtual tokens and a padded text there are places, and it takes no positions.
 @pytest.mark.parametrize(("method", "tolerance"), [("peft-lora", 1e-5), ("peft-prompt", 0.02)])
 def test_a_decoders_answers_are_read_at_its_last_word(
@@ -189,6 +215,14 @@ def test_texts_are_drawn_by_the_seed_and_measured_ones_are_not(make: Make, data:
     assert (len(one.train), len(one.validation)) == (20, 2)
     assert one.train.texts != other.train.texts
     assert one.train.texts == read_texts(first, data).train.texts
+
+
+def test_labels_that_nothing_is_trained_on_choose_nothing(make: Make, data: Path) -> None:
+    sets = {"toy": {"path": "toy", "max_train": 2, "validation_fraction": 0.5}}
+    cell = next(make(data=sets).cells())
+    texts = read_texts(cell, data)
+    assert texts.train.labels is not None and texts.validation.labels is not None
+    assert {*texts.validation.labels} <= {*texts.train.labels} < {"food", "sport", "travel"}
 
 
 def test_with_few_texts_as_many_choose(make: Make, data: Path) -> None:

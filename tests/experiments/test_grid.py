@@ -72,6 +72,12 @@ def test_label_texts_multiply_the_methods_that_read_them_only(make: Callable[...
     ]
 
 
+def test_where_nothing_describes_the_labels_their_names_do() -> None:
+    mapping = small(methods=["lt-prefix"], label_texts=["names", "descriptions", "shuffled"])
+    cells = Grid.from_dict({**mapping, "seeds": [0]}).cells()
+    assert [cell.label_text for cell in cells] == ["names", "shuffled"]
+
+
 def test_a_data_set_may_have_a_budget_of_its_own() -> None:
     data = {"a": {"path": "a", "steps": 7}, "b": {"path": "b", "batch": 3}}
     budget = {"steps": 5, "batch": 2}
@@ -153,11 +159,6 @@ def test_other_things_than_names_are_refused(value: object) -> None:
 
 def test_a_grid_that_is_no_mapping_is_refused() -> None:
     assert refusals(["prefix"])[0].startswith("grid: expected a mapping with backbones, data")
-
-
-def test_descriptions_need_labels() -> None:
-    (problem,) = refusals(small(label_texts=["descriptions"]))
-    assert problem.startswith("data.reviews.labels: label_texts has 'descriptions', got no labels")
 
 
 def test_settings_win_and_are_checked() -> None:

@@ -94,12 +94,12 @@ def compare(
         if not list_ and not report_only:
             _require_search(chosen)
             check_data(chosen, data)
-    if not list_ or output.exists():
-        folder.open(chosen)
     cells = list(chosen.cells())
     if list_:
+        folder.check(chosen)
         _list(cells, folder)
         return
+    folder.open(chosen)
     failed = [] if report_only else _run(cells, folder, data, jobs, terminal)
     _report(chosen, folder, terminal)
     if failed:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import load_tokenizer, meta_backbone
 from ltuning.config import BackboneOptions
 from ltuning.data.sources import Examples, Text
 from ltuning.errors import MissingExtraError
@@ -41,9 +43,22 @@ class Backbones:
     def load(self, options: BackboneOptions) -> Backbone:
         """The frozen model of these options."""
         if self._backbone is None or self._options != options:
-            self._backbone = None  # its memory first
+            self.release()
             self._backbone, self._options = Backbone.load(options), options
         return self._backbone
+
+    def release(self) -> None:
+        """Give the memory back."""
+        self._backbone = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def outline(options: BackboneOptions) -> Backbone:
+    """A backbone without weights: its tokenizer, sizes and limits."""
+    model, _ = meta_backbone(options)
+    tokenizer = load_tokenizer(options)
+    return Backbone(model, tokenizer, name=options.name, max_length=options.max_length)
 
 
 def run_cell(
@@ -64,7 +79,6 @@ def run_cell(
         peak, started = PeakMemory(), time.perf_counter()
         texts = read_texts(cell, folder)
         task = _task(cell, texts, backbones)
-        task.load()
         fitted, validation, rate, trials = _choose(cell, task)
         # Every choice is made: only now the texts are opened that the cell is measured on.
         measured = read_measured(cell, folder)
@@ -112,13 +126,15 @@ def require_search() -> Any:
 
 def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
     settings = cell.settings
-    backbone = backbones.load(settings.backbone)
+    sketch = outline(settings.backbone)
     labels = label_texts(
-        cell.label_text, settings.data.labels, texts.names, backbone.tokenizer, cell.seed
+        cell.label_text, settings.data.labels, texts.names, sketch.tokenizer, cell.seed
     )
     return Task(
         backbone=settings.backbone,
+        outline=sketch,
         load=lambda: backbones.load(settings.backbone),
+        release=backbones.release,
         train=texts.train,
         validation=texts.validation,
         labels=labels,

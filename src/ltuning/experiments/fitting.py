@@ -42,7 +42,9 @@ class Task:
 
     Attributes:
         backbone: how the frozen model is loaded.
+        outline: its tokenizer and sizes, without weights.
         load: gives it, loaded.
+        release: frees it, for methods that load a model of their own.
         train: texts to train on.
         validation: texts to choose by.
         labels: name -> texts, the classes in the order of every table of probabilities.
@@ -54,7 +56,9 @@ class Task:
     """
 
     backbone: BackboneOptions
+    outline: Backbone
     load: Callable[[], Backbone]
+    release: Callable[[], None]
     train: Examples
     validation: Examples
     labels: dict[str, list[str]]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -285,7 +286,7 @@ class Grid:
             if name not in values:
                 problems.append(Problem(name, "missing; name one or more"))
         broken = {problem.path for problem in problems}
-        problems += _data_problems(values.get("data") or {}, values.get("label_texts") or [])
+        problems += _data_problems(values.get("data") or {})
         problems += _method_problems(values.get("methods") or {}, broken)
         if problems:
             raise ConfigError(problems)
@@ -304,38 +305,31 @@ class Grid:
         return yamlfile.dump(self.to_dict())
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, those of one backbone together, and of one seed."""
-        for backbone, options in self.backbones.items():
-            for seed in self.seeds:
-                for data, chosen in self.data.items():
-                    for shots in self.shots:
-                        for method, entry in self.methods.items():
-                            for label_text in self._label_texts(entry, chosen):
-                                yield Cell(
-                                    backbone=backbone,
-                                    data=data,
-                                    shots=shots,
-                                    method=method,
-                                    label_text=label_text,
-                                    seed=seed,
-                                    settings=Settings(
-                                        options,
-                                        chosen,
-                                        entry,
-                                        dataclasses.replace(
-                                            self.budget,
-                                            steps=chosen.steps or self.budget.steps,
-                                            batch=chosen.batch or self.budget.batch,
-                                        ),
-                                        self.metric,
-                                        self.search,
-                                    ),
-                                )
+        """Every cell; those together that share a loaded backbone, and then those of a seed."""
+        for backbone, loads, seed, (data, chosen), shots in product(
+            self.backbones, (False, True), self.seeds, self.data.items(), self.shots
+        ):
+            budget = dataclasses.replace(
+                self.budget,
+                steps=chosen.steps or self.budget.steps,
+                batch=chosen.batch or self.budget.batch,
+            )
+            for method, entry in self.methods.items():
+                if _loads(entry) != loads:
+                    continue
+                settings = Settings(
+                    self.backbones[backbone], chosen, entry, budget, self.metric, self.search
+                )
+                for label_text in self._label_texts(entry, chosen):
+                    yield Cell(backbone, data, shots, method, label_text, seed, settings)
 
     def _label_texts(self, entry: MethodEntry, data: DataSet) -> list[str | None]:
         if not reads_labels(entry):
             return [None]
-        return list(self.label_texts) or ["names" if data.labels is None else "descriptions"]
+        kinds = self.label_texts or ["descriptions"]
+        if data.labels is None:  # then the names describe
+            kinds = ["names" if kind == "descriptions" else kind for kind in kinds]
+        return list(dict.fromkeys(kinds))
 
 
 @dataclass(frozen=True)
@@ -401,6 +395,10 @@ def reads_labels(entry: MethodEntry) -> bool:
     return catalog.uses_labels(entry.method)
 
 
+def _loads(entry: MethodEntry) -> bool:
+    return entry.method in PEERS and PEERS[entry.method].loads
+
+
 def data_path(data: DataSet, folder: Path | None) -> str:
     """Where a data set is: in the data folder, at its own path, or on the hub."""
     assert data.path is not None  # Grid checks it
@@ -438,7 +436,7 @@ def check_data(grid: Grid, folder: Path | None) -> None:
         raise ConfigError(problems)
 
 
-def _data_problems(data: Mapping[str, DataSet], label_texts: list[str]) -> list[Problem]:
+def _data_problems(data: Mapping[str, DataSet]) -> list[Problem]:
     problems = []
     for name, chosen in data.items():
         if chosen.path is None:
@@ -448,9 +446,6 @@ def _data_problems(data: Mapping[str, DataSet], label_texts: list[str]) -> list[
                 Labels.from_any(chosen.labels)
             except LabelError as error:
                 problems.append(Problem(f"data.{name}.labels", str(error)))
-        elif "descriptions" in label_texts:
-            message = "label_texts has 'descriptions', got no labels here; give their texts"
-            problems.append(Problem(f"data.{name}.labels", message))
     return problems
 
 

@@ -12,10 +12,10 @@ setfit       SetFit: contrastive fine-tuning of every weight, then logistic regr
 ============ =====================================================================================
 
 PEFT's methods train `AutoModelForSequenceClassification` in transformers' Trainer with what
-ltuning's trainer has: linear schedule, a tenth of warm-up, no weight decay, gradients clipped at 1,
-batches grouped by length with its sampler, the best weights on the validation texts kept. A decoder's
-padding comes between PEFT's virtual tokens and the text, which PEFT gives no positions for, so that
-its answers depend a little on the texts beside a text.
+ltuning's trainer has: linear schedule, a tenth of warm-up, no weight decay, gradients clipped at
+1, batches grouped by length with its sampler, the best weights on the validation texts kept. A
+decoder's padding comes between PEFT's virtual tokens and the text, which PEFT gives no positions
+for, so that its answers depend a little on the texts beside a text.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Peer:
         options: what may be set, with its default.
         reads_labels: whether the label texts change what it does.
         package: what has to be installed; None is nothing more than ltuning itself.
+        loads: whether it loads a model of its own, instead of the shared frozen one.
     """
 
     fit: Callable[[Task, float | None], Fitted]
@@ -73,6 +74,7 @@ class Peer:
     options: Mapping[str, int] = field(default_factory=dict)
     reads_labels: bool = False
     package: str | None = None
+    loads: bool = False
 
     @property
     def is_installed(self) -> bool:
@@ -106,7 +108,7 @@ def fit_ptuning(task: Task, rate: float | None) -> Fitted:
     config = PromptEncoderConfig(
         task_type=TaskType.SEQ_CLS,
         num_virtual_tokens=tokens,
-        encoder_hidden_size=task.load().sizes.hidden,
+        encoder_hidden_size=task.outline.sizes.hidden,
     )
     return _fit_peft(task, _rate("peft-ptuning", rate), config, tokens)
 
@@ -121,7 +123,7 @@ def fit_lora(task: Task, rate: float | None) -> Fitted:
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.1,
-        target_modules=list(task.load().family.lora),
+        target_modules=list(task.outline.family.lora),
     )
     return _fit_peft(task, _rate("peft-lora", rate), config, 0)
 
@@ -177,6 +179,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
         "label": [task.names.index(label) for label in task.train.labels],
     }
     pairs = max(1, task.budget.batch // 2)
+    task.release()
     model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
     clock = Clock()
     clock.start()
@@ -211,13 +214,13 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
 
 
 PEERS: dict[str, Peer] = {
-    "peft-prefix": Peer(fit_prefix, 1e-2, {"num_tokens": 10}),
-    "peft-prompt": Peer(fit_prompt, 1e-2, {"num_tokens": 10}),
-    "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}),
-    "peft-lora": Peer(fit_lora, 1e-3, {"rank": 8}),
+    "peft-prefix": Peer(fit_prefix, 1e-2, {"num_tokens": 10}, loads=True),
+    "peft-prompt": Peer(fit_prompt, 1e-2, {"num_tokens": 10}, loads=True),
+    "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}, loads=True),
+    "peft-lora": Peer(fit_lora, 1e-3, {"rank": 8}, loads=True),
     "logistic": Peer(fit_logistic, 10.0),
     "cosine": Peer(fit_cosine, None, reads_labels=True),
-    "setfit": Peer(fit_setfit, 2e-5, package="setfit"),
+    "setfit": Peer(fit_setfit, 2e-5, package="setfit", loads=True),
 }
 
 
@@ -258,16 +261,21 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
     """
     from peft import get_peft_model
 
-    longest = task.load().max_length - room
+    longest = task.outline.max_length - room
     if longest < _LEAST_TEXT:
         raise DataError(
             f"expected room for {_LEAST_TEXT} tokens of text beside {room} virtual tokens, got "
             f"{longest}; set fewer with num_tokens"
         )
+    task.release()
     set_seed(task.seed)
     plain, tokenizer = load_classifier(task.backbone, len(task.names))
+    dtype = plain.dtype
     model = get_peft_model(plain, config)
-    texts = _Texts(model, tokenizer, longest)
+    for weight in model.parameters():
+        if weight.requires_grad:  # small steps are lost in half precision
+            weight.data = weight.data.float()
+    texts = _Texts(model, tokenizer, longest, dtype)
     assert task.train.labels is not None and task.validation.labels is not None
     clock = Clock()
     clock.start()
@@ -284,7 +292,7 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
     with tempfile.TemporaryDirectory(prefix="peer-") as folder:
         trainer = _BestKept(
             model=model,
-            args=_arguments(task, rate, folder),
+            args=_arguments(task, rate, folder, plain.device.type == "cpu", dtype),
             train_dataset=rows,
             eval_dataset=rows,  # what Trainer asks for; `figures` has its own
             data_collator=texts.collate,
@@ -302,7 +310,9 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
     return Fitted(texts.probabilities, count, clock.seconds, history, task.budget.batch)
 
 
-def _arguments(task: Task, rate: float, folder: str) -> TrainingArguments:
+def _arguments(
+    task: Task, rate: float, folder: str, on_cpu: bool, dtype: torch.dtype
+) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=folder,
         max_steps=task.budget.steps,
@@ -319,7 +329,9 @@ def _arguments(task: Task, rate: float, folder: str) -> TrainingArguments:
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        use_cpu=task.load().device.type == "cpu",
+        use_cpu=on_cpu,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         seed=task.seed,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)
@@ -329,10 +341,11 @@ def _arguments(task: Task, rate: float, folder: str) -> TrainingArguments:
 class _Texts:
     """Texts as transformers' own classifier reads them."""
 
-    def __init__(self, model: Any, tokenizer: Any, longest: int):
+    def __init__(self, model: Any, tokenizer: Any, longest: int, dtype: torch.dtype):
         self.model = model
         self.tokenizer = tokenizer
         self.longest = longest
+        self.dtype = dtype
 
     def tokenize(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Token ids of each text or pair; what does not fit beside virtual tokens is cut off."""
@@ -363,7 +376,9 @@ class _Texts:
             for places in _by_length([len(row["input_ids"]) for row in rows]):
                 batch = self.collate([rows[place] for place in places])
                 batch = {name: value.to(self.model.device) for name, value in batch.items()}
-                scores = self.model(**batch).logits.double().cpu().numpy()
+                kind, half = self.model.device.type, self.dtype != torch.float32
+                with torch.autocast(kind, self.dtype, enabled=half):
+                    scores = self.model(**batch).logits.double().cpu().numpy()
                 if found is None:
                     found = np.empty((len(texts), scores.shape[1]))
                 found[places] = scores

@@ -77,8 +77,8 @@ class ResultFolder:
         self.folder = folder
         self.cells = folder / _CELLS
 
-    def open(self, grid: Grid) -> None:
-        """Make the folder, or take up one of this grid or of a smaller one.
+    def check(self, grid: Grid) -> None:
+        """Refuse a folder that is not of this grid or of a smaller one; writes nothing.
 
         Raises:
             ArtifactError: it holds something else, or results of another grid.
@@ -91,6 +91,15 @@ class ResultFolder:
             )
         if path.exists():
             self._check_same(path, grid)
+
+    def open(self, grid: Grid) -> None:
+        """Make the folder, or take up one of this grid or of a smaller one.
+
+        Raises:
+            ArtifactError: what `check` refuses, or a folder that cannot be written.
+        """
+        self.check(grid)
+        path = self.folder / GRID
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
             for left in self.cells.glob(".*.tmp"):

@@ -60,7 +60,7 @@ def read_texts(cell: Cell, folder: Path | None) -> Texts:
         train = take_shots(train, cell.shots, cell.seed)
         validation = take_shots(validation, cell.shots, cell.seed)
     train = _at_most(train, data.max_train, cell.seed)
-    validation = _at_most(validation, data.max_validation, cell.seed)
+    validation = _known(_at_most(validation, data.max_validation, cell.seed), train)
     return Texts(train, validation, names, held_out)
 
 
@@ -84,11 +84,27 @@ def _columns(data: DataSet) -> Columns:
     return Columns(data.text_column, data.text_pair_column, data.label_column)
 
 
+def _known(validation: Examples, train: Examples) -> Examples:
+    """Without labels that nothing is trained on, which would say nothing about a method."""
+    assert validation.labels is not None and train.labels is not None
+    known = set(train.labels)
+    kept = [row for row, label in enumerate(validation.labels) if label in known]
+    if not kept:
+        raise DataError(
+            f"{train.origin}: expected a validation text of a label that is trained on, got none; "
+            "use more training texts"
+        )
+    return _rows(validation, kept)
+
+
 def _at_most(examples: Examples, number: int | None, seed: int) -> Examples:
     if number is None or number >= len(examples):
         return examples
+    return _rows(examples, sorted(random.Random(seed).sample(range(len(examples)), number)))
+
+
+def _rows(examples: Examples, rows: list[int]) -> Examples:
     assert examples.labels is not None
-    rows = sorted(random.Random(seed).sample(range(len(examples)), number))
     return Examples(
         [examples.texts[row] for row in rows],
         [examples.labels[row] for row in rows],
