@@ -49,7 +49,7 @@ def test_a_grid_is_run_reported_and_not_run_again(compare: Any, tmp_path: Path) 
     assert "| logistic | " in first.stdout and "report.html" in first.stdout
     written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/cells").iterdir()}
     again = compare("--jobs", 2)
-    assert "3 of 3 cells are finished already" in again.stderr
+    assert "3 of 3 cells finished already" in again.stderr
     assert again.stdout == first.stdout
     assert written == {path: path.stat().st_mtime_ns for path in (tmp_path / "out/cells").iterdir()}
     assert "done    accuracy" in compare("--list").stdout
@@ -85,12 +85,28 @@ def test_failed_cells_are_named_and_the_exit_code_says_so(compare: Any, tmp_path
     outcome = compare("--set", backbone, "--set", "methods=[logistic]")
     assert outcome.code == 1
     assert "failed: logistic on toy seed 0, gone: expected a model folder" in outcome.stderr
-    assert "1 cells failed; they are run again when this is" in outcome.stderr
+    assert "1 cell failed; the same command runs what failed again" in outcome.stderr
     assert "| logistic | " in outcome.stdout
     assert (
         ": failed  expected a model folder"
         in compare("--list", "--set", backbone, "--set", "methods=[logistic]").stdout
     )
+
+
+def test_a_run_that_is_interrupted_keeps_what_is_finished_and_says_so(
+    compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+    from ltuning.experiments import own
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(own, "fit", interrupt)
+    outcome = compare("--set", "methods=[logistic, prefix]")
+    assert outcome.code == 130
+    assert "what is finished is kept, and the same command goes on" in outcome.stderr
+    assert len(list((tmp_path / "out" / "cells").glob("*.json"))) == 1
 
 
 def test_data_that_is_missing_is_named(ltuning: Any, grid: Path, tmp_path: Path) -> None:
@@ -120,4 +136,4 @@ def test_a_package_that_is_not_installed_leaves_its_cells_out(
     monkeypatch.setattr(Peer, "is_installed", property(lambda peer: peer.package is None))
     outcome = compare("--set", "methods=[logistic, setfit]")
     assert outcome.code == 0
-    assert "1 cells of 'setfit' are left out: the package setfit is not installed" in outcome.stderr
+    assert "1 cell of 'setfit' left out: the package setfit is not installed" in outcome.stderr

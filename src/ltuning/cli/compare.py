@@ -100,10 +100,14 @@ def compare(
         _list(cells, folder)
         return
     folder.open(chosen)
-    failed = [] if report_only else _run(cells, folder, data, jobs, terminal)
+    try:
+        failed = [] if report_only else _run(cells, folder, data, jobs, terminal)
+    except KeyboardInterrupt:
+        terminal.note("stopped; what is finished is kept, and the same command goes on")
+        raise
     _report(chosen, folder, terminal)
     if failed:
-        terminal.note(f"{len(failed)} cells failed; they are run again when this is")
+        terminal.note(f"{_cells(len(failed))} failed; the same command runs what failed again")
         raise typer.Exit(1)
 
 
@@ -129,12 +133,12 @@ def _run(
     todo = [cell for cell in todo if cell not in missing]
     for method, count in Counter(cell.settings.method for cell in missing).items():
         terminal.note(
-            f"{count} cells of '{method}' are left out: the package "
+            f"{_cells(count)} of '{method}' left out: the package "
             f"{PEERS[method].package} is not installed"
         )
     done = len(cells) - len(todo) - len(missing)
     if done:
-        terminal.note(f"{done} of {len(cells)} cells are finished already")
+        terminal.note(f"{done} of {_cells(len(cells))} finished already")
     failed, began = [], time.monotonic()
     with terminal.bar("cells", over=_WHOLE_RUN) as bar:
         task = bar.add_task("comparing", total=len(todo), rate="")
@@ -156,6 +160,10 @@ def _line(number: int, total: int, outcome: Outcome, left: float) -> str:
         f"{number}/{total} {outcome.cell}: accuracy {figures['accuracy']:.3f}, "
         f"{figures['seconds']:.0f} s; about {_duration(left)} left"
     )
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

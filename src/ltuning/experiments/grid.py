@@ -418,7 +418,7 @@ def check_data(grid: Grid, folder: Path | None) -> None:
     for name, data in grid.data.items():
         where = Path(data_path(data, folder))
         if where.is_dir():
-            stems = {stem_of(path.name) for path in where.iterdir()}
+            stems = [stem_of(path.name) or "" for path in where.iterdir()]
             splits = {_SPLITS.get(stem, stem) for stem in stems}
             for split in ("train", data.measure_on):
                 if split not in splits:
