@@ -14,7 +14,8 @@ from ltuning.experiments.grid import Grid
 from ltuning.experiments.results import Result
 from ltuning.methods import catalog
 
-CONFIDENCE = 0.95
+# Of a 95 % interval.
+_TAILS = (0.025, 0.975)
 _RESAMPLES = 10_000
 # Of seeds and examples at a time, which bounds the memory.
 _BLOCK = 500
@@ -37,15 +38,10 @@ class Interval:
             return cls(mean, None, None, len(values))
         if len(set(values)) == 1:
             return cls(mean, mean, mean, len(values))
-        found = stats.bootstrap(
-            (np.asarray(values, dtype=float),),
-            np.mean,
-            confidence_level=CONFIDENCE,
-            n_resamples=_RESAMPLES,
-            method="percentile",
-            rng=np.random.default_rng(0),
-        ).confidence_interval
-        return cls(mean, float(found.low), float(found.high), len(values))
+        random = np.random.default_rng(0)
+        draws = random.choice(np.asarray(values, dtype=float), (_RESAMPLES, len(values))).mean(1)
+        low, high = np.quantile(draws, _TAILS)
+        return cls(mean, float(low), float(high), len(values))
 
 
 @dataclass(frozen=True)
@@ -227,7 +223,8 @@ def area_under(history: Sequence[dict[str, float]]) -> float | None:
         return None
     steps = np.array([row["step"] for row in history], dtype=float)
     heights = np.array([row["accuracy"] for row in history])
-    return float(np.trapezoid(heights, steps) / (steps[-1] - steps[0]))
+    middles = (heights[1:] + heights[:-1]) / 2
+    return float((middles * np.diff(steps)).sum() / (steps[-1] - steps[0]))
 
 
 def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, float]:
@@ -251,8 +248,7 @@ def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, fl
         of_examples = random.multinomial(examples, np.full(examples, 1 / examples), size=count)
         drawn.append(((of_seeds @ gap) * of_examples).sum(1) / (seeds * examples))
     draws = np.concatenate(drawn)
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
+    low, high = np.quantile(draws, _TAILS)
     smaller = min((draws <= 0).sum(), (draws >= 0).sum()) + 1
     p_value = min(1.0, 2 * smaller / (len(draws) + 1))
     return Interval(float(gap.mean()), float(low), float(high), seeds), float(p_value)
