@@ -41,7 +41,6 @@ def compare(ltuning: Callable[..., Outcome], data: Path, grid: Path, tmp_path: P
 
 
 def test_a_grid_is_run_reported_and_not_run_again(compare: Any, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     first = compare()
     assert first.code == 0, first.stderr
     assert "1/3 lt-prefix (descriptions) on toy seed 0, bert: accuracy" in first.stderr
@@ -80,7 +79,6 @@ def test_all_problems_are_said_before_anything_runs(compare: Any, tmp_path: Path
 
 
 def test_failed_cells_are_named_and_the_exit_code_says_so(compare: Any, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     backbone = f"backbones.gone={{name: {tmp_path / 'gone'}}}"
     outcome = compare("--set", backbone, "--set", "methods=[logistic]")
     assert outcome.code == 1
@@ -96,7 +94,6 @@ def test_failed_cells_are_named_and_the_exit_code_says_so(compare: Any, tmp_path
 def test_a_run_that_is_interrupted_keeps_what_is_finished_and_says_so(
     compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     from ltuning.experiments import own
 
     def interrupt(*_: object) -> None:
@@ -110,7 +107,6 @@ def test_a_run_that_is_interrupted_keeps_what_is_finished_and_says_so(
 
 
 def test_data_that_is_missing_is_named(ltuning: Any, grid: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     outcome = ltuning("compare", grid, "--output", tmp_path / "out", "--data", tmp_path)
     assert outcome.code == 1
     assert "data.toy.path: expected a folder, got no 'toy'" in outcome.stderr
@@ -130,7 +126,6 @@ def test_a_missing_library_is_said_before_anything_runs(
 def test_a_package_that_is_not_installed_leaves_its_cells_out(
     compare: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("matplotlib")
     from ltuning.experiments.peers import Peer
 
     monkeypatch.setattr(Peer, "is_installed", property(lambda peer: peer.package is None))

@@ -174,7 +174,6 @@ def test_a_decoders_answers_are_read_at_its_last_word(
 def test_the_measured_split_is_opened_once_and_after_every_choice(
     make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("optuna")
     calls: list[str] = []
     fit, measure = cells._fit, cells.read_measured
 
@@ -238,7 +237,6 @@ def test_with_few_texts_as_many_choose(make: Make, data: Path) -> None:
 def test_a_search_has_as_many_trials_for_each_and_takes_the_best_on_validation(
     make: Make, measured: Measured
 ) -> None:
-    pytest.importorskip("optuna")
     methods = ["lt-prefix", "peft-lora", "logistic", "cosine"]
     grid = make(methods=methods, seeds=[0], search={"trials": 3, "span": 4})
     found = by_method(grid, measured(grid))

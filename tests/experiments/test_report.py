@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("matplotlib")
-
 from ltuning.experiments.analysis import settings_of
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.plots import COLOURS, styles

@@ -7,9 +7,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("matplotlib")
-pytest.importorskip("optuna")
-
 from ltuning.experiments.grid import Grid, check_data
 from ltuning.experiments.report import write_report
 from ltuning.experiments.results import ResultFolder
