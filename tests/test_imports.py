@@ -33,7 +33,7 @@ CHECKING = METHODS | {"checking"}
 SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
 FRONT = TRAINING | {"artifacts", "checking", "front"}
-CLASSIFIER = FRONT | {"classifier", "tagger"}
+CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
 DATA = {"errors", "registry", "yamlfile", "tags", "data"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
@@ -54,6 +54,7 @@ ALLOWED = {
     "artifacts": {"errors", "artifacts"},
     "front": FRONT,
     "classifier": FRONT | {"classifier"},
+    "multilabel": FRONT | {"classifier", "multilabel"},
     "tagger": FRONT | {"tagger"},
     # The package itself imports nothing before it is asked for.
     "__init__": CLASSIFIER,

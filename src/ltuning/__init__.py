@@ -8,14 +8,16 @@ if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
     from ltuning.classifier import LabelClassifier
     from ltuning.labels import Labels
+    from ltuning.multilabel import MultilabelClassifier
     from ltuning.tagger import TokenClassifier
 
-__all__ = ["Backbone", "LabelClassifier", "Labels", "TokenClassifier"]
+__all__ = ["Backbone", "LabelClassifier", "Labels", "MultilabelClassifier", "TokenClassifier"]
 
 _HOMES = {
     "Backbone": "ltuning.backbones.backbone",
     "LabelClassifier": "ltuning.classifier",
     "Labels": "ltuning.labels",
+    "MultilabelClassifier": "ltuning.multilabel",
     "TokenClassifier": "ltuning.tagger",
 }
 

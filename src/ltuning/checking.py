@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltuning.config import Config, check_training
+from ltuning.config import STOPPING_METRICS, Config, check_training
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
@@ -118,13 +118,16 @@ def _type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
 
 def _task_problems(config: Config) -> list[Problem]:
     """Options that the task has not."""
-    is_tags, metric = config.task == "tags", config.stopping.metric
+    metric, fitting = config.stopping.metric, STOPPING_METRICS[config.task]
     found = []
-    if metric != "loss" and (metric == "f1") != is_tags:
-        fitting = "'loss' or 'f1'" if is_tags else "'loss', 'accuracy', 'macro_f1' or 'mcc'"
-        message = f"expected {fitting} with task '{config.task}', got '{metric}'"
+    if metric not in fitting:
+        choices = f"{listed(fitting[:-1])} or {fitting[-1]!r}"
+        message = f"expected {choices} with task '{config.task}', got '{metric}'"
         found.append(Problem("stopping.metric", message))
-    if not is_tags:
+    if config.task != "classes" and config.data.shots is not None:
+        message = f"task '{config.task}' has no texts of one class to draw from; leave it out"
+        found.append(Problem("data.shots", message))
+    if config.task != "tags":
         return found
     if config.method.name not in WEIGHT_METHODS:
         message = (
@@ -138,7 +141,4 @@ def _task_problems(config: Config) -> list[Problem]:
             "out"
         )
         found.append(Problem("method.pooling", message))
-    if config.data.shots is not None:
-        message = "task 'tags' has no texts of one class to draw from; leave it out"
-        found.append(Problem("data.shots", message))
     return found

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from ltuning.methods.tuned import Tuned
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
+from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
     TokenDataset,
@@ -38,6 +40,11 @@ from ltuning.training.trainer import (
 )
 
 logger = logging.getLogger("ltuning")
+
+# Texts, and what is said of each.
+Rows = tuple[Sequence[Text], Sequence[Any]]
+
+L = TypeVar("L")
 
 # What a text keeps for itself when a prompt shares its positions.
 _LEAST_TEXT = 16
@@ -52,34 +59,16 @@ class _Fitted:
     states: LabelStates | None
     max_length: int
     num_texts: int = 0
+    # Of a multi-label classifier: from which probability on each label applies.
+    thresholds: tuple[float, ...] = ()
 
 
-class LabelClassifier(Front[_Fitted]):
-    """A text classifier on a frozen language model.
+class TextClassifier(Front[_Fitted]):
+    """What the front doors to labels of texts share; see `LabelClassifier` for its arguments."""
 
-    Args:
-        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
-            that several classifiers share.
-        labels: label names, a mapping of names to label texts (or lists of them), a YAML file, or
-            None to take the names from the training labels.
-        method: `prefix`, `prompt`, `lt-prefix`, `lt-prompt`, `ls-lora`, `ls-unmask`, `probe` or
-            `full`.
-        recipe: `default`, or `paper` for the published choices.
-        seed: of every draw; the same seed gives the same classifier on a CPU.
-        epochs: passes over the training texts.
-        steps: optimizer steps, instead of epochs.
-        options: further options by dotted path, such as `{"method.rank": 32,
-            "training.learning_rate": 1e-3}`.
-        config: a whole configuration instead of the arguments above.
-
-    Raises:
-        ConfigError: every problem of the options at once, before anything is loaded.
-        LabelError: labels that cannot be used.
-    """
-
-    task = "classes"
     default_method = "lt-prefix"
 
+    validation_class: ClassVar[type[Validation] | type[MultilabelValidation]]
     _scorer: Scorer | None = None
 
     @property
@@ -92,61 +81,8 @@ class LabelClassifier(Front[_Fitted]):
         """`[K]` label names, in the order of the columns of `predict_proba`."""
         return np.array(self.labels_.names)
 
-    def fit(
-        self,
-        texts: Sequence[Text],
-        labels: Sequence[str],
-        validation: tuple[Sequence[Text], Sequence[str]] | None = None,
-        *,
-        checkpoints: Path | None = None,
-        resume: bool = False,
-        callbacks: Sequence[Any] = (),
-    ) -> LabelClassifier:
-        """Train the adapter; the backbone stays as it is.
-
-        Args:
-            texts: training texts, or (text, text) pairs.
-            labels: the name of each text's label.
-            validation: texts and labels that choose the best weights and stop early.
-            checkpoints: folder for checkpoints; None = a temporary one.
-            resume: go on from the newest checkpoint there.
-            callbacks: transformers' TrainerCallbacks.
-
-        Raises:
-            DataError: texts and labels that do not fit each other, empty texts, a validation label
-                that training does not know.
-            LabelError: a training label that is not among the labels given.
-            BackboneError: a label text that is too long.
-            TrainingError: a loss that is not finite.
-        """
-        texts, labels = _checked(texts, labels, self.config.data.empty_texts)
-        known = self._label_set(labels)
-        held_out = None
-        if validation is not None:
-            held_out = _checked(*validation, self.config.data.empty_texts)
-            _check_validation(held_out[1], labels, known, self.config)
-        check_device(self.backbone)
-        fitted = self._build(known, len(texts))
-        with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
-            folder = checkpoints or Path(temporary)
-            result, figures = self._train(
-                fitted, texts, labels, held_out, folder, resume, callbacks
-            )
-        # Only now: a run that fails leaves the classifier as it was.
-        self._fitted, self._scorer, self.result_ = fitted, None, result
-        self.figures = self._run_figures(result, fitted) | figures
-        return self
-
-    def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
-        """The name of the most probable label of each text, `[N]`."""
-        return self.classes_[self.scores(texts, progress).argmax(axis=1)]
-
-    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
-        """Probabilities `[N, K]`: softmax over the labels' scores."""
-        return softmax(self.scores(texts, progress).astype(np.float64))
-
     def scores(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
-        """Scores `[N, K]` before the softmax, in the order of the texts and of `classes_`."""
+        """Scores `[N, K]` before they are probabilities, by texts and by `classes_`."""
         fitted = self._trained()
         if isinstance(texts, str):
             raise DataError("expected a list of texts, got one text; write [text]")
@@ -155,25 +91,7 @@ class LabelClassifier(Front[_Fitted]):
         tokens = self.backbone.tokenize([_text(text) for text in texts], fitted.max_length)
         return self.scorer().score_tokens(tokens, progress)
 
-    def evaluate(
-        self, texts: Sequence[Text], labels: Sequence[str], progress: Progress | None = None
-    ) -> dict[str, Any]:
-        """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
-
-        Raises:
-            DataError: texts and labels of different number.
-            LabelError: a label that the classifier does not know.
-        """
-        texts, labels = _checked(texts, labels, "keep")
-        truth = [self.labels_.index(label) for label in labels]
-        probabilities = self.predict_proba(texts, progress)
-        predicted = [str(self.classes_[index]) for index in probabilities.argmax(axis=1)]
-        report = classification_report(labels, predicted, self.labels_.names)
-        report["log_loss"] = log_loss(probabilities, truth)
-        report["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
-        return report
-
-    def add_labels(self, labels: Any) -> LabelClassifier:
+    def add_labels(self, labels: Any) -> Self:
         """Add classes from their texts alone; nothing is trained.
 
         Args:
@@ -237,18 +155,13 @@ class LabelClassifier(Front[_Fitted]):
     def _own_config(self, fitted: _Fitted) -> dict[str, Any]:
         return {"labels": fitted.labels.to_dict(), "num_labels": len(fitted.labels)}
 
-    def _label_set(self, labels: Sequence[str]) -> Labels:
-        if self.config.labels is None:
-            return Labels.from_any(sorted(set(labels)))
-        known = Labels.from_any(self.config.labels)
-        for label in dict.fromkeys(labels):
-            known.index(label)
-        return known
-
     def _build(self, labels: Labels, num_texts: int) -> _Fitted:
         backbone = self.backbone
         depth = backbone.sizes.layers
-        method = catalog.resolve(self.config.method, backbone.family, depth, num_texts, len(labels))
+        given = self.config.method
+        if self.task == "multilabel":
+            given = replace(given, objective="multilabel")
+        method = catalog.resolve(given, backbone.family, depth, num_texts, len(labels))
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
@@ -305,40 +218,47 @@ class LabelClassifier(Front[_Fitted]):
     def _owners(self, fitted: _Fitted) -> Sequence[int]:
         return fitted.labels.owners if fitted.states is not None else range(len(fitted.labels))
 
+    def _fit(
+        self,
+        labels: Labels,
+        data: Rows,
+        held_out: Rows | None,
+        checkpoints: Path | None,
+        resume: bool,
+        callbacks: Sequence[Any],
+    ) -> None:
+        check_device(self.backbone)
+        fitted = self._build(labels, len(data[0]))
+        with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+            folder = checkpoints or Path(temporary)
+            result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
+        # Only now: a run that fails leaves the classifier as it was.
+        self._fitted, self._scorer, self.result_ = fitted, None, result
+        self.figures = self._run_figures(result, fitted) | figures
+
     def _train(
         self,
         fitted: _Fitted,
-        texts: Sequence[Text],
-        labels: Sequence[str],
-        held_out: tuple[list[Text], list[str]] | None,
+        rows: Rows,
+        held_out: Rows | None,
         folder: Path,
         resume: bool,
         callbacks: Sequence[Any],
     ) -> tuple[TrainingResult, dict[str, Any]]:
-        data = self._tokenized(fitted, texts, labels)
+        data = self._tokenized(fitted, rows)
         validation = None
         if held_out is not None:
-            tokenized = self._tokenized(fitted, *held_out)
+            tokenized = self._tokenized(fitted, held_out)
             names = fitted.labels.names
-            validation = Validation(tokenized.tokens, tokenized.targets, names)
-        arguments, layers = self._arguments(fitted, folder, len(texts), validation is not None)
-        adapter = fitted.adapter.to(self.backbone.device)
-        owners = self._owners(fitted)
-        plain = prepare(
-            self.backbone,
-            adapter,
-            fitted.states,
-            owners,
-            data.tokens,
-            data.targets,
-            batch_size=arguments.train_batch_size,
-            seed=self.config.seed,
-        )
+            validation = self.validation_class(tokenized.tokens, tokenized.targets, names)
+        arguments, layers = self._arguments(fitted, folder, len(data), validation is not None)
+        fitted.adapter.to(self.backbone.device)
+        plain = self._prepared(fitted, data, arguments.train_batch_size)
         result = train(
             self.backbone,
-            adapter,
+            fitted.adapter,
             fitted.states,
-            owners,
+            self._owners(fitted),
             data,
             validation,
             arguments,
@@ -350,6 +270,157 @@ class LabelClassifier(Front[_Fitted]):
             resume=resume,
             callbacks=callbacks,
         )
+        return self._finished(fitted, data, validation, plain, result)
+
+    def _tokenized(self, fitted: _Fitted, rows: Rows) -> TokenDataset:
+        texts, labels = rows
+        tokens = self.backbone.tokenize(list(texts), fitted.max_length)
+        return TokenDataset(tokens, [self._target(fitted.labels, given) for given in labels])
+
+    @abstractmethod
+    def _target(self, labels: Labels, given: Any) -> Any:
+        """What training is told of the labels of a text."""
+
+    @abstractmethod
+    def _prepared(
+        self, fitted: _Fitted, data: TokenDataset, batch_size: int
+    ) -> HeldOutScores | None:
+        """What the adapter needs before its first step."""
+
+    @abstractmethod
+    def _finished(
+        self,
+        fitted: _Fitted,
+        data: TokenDataset,
+        validation: Any,
+        plain: HeldOutScores | None,
+        result: TrainingResult,
+    ) -> tuple[TrainingResult, dict[str, Any]]:
+        """What comes after the last step; its figures."""
+
+
+class LabelClassifier(TextClassifier):
+    """A text classifier on a frozen language model.
+
+    Args:
+        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
+            that several classifiers share.
+        labels: label names, a mapping of names to label texts (or lists of them), a YAML file, or
+            None to take the names from the training labels.
+        method: `prefix`, `prompt`, `lt-prefix`, `lt-prompt`, `ls-lora`, `ls-unmask`, `probe` or
+            `full`.
+        recipe: `default`, or `paper` for the published choices.
+        seed: of every draw; the same seed gives the same classifier on a CPU.
+        epochs: passes over the training texts.
+        steps: optimizer steps, instead of epochs.
+        options: further options by dotted path, such as `{"method.rank": 32,
+            "training.learning_rate": 1e-3}`.
+        config: a whole configuration instead of the arguments above.
+
+    Raises:
+        ConfigError: every problem of the options at once, before anything is loaded.
+        LabelError: labels that cannot be used.
+    """
+
+    task = "classes"
+    validation_class = Validation
+
+    def fit(
+        self,
+        texts: Sequence[Text],
+        labels: Sequence[str],
+        validation: tuple[Sequence[Text], Sequence[str]] | None = None,
+        *,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Any] = (),
+    ) -> Self:
+        """Train the adapter; the backbone stays as it is.
+
+        Args:
+            texts: training texts, or (text, text) pairs.
+            labels: the name of each text's label.
+            validation: texts and labels that choose the best weights and stop early.
+            checkpoints: folder for checkpoints; None = a temporary one.
+            resume: go on from the newest checkpoint there.
+            callbacks: transformers' TrainerCallbacks.
+
+        Raises:
+            DataError: texts and labels that do not fit each other, empty texts, a validation label
+                that training does not know.
+            LabelError: a training label that is not among the labels given.
+            BackboneError: a label text that is too long.
+            TrainingError: a loss that is not finite.
+        """
+        empty = self.config.data.empty_texts
+        texts, labels = checked_texts(texts, [str(label) for label in labels], empty)
+        known = self._label_set(labels)
+        held_out = None
+        if validation is not None:
+            held_out = checked_texts(validation[0], [str(label) for label in validation[1]], empty)
+            _check_validation(held_out[1], labels, known, self.config)
+        self._fit(known, (texts, labels), held_out, checkpoints, resume, callbacks)
+        return self
+
+    def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+        """The name of the most probable label of each text, `[N]`."""
+        return self.classes_[self.scores(texts, progress).argmax(axis=1)]
+
+    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+        """Probabilities `[N, K]`: softmax over the labels' scores."""
+        return softmax(self.scores(texts, progress).astype(np.float64))
+
+    def evaluate(
+        self, texts: Sequence[Text], labels: Sequence[str], progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
+
+        Raises:
+            DataError: texts and labels of different number.
+            LabelError: a label that the classifier does not know.
+        """
+        texts, labels = checked_texts(texts, [str(label) for label in labels], "keep")
+        truth = [self.labels_.index(label) for label in labels]
+        probabilities = self.predict_proba(texts, progress)
+        predicted = [str(self.classes_[index]) for index in probabilities.argmax(axis=1)]
+        report = classification_report(labels, predicted, self.labels_.names)
+        report["log_loss"] = log_loss(probabilities, truth)
+        report["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
+        return report
+
+    def _label_set(self, labels: Sequence[str]) -> Labels:
+        if self.config.labels is None:
+            return Labels.from_any(sorted(set(labels)))
+        known = Labels.from_any(self.config.labels)
+        for label in dict.fromkeys(labels):
+            known.index(label)
+        return known
+
+    def _target(self, labels: Labels, given: Any) -> int:
+        return labels.index(given)
+
+    def _prepared(
+        self, fitted: _Fitted, data: TokenDataset, batch_size: int
+    ) -> HeldOutScores | None:
+        return prepare(
+            self.backbone,
+            fitted.adapter,
+            fitted.states,
+            self._owners(fitted),
+            data.tokens,
+            data.targets,
+            batch_size=batch_size,
+            seed=self.config.seed,
+        )
+
+    def _finished(
+        self,
+        fitted: _Fitted,
+        data: TokenDataset,
+        validation: Any,
+        plain: HeldOutScores | None,
+        result: TrainingResult,
+    ) -> tuple[TrainingResult, dict[str, Any]]:
         figures = self._shortlist_figures(fitted, data, validation, plain)
         if figures and validation is not None and result.best:
             # With the shortlist that it has from now on.
@@ -385,16 +456,20 @@ class LabelClassifier(Front[_Fitted]):
         )
         return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
 
-    def _tokenized(
-        self, fitted: _Fitted, texts: Sequence[Text], labels: Sequence[str]
-    ) -> TokenDataset:
-        tokens = self.backbone.tokenize(list(texts), fitted.max_length)
-        return TokenDataset(tokens, [fitted.labels.index(label) for label in labels])
 
+def checked_texts(
+    texts: Sequence[Text], labels: Sequence[L], empty: str
+) -> tuple[list[Text], list[L]]:
+    """Texts with what is said of each, as lists, less the empty ones if these are to be skipped.
 
-def _checked(
-    texts: Sequence[Text], labels: Sequence[str], empty: str
-) -> tuple[list[Text], list[str]]:
+    Args:
+        texts: as given.
+        labels: of each text.
+        empty: `refuse`, `skip` or `keep` texts without words.
+
+    Raises:
+        DataError: what is no text, numbers that differ, no texts, empty ones.
+    """
     if isinstance(texts, str):
         raise DataError("expected a list of texts, got one text; write [text]")
     if len(texts) != len(labels):
@@ -403,7 +478,7 @@ def _checked(
         )
     if not len(texts):
         raise DataError("expected at least one text, got none")
-    pairs = [(_text(text), str(label)) for text, label in zip(texts, labels, strict=True)]
+    pairs = [(_text(text), label) for text, label in zip(texts, labels, strict=True)]
     if empty == "keep":
         return [text for text, _ in pairs], [label for _, label in pairs]
     kept = [(text, label) for text, label in pairs if not _is_empty(text)]

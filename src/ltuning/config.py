@@ -139,7 +139,8 @@ class MethodOptions:
         first_layer: the lowest layer that gets a prefix, counted from 0.
         num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
             is the longest label.
-        negatives: wrong labels per text in the objective `contrast`; 0 is all others.
+        negatives: wrong labels per text in the objectives `contrast` and, of label methods,
+            `multilabel`; 0 is all others.
         shortlist: which labels of a text get a branch: `off` all of them; a number, the best of a
             plain score that needs one pass per text; `auto` as many of the best as it takes to
             keep the answer, where there are more labels than a training step scores.
@@ -156,7 +157,7 @@ class MethodOptions:
     transform: Literal["pooled", "lowrank", "square"] | None = None
     start: Literal["random", "small", "label-kv", "vocabulary", "text"] | None = None
     head: Literal["binary", "match", "classes"] | None = None
-    objective: Literal["pairs", "contrast", "classes"] | None = None
+    objective: Literal["pairs", "contrast", "classes", "multilabel"] | None = None
     pooling: Literal["cls", "mean", "max", "last"] | None = None
     rank: int | None = _number(None, _FROM_ONE)
     first_layer: int | None = _number(None, _FROM_ZERO)
@@ -195,7 +196,13 @@ class DataOptions:
     empty_texts: Literal["refuse", "skip"] = "refuse"
 
 
-STOPPING_METRICS = ("loss", "accuracy", "macro_f1", "mcc", "f1")
+# What the best weights may be chosen by, for each task.
+STOPPING_METRICS = {
+    "classes": ("loss", "accuracy", "macro_f1", "mcc"),
+    "tags": ("loss", "f1"),
+    "multilabel": ("loss", "micro_f1", "macro_f1"),
+}
+_EVERY_METRIC = tuple(dict.fromkeys(name for of in STOPPING_METRICS.values() for name in of))
 
 
 @dataclass(frozen=True)
@@ -205,11 +212,11 @@ class StoppingOptions:
     Attributes:
         patience: evaluations without improvement before stopping; None is never stop early.
         metric: what is best, on validation: `loss`; of texts `accuracy`, `macro_f1` or `mcc`; of
-            tags `f1`, of entities.
+            texts with several labels `micro_f1` or `macro_f1`; of tags `f1`, of entities.
     """
 
     patience: int | None = _number(None, _FROM_ONE)
-    metric: str = field(default="loss", metadata={"choices": STOPPING_METRICS})
+    metric: str = field(default="loss", metadata={"choices": _EVERY_METRIC})
 
 
 def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:
@@ -244,7 +251,8 @@ class Config:
     """Every option of a classifier. A Config is valid: making one checks all of it.
 
     Attributes:
-        task: what is predicted: a class of each text, or tags of its words.
+        task: what is predicted: a class of each text, those of several labels that apply to it, or
+            tags of its words.
         backbone: the frozen model.
         labels: name -> texts; None takes the names that the data has. A list of names and a
             single text for a name are accepted and brought to this form.
@@ -258,7 +266,7 @@ class Config:
         ConfigError: with every problem there is.
     """
 
-    task: Literal["classes", "tags"] = "classes"
+    task: Literal["classes", "multilabel", "tags"] = "classes"
     backbone: BackboneOptions = field(
         default_factory=BackboneOptions, metadata={"read": _read_backbone}
     )

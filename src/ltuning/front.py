@@ -42,7 +42,11 @@ class Fitted(Protocol):
 
 F = TypeVar("F", bound=Fitted)
 
-_DOORS = {"classes": "LabelClassifier", "tags": "TokenClassifier"}
+_DOORS = {
+    "classes": "LabelClassifier",
+    "multilabel": "MultilabelClassifier",
+    "tags": "TokenClassifier",
+}
 
 
 class Front(ABC, Generic[F]):

@@ -64,6 +64,109 @@ def classification_report(
     }
 
 
+def multilabel_report(
+    truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]
+) -> dict[str, Any]:
+    """Compare the labels that apply with those that were predicted; plain numbers.
+
+    Args:
+        truth: whether each label applies to each example, ``[n, K]`` of true and false.
+        predicted: what was predicted, likewise.
+        names: [K] every label.
+
+    Returns:
+        ``micro_f1``, ``micro_precision`` and ``micro_recall`` over all pairs of example and label;
+        ``macro_f1``, ``macro_precision`` and ``macro_recall``, means over the labels that occur in
+        either; ``exact_match``, the part of the examples with no wrong label (scikit-learn's subset
+        accuracy); ``num_examples``; ``per_class``. A figure that is undefined is 0.
+
+    Raises:
+        DataError: no examples, or wrong shapes.
+    """
+    import numpy
+    from sklearn import metrics
+
+    real, guess = (numpy.asarray(side).astype(int) for side in (truth, predicted))
+    if real.shape != guess.shape or real.ndim != 2 or real.shape[1] != len(names) or not len(real):
+        raise DataError(
+            f"expected truth and prediction [n, {len(names)}] of one example or more, got the "
+            f"shapes {list(real.shape)} and {list(guess.shape)}"
+        )
+    figures = ("precision", "recall", "f1")
+    every = metrics.precision_recall_fscore_support(real, guess, zero_division=0)
+    micro = metrics.precision_recall_fscore_support(real, guess, average="micro", zero_division=0)
+    occurring = (real | guess).any(axis=0)
+    macro = [float(of[occurring].mean()) if occurring.any() else 0.0 for of in every[:3]]
+    return {
+        "micro_f1": float(micro[2]),
+        "macro_f1": macro[2],
+        "exact_match": float(metrics.accuracy_score(real, guess)),
+        **{f"micro_{name}": float(value) for name, value in zip(figures[:2], micro, strict=False)},
+        **{f"macro_{name}": value for name, value in zip(figures[:2], macro, strict=False)},
+        "num_examples": len(real),
+        "per_class": [
+            {
+                "label": name,
+                **{figure: float(value) for figure, value in zip(figures, of, strict=False)},
+                "support": int(of[3]),
+            }
+            for name, of in zip(names, zip(*every, strict=True), strict=True)
+        ],
+    }
+
+
+def best_thresholds(probabilities: ArrayLike, truth: ArrayLike) -> numpy.ndarray:
+    """For each label the threshold with the best F1: it applies from there on.
+
+    Tried are .5 and, from the lowest probability on, the middle below each one that was seen; of
+    those with the same F1 it is the one nearest to .5. A label without a positive example has .5.
+
+    Args:
+        probabilities: of every label for every example, ``[n, K]``.
+        truth: whether it applies, ``[n, K]``.
+
+    Returns:
+        ``[K]`` float64.
+    """
+    import numpy
+
+    rows, applies = numpy.asarray(probabilities, dtype=numpy.float64), numpy.asarray(truth)
+    columns = zip(rows.T, applies.T.astype(bool), strict=True)
+    return numpy.array([_best_threshold(*column) for column in columns])
+
+
+def _best_threshold(chances: numpy.ndarray, applies: numpy.ndarray) -> float:
+    import numpy
+
+    if not applies.any():
+        return 0.5
+    seen = numpy.unique(chances)
+    tried = numpy.append((seen + numpy.append(0.0, seen[:-1])) / 2, 0.5)
+    # At each threshold: predicted and true, and predicted; F1 = 2 TP / (predicted + positive).
+    right, every = numpy.sort(chances[applies]), numpy.sort(chances)
+    hits = len(right) - numpy.searchsorted(right, tried)
+    predicted = len(every) - numpy.searchsorted(every, tried)
+    f1 = 2 * hits / (predicted + len(right))
+    best = tried[f1 == f1.max()]
+    return float(best[numpy.abs(best - 0.5).argmin()])
+
+
+def binary_log_loss(probabilities: ArrayLike, truth: ArrayLike) -> float:
+    """Mean over examples and labels of ``-log`` (nats) of the probability of what is true.
+
+    A probability of 0 counts as the smallest step of a 64-bit float near 1.
+
+    Args:
+        probabilities: that each label applies to each example, ``[n, K]``.
+        truth: whether it does, ``[n, K]``.
+    """
+    import numpy
+
+    rows, applies = numpy.asarray(probabilities, dtype=numpy.float64), numpy.asarray(truth)
+    of_truth = numpy.where(applies.astype(bool), rows, 1.0 - rows)
+    return float(-numpy.log(numpy.maximum(of_truth, numpy.finfo(numpy.float64).eps)).mean())
+
+
 def span_report(
     truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> dict[str, Any]:

@@ -162,6 +162,13 @@ class Adapter(nn.Module):
             self.head.map.load_state_dict(self.plain.map.state_dict())
             self.head.tau.data.fill_(_TAU_BESIDE_PLAIN)
 
+    def shift(self, by: Tensor) -> None:
+        """Add to the scores, for the objective `multilabel`: `[K]`, or one number for all labels.
+
+        Label methods take the one number, the head's being that of every label.
+        """
+        self.head.shift(by)
+
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
         assert self.method.pooling is not None  # resolved
         return pool(hidden, mask, self.method.pooling)
@@ -187,9 +194,10 @@ class Adapter(nn.Module):
         scale = _SMALL if small else 1 / math.sqrt(self.method.rank)
         return LowRankMap(hidden, self.method.rank, features, scale)
 
-    def _build_head(self, num_labels: int) -> nn.Module:
+    def _build_head(self, num_labels: int) -> ClassesHead | BinaryHead | MatchHead:
+        bias = self.method.objective == "multilabel"
         if self.method.head == "classes":
-            return ClassesHead(self.sizes.hidden, num_labels)
+            return ClassesHead(self.sizes.hidden, num_labels, bias)
         if self.method.head == "binary":
-            return BinaryHead(self.sizes.hidden)
-        return MatchHead(self.sizes.hidden, _TAU)
+            return BinaryHead(self.sizes.hidden, bias)
+        return MatchHead(self.sizes.hidden, _TAU, bias)

@@ -141,7 +141,10 @@ def resolve(
     transform = _or(options.transform, recipe.transform)
     start = "random" if transform == "pooled" else recipe.start
     objective = _or(options.objective, recipe.objective)
-    negatives = _or(options.negatives, recipe.negatives) if objective == "contrast" else None
+    draws = method.source == "labels" and objective in ("contrast", "multilabel")
+    negatives = _or(options.negatives, recipe.negatives) if draws else None
+    # A label that applies or not has no rivals that a shortlist could leave out.
+    chosen = "off" if objective == "multilabel" else _or(options.shortlist, recipe.shortlist)
     return replace(
         options,
         transform=transform,
@@ -153,7 +156,7 @@ def resolve(
         first_layer=first_layer,
         num_tokens=_or(options.num_tokens, recipe.num_tokens),
         negatives=negatives,
-        shortlist=_shortlist(_or(options.shortlist, recipe.shortlist), negatives, num_labels),
+        shortlist=_shortlist(chosen, negatives, num_labels),
     )
 
 
@@ -190,11 +193,12 @@ def problems(config: Config) -> list[Problem]:
     if config.method.name in weights.WEIGHT_METHODS:
         return weights.problems(config)
     method = METHODS[config.method.name]
+    is_multilabel = config.task == "multilabel"
     chosen = {
         "transform": method.transforms,
         "start": method.starts,
         "head": method.heads,
-        "objective": method.objectives,
+        "objective": ("multilabel",) if is_multilabel else method.objectives,
     }
     found = weights.not_of_virtual_tokens(config)
     for name, allowed in chosen.items():
@@ -212,15 +216,36 @@ def problems(config: Config) -> list[Problem]:
         message = f"only the transform 'lowrank' has a rank, not '{transform}'; leave it out"
         found.append(Problem("method.rank", message))
     objective = _or(config.method.objective, recipe.objective)
-    if config.method.negatives is not None and objective != "contrast":
-        message = f"only the objective 'contrast' draws them, not '{objective}'; leave it out"
-        found.append(Problem("method.negatives", message))
-    if config.method.shortlist not in (None, "off") and objective != "contrast":
-        message = f"only the objective 'contrast' has one, not '{objective}'; leave it out"
-        found.append(Problem("method.shortlist", message))
+    if is_multilabel and method.source == "labels":
+        found += _multilabel_problems(config.method)
+    else:
+        found += _contrast_problems(config.method, objective)
     if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
+    return found
+
+
+def _multilabel_problems(options: MethodOptions) -> list[Problem]:
+    if options.shortlist in (None, "off", "auto"):
+        return []
+    message = (
+        "task 'multilabel' asks every label of a text whether it applies and has no shortlist, got "
+        f"{options.shortlist}; leave it out"
+    )
+    return [Problem("method.shortlist", message)]
+
+
+def _contrast_problems(options: MethodOptions, objective: str) -> list[Problem]:
+    """Options of the objective `contrast` that were given to another one."""
+    if objective == "contrast":
+        return []
+    message = f"only the objective 'contrast' {{}}, not '{objective}'; leave it out"
+    found = []
+    if options.negatives is not None:
+        found.append(Problem("method.negatives", message.format("draws them")))
+    if options.shortlist not in (None, "off"):
+        found.append(Problem("method.shortlist", message.format("has one")))
     return found
 
 

@@ -106,13 +106,18 @@ def _tokens(method: MethodOptions, values: Mapping[str, int]) -> Count:
 
 
 def _head(method: MethodOptions, values: Mapping[str, int]) -> Count:
-    hidden = values["H"]
+    hidden, labels = values["H"], values["K"]
+    has_bias = method.objective == "multilabel"
     if method.head == "classes":
-        return Count("H·K", hidden * values["K"])
+        return _plus("H·K", hidden * labels, "K", labels * has_bias)
     if method.head == "binary":
-        return Count("2·H", 2 * hidden)
+        return _plus("2·H", 2 * hidden, "2", 2 * has_bias)
     map_ = _label_map(hidden)
-    return Count(f"{map_.formula} + H + 1", map_.value + hidden + 1)
+    return _plus(f"{map_.formula} + H + 1", map_.value + hidden + 1, "1", has_bias)
+
+
+def _plus(formula: str, value: int, words: str, more: int) -> Count:
+    return Count(f"{formula} + {words}" if more else formula, value + more)
 
 
 def _label_map(hidden: int) -> Count:
@@ -122,6 +127,8 @@ def _label_map(hidden: int) -> Count:
 
 
 def _published(method: MethodOptions, sizes: Sizes, values: Mapping[str, int]) -> Count | None:
+    if method.objective == "multilabel":
+        return None
     # In the paper every layer has a prefix, and each has as many key features as hidden ones.
     plain_sizes = sizes.kv_heads * sizes.head_dim == sizes.hidden and not method.first_layer
     length, layers, hidden, num_labels = (values[letter] for letter in "LMHK")

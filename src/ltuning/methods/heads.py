@@ -36,31 +36,51 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
 
 
 class ClassesHead(nn.Module):
-    """`[B, H] -> [B, K]`, linear, no bias (the paper's A.5 counts `H K`)."""
+    """`[B, H] -> [B, K]`, linear, of itself without bias (the paper's A.5 counts `H K`).
 
-    def __init__(self, hidden: int, num_labels: int):
+    Classes are compared with each other, where an output by itself says yes or no from its bias on.
+
+    Args:
+        hidden: H.
+        num_labels: K.
+        bias: whether every output has one.
+    """
+
+    def __init__(self, hidden: int, num_labels: int, bias: bool = False):
         super().__init__()
-        self.out = nn.Linear(hidden, num_labels, bias=False)
+        self.out = nn.Linear(hidden, num_labels, bias=bias)
 
     def forward(self, state: Tensor) -> Tensor:
         """A score per class."""
         return self.out(state)
+
+    def shift(self, by: Tensor) -> None:
+        """Add `[K]` to the scores, where there is a bias."""
+        self.out.bias.data += by
 
 
 class BinaryHead(nn.Module):
     """The paper's head, `2H`: true against false.
 
     The score is the difference of the two, the log-odds that the label is true.
+
+    Args:
+        hidden: H.
+        bias: whether both have one.
     """
 
-    def __init__(self, hidden: int):
+    def __init__(self, hidden: int, bias: bool = False):
         super().__init__()
-        self.out = nn.Linear(hidden, 2, bias=False)
+        self.out = nn.Linear(hidden, 2, bias=bias)
 
     def forward(self, state: Tensor, label: Tensor) -> Tensor:
         """`[R, H], [R, H] -> [R]`; the label's mean state is not used."""
         false, true = self.out(state).unbind(-1)
         return true - false
+
+    def shift(self, by: Tensor) -> None:
+        """Add a number to every score, where there is a bias."""
+        self.out.bias.data[1] += by
 
 
 class MatchHead(nn.Module):
@@ -72,12 +92,15 @@ class MatchHead(nn.Module):
     Args:
         hidden: H.
         tau: weight of the cosine at the start.
+        bias: whether a number that all labels share is added: a label that is compared with no
+            other needs one.
     """
 
-    def __init__(self, hidden: int, tau: float):
+    def __init__(self, hidden: int, tau: float, bias: bool = False):
         super().__init__()
-        self.read = nn.Linear(hidden, 1, bias=False)
-        nn.init.zeros_(self.read.weight)
+        self.read = nn.Linear(hidden, 1, bias=bias)
+        for weight in self.read.parameters():
+            nn.init.zeros_(weight)
         self.tau = nn.Parameter(torch.tensor(float(tau)))
         self.map = label_map(hidden)
 
@@ -85,6 +108,10 @@ class MatchHead(nn.Module):
         """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""
         similarity = nn.functional.cosine_similarity(state, self.map(label), dim=-1)
         return self.read(state).squeeze(-1) + self.tau * similarity
+
+    def shift(self, by: Tensor) -> None:
+        """Add a number to every score, where there is a bias."""
+        self.read.bias.data += by
 
 
 def label_map(hidden: int) -> nn.Module:

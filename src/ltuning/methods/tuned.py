@@ -140,6 +140,10 @@ class Tuned(nn.Module):
         """None: `[0]`."""
         return self.head.weight.new_empty(0)
 
+    def shift(self, by: Tensor) -> None:
+        """Add `[K]` to the scores."""
+        self.head.bias.data += by
+
     def hidden(self, backbone: Backbone, batch: TextBatch) -> Tensor:
         """Last hidden states `[B, T, H]`, in float32.
 

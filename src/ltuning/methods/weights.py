@@ -71,7 +71,8 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
         BackboneError: `ls-unmask` on an encoder.
     """
     method = WEIGHT_METHODS[options.name]
-    filled: dict[str, Any] = {"head": "classes", "objective": "classes"}
+    objective = options.objective or "classes"
+    filled: dict[str, Any] = {"head": "classes", "objective": objective}
     filled["pooling"] = options.pooling or ("mean" if method.removes_mask else family.pooling)
     if method.trains == "lora":
         filled["rank"] = _RANK if options.rank is None else options.rank
@@ -103,9 +104,10 @@ def problems(config: Config) -> list[Problem]:
     if not method.removes_mask:
         refused.append("unmask_layers")
     found = [_no_such_option(config.method, name) for name in refused]
-    for name in ("head", "objective"):
-        if getattr(config.method, name) not in (None, "classes"):
-            message = f"expected 'classes' with method '{method.name}', got "
+    objective = "multilabel" if config.task == "multilabel" else "classes"
+    for name, fitting in {"head": "classes", "objective": objective}.items():
+        if getattr(config.method, name) not in (None, fitting):
+            message = f"expected '{fitting}' with method '{method.name}', got "
             message += f"'{getattr(config.method, name)}'"
             found.append(Problem(f"method.{name}", message))
     quantize = config.backbone.quantize

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ltuning.methods.adapter import Branches
 
-Objective = Literal["classes", "pairs", "contrast"]
+Objective = Literal["classes", "pairs", "contrast", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class Draw:
 
     Attributes:
         branches: texts and label texts.
-        truth: `[B]` whether the pair is true (`pairs`), or `[B]` the place of the true label among
-            the candidates (`contrast`).
+        truth: `[B]` whether the pair is true (`pairs`), `[B]` the place of the true label among
+            the candidates (`contrast`), or `[R]` whether each branch is true (`multilabel`).
+        shift: `[R]` what the draw adds to each branch's log-odds (`multilabel`).
     """
 
     branches: Branches
     truth: Tensor
+    shift: Tensor | None = None
 
 
 def draw_pairs(targets: Tensor, rows: LabelRows, generator: torch.Generator) -> Draw:
@@ -108,8 +110,43 @@ def draw_hard(targets: Tensor, wrong: Tensor, rows: LabelRows, generator: torch.
     return Draw(branches, torch.zeros(len(targets), dtype=torch.long))
 
 
+def draw_multilabel(
+    truth: Tensor, rows: LabelRows, negatives: int, generator: torch.Generator
+) -> Draw:
+    """Every text with its true labels, however many, and n wrong ones without replacement.
+
+    Of a text's W wrong labels n are seen, so that among its branches the odds of a true label are
+    W / n times those among all labels. The shift, log(W / n), is added to the scores in training
+    and left out at prediction, so that they are log-odds among all labels (King and Zeng 2001,
+    "Logistic Regression in Rare Events Data", section 4.1).
+
+    Args:
+        truth: `[B, K]` bool, which labels apply.
+        rows: label texts.
+        negatives: n; 0 = all of them, as where K <= 1 + n.
+        generator: source of the draws.
+    """
+    num_labels = truth.shape[1]
+    wanted = negatives if 0 < negatives < num_labels - 1 else num_labels
+    order = torch.rand(truth.shape, generator=generator).masked_fill(truth, 2.0).argsort(1)
+    is_drawn = torch.zeros_like(truth).scatter_(1, order[:, :wanted], True)
+    texts, labels = (truth | is_drawn).nonzero(as_tuple=True)
+    wrong = num_labels - truth.sum(1)
+    shift = (wrong / wrong.clamp(max=wanted)).log().nan_to_num(0.0)
+    branches = Branches(texts, rows.draw(labels, generator))
+    return Draw(branches, truth[texts, labels].float(), shift[texts])
+
+
+def multi_hot(targets: Sequence[Sequence[int]], num_labels: int) -> Tensor:
+    """`[B, K]` bool: which labels apply, from the indices of those of each text."""
+    truth = torch.zeros(len(targets), num_labels, dtype=torch.bool)
+    for row, labels in zip(truth, targets, strict=True):
+        row[list(labels)] = True
+    return truth
+
+
 def pairs_loss(scores: Tensor, truth: Tensor) -> Tensor:
-    """Binary cross-entropy (the paper's equation 4); scores `[B]` are log-odds."""
+    """Mean binary cross-entropy (the paper's equation 4); scores are log-odds."""
     return functional.binary_cross_entropy_with_logits(scores, truth)
 
 

@@ -36,13 +36,16 @@ from ltuning.training.objectives import (
     choice_loss,
     draw_contrast,
     draw_hard,
+    draw_multilabel,
     draw_pairs,
+    multi_hot,
     pairs_loss,
 )
 from ltuning.training.plain import HeldOutScores
 from ltuning.training.store import LowerStore
 
 if TYPE_CHECKING:
+    from ltuning.training.multilabel import MultilabelValidation
     from ltuning.training.tagging import TagValidation
 
 # Two names of one field.
@@ -54,9 +57,9 @@ _GROUP = 50
 
 
 class TokenDataset(Dataset):
-    """Tokenized texts with the index of their true label."""
+    """Tokenized texts with the index of their true label, or with those of all that apply."""
 
-    def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[int]):
+    def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[Any]):
         self.tokens = tokens
         self.targets = targets
 
@@ -135,12 +138,12 @@ class TrainingModel(nn.Module):
         # Held in a tuple so that no weight of the backbone becomes a weight of this module.
         self._frozen = (backbone, labels)
 
-    def forward(self, batch: Any, targets: Sequence[int], rows: Sequence[int], step: int) -> Tensor:
+    def forward(self, batch: Any, targets: Sequence[Any], rows: Sequence[int], step: int) -> Tensor:
         """Mean loss of a batch; what it draws is a function of the seed and the step.
 
         Args:
             batch: B texts.
-            targets: the label of each.
+            targets: the label of each, or with the objective `multilabel` a list of its labels.
             rows: the place of each among the training texts.
             step: number of the micro-batch.
         """
@@ -148,15 +151,26 @@ class TrainingModel(nn.Module):
         batch = batch.to(backbone.device)
         tokens = self.adapter.virtual_tokens(labels, backbone.embed)
         lower = None if self.store is None else self.store.lower(rows, batch)
+        is_multilabel = self.adapter.method.objective == "multilabel"
+        known = (
+            multi_hot(targets, len(self.label_rows.first))
+            if is_multilabel
+            else torch.tensor(targets)
+        )
         if labels is None:
             scores = self.adapter.score(backbone, batch, tokens, lower=lower)
-            return choice_loss(scores, torch.tensor(targets, device=scores.device))
-        draw = self._draw(torch.tensor(targets), rows, step)
+            truth = known.to(scores.device)
+            return (
+                pairs_loss(scores, truth.float()) if is_multilabel else choice_loss(scores, truth)
+            )
+        draw = self._draw(known, rows, step)
         branches = draw.branches.to(backbone.device)
         scores = self.adapter.score(backbone, batch, tokens, labels, branches, lower)
         truth = draw.truth.to(scores.device)
         if self.adapter.method.objective == "pairs":
             return pairs_loss(scores, truth)
+        if draw.shift is not None:
+            return pairs_loss(scores + draw.shift.to(scores.device), truth)
         scores = scores.view(len(targets), -1)
         if self._plain is not None:
             scores = scores + self._plain.scores[rows].to(scores.device)
@@ -170,6 +184,8 @@ class TrainingModel(nn.Module):
             wrong = self._plain.labels[rows, 1:]
             return draw_hard(targets, wrong, self.label_rows, generator)
         negatives = self.adapter.method.negatives or 0
+        if self.adapter.method.objective == "multilabel":
+            return draw_multilabel(targets, self.label_rows, negatives, generator)
         return draw_contrast(targets, self.label_rows, negatives, generator)
 
 
@@ -203,7 +219,7 @@ class AdapterTrainer(Trainer):
         self,
         *,
         scorer: Callable[[], Any],
-        validation: Validation | TagValidation | None,
+        validation: Validation | MultilabelValidation | TagValidation | None,
         **rest: Any,
     ):
         super().__init__(**rest)
@@ -336,7 +352,7 @@ def train(
     labels: LabelStates | None,
     owners: Sequence[int],
     data: TokenDataset,
-    validation: Validation | None,
+    validation: Validation | MultilabelValidation | None,
     arguments: TrainingArguments,
     stopping: StoppingOptions,
     *,

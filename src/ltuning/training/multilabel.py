@@ -1,0 +1,89 @@
+"""Training where several labels apply to a text, or none: start, validation and thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ltuning.errors import TrainingError
+from ltuning.metrics import best_thresholds, binary_log_loss, multilabel_report
+from ltuning.scoring import Scorer
+from ltuning.training.objectives import multi_hot
+
+
+@dataclass(frozen=True)
+class MultilabelValidation:
+    """Held-out texts, and what is computed on them.
+
+    Attributes:
+        tokens: N tokenized texts.
+        targets: for each, the indices of the labels that apply.
+        names: [K] every label.
+    """
+
+    tokens: Sequence[dict[str, Any]]
+    targets: Sequence[Sequence[int]]
+    names: Sequence[str]
+
+    def figures(self, scorer: Scorer) -> dict[str, float]:
+        """Loss per label of a text, and F1 and exact match at the thresholds that fit best here."""
+        return self.fit(scorer)[1]
+
+    def fit(self, scorer: Scorer) -> tuple[np.ndarray, dict[str, float]]:
+        """The threshold of each label, `[K]`, and `figures`.
+
+        Raises:
+            TrainingError: a score that is not finite.
+        """
+        scores = scorer.score_tokens(self.tokens)
+        if not np.isfinite(scores).all():
+            raise TrainingError(
+                "expected finite scores on the validation texts, got NaN or infinity; "
+                "lower training.learning_rate"
+            )
+        truth = multi_hot(self.targets, len(self.names)).numpy()
+        probabilities = sigmoid(scores)
+        thresholds = best_thresholds(probabilities, truth)
+        report = multilabel_report(truth, probabilities >= thresholds, self.names)
+        figures = {name: report[name] for name in ("micro_f1", "macro_f1", "exact_match")}
+        return thresholds, {"loss": binary_log_loss(probabilities, truth), **figures}
+
+
+def start_at_base_rate(
+    scorer: Scorer,
+    tokens: Sequence[dict[str, Any]],
+    targets: Sequence[Sequence[int]],
+    seed: int,
+) -> None:
+    """Shift the scores of an untrained adapter to the log-odds with which labels apply.
+
+    Most labels do not apply to most texts. A score that starts elsewhere, as where a text and a
+    label have much in common whatever they are, would spend its steps on getting there.
+
+    Args:
+        scorer: of the adapter, whose scores say on a few texts where it starts; as many texts as
+            make one of its batches.
+        tokens: the training texts.
+        targets: for each, the indices of the labels that apply.
+        seed: of the draw of texts.
+    """
+    counts = np.bincount(np.concatenate(targets).astype(int), minlength=scorer.num_labels)
+    several = max(1, scorer.max_branches // len(scorer.owners))
+    drawn = np.random.default_rng(seed).permutation(len(tokens))[:several]
+    scores = scorer.score_tokens([tokens[row] for row in drawn]).astype(np.float64)
+    size, is_shared = len(tokens), scorer.labels is not None
+    if is_shared:  # by all labels
+        counts, size, scores = counts.sum(keepdims=True), counts.size * size, scores.reshape(-1, 1)
+    # Half an example of each kind: a label that always or never applies has no log-odds.
+    wanted = np.log(counts + 0.5) - np.log(size - counts + 0.5)
+    by = torch.from_numpy(wanted - scores.mean(0)).to(scorer.backbone.device, torch.float32)
+    scorer.adapter.shift(by.squeeze() if is_shared else by)
+
+
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of scores that are log-odds, in float64."""
+    return np.exp(-np.logaddexp(0.0, -scores.astype(np.float64)))
