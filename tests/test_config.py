@@ -633,7 +633,7 @@ configs = st.builds(
     stopping=st.builds(
         StoppingOptions,
         patience=from_one,
-        metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc", "f1"]),
+        metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc", "f1", "micro_f1"]),
     ),
     seed=st.integers(0, 2**32 - 1),
     training=st.dictionaries(st.text(), plain, max_size=4),

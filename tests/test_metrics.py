@@ -10,7 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltuning.errors import DataError
-from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+from ltuning.metrics import (
+    best_thresholds,
+    binary_log_loss,
+    classification_report,
+    expected_calibration_error,
+    log_loss,
+    multilabel_report,
+)
 
 NAMES = ["a", "b", "c"]
 labels = st.sampled_from(NAMES)
@@ -184,3 +191,86 @@ def test_probabilities_that_do_not_fit(figure, probabilities, truth, message) ->
 def test_no_bins() -> None:
     with pytest.raises(DataError, match=r"^expected 1 or more bins, got 0$"):
         expected_calibration_error([[0.5, 0.5]], [0], bins=0)
+
+
+# --- several labels -------------------------------------------------------------------------------
+
+
+def test_multilabel_report_by_hand() -> None:
+    truth = [[1, 0, 0], [1, 1, 0], [0, 0, 0], [0, 1, 0]]
+    predicted = [[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]]
+    report = multilabel_report(truth, predicted, NAMES)
+    # Right 2, wrong 1, missed 2.
+    assert report["micro_precision"] == pytest.approx(2 / 3)
+    assert report["micro_recall"] == pytest.approx(2 / 4)
+    assert report["micro_f1"] == pytest.approx(4 / 7)
+    assert report["exact_match"] == 2 / 4
+    assert report["num_examples"] == 4
+    # `c` occurs in neither and does not count.
+    assert report["macro_precision"] == pytest.approx((1 / 2 + 1) / 2)
+    assert report["macro_recall"] == pytest.approx((1 / 2 + 1 / 2) / 2)
+    assert report["macro_f1"] == pytest.approx((1 / 2 + 2 / 3) / 2)
+    assert report["per_class"][1] == {
+        "label": "b", "precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2,
+    }  # fmt: skip
+    assert report["per_class"][2]["f1"] == 0.0
+    json.dumps(report)
+
+
+def test_no_label_anywhere_is_an_exact_match_and_no_more() -> None:
+    report = multilabel_report([[0, 0, 0]], [[0, 0, 0]], NAMES)
+    assert (report["exact_match"], report["micro_f1"], report["macro_f1"]) == (1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("predicted", [[[1, 0]], [[1, 0, 0]] * 2, []])
+def test_a_multilabel_report_of_other_shapes(predicted: list[list[int]]) -> None:
+    with pytest.raises(DataError, match="expected truth and prediction"):
+        multilabel_report([[1, 0, 0]] if predicted else [], predicted, NAMES)
+
+
+@pytest.mark.parametrize(
+    ("chances", "truth", "threshold"),
+    [
+        # From .3 on: 2 right of 3, F1 .8; from .6 on: 1 of 1, F1 .67.
+        ([0.1, 0.3, 0.4, 0.6], [0, 1, 0, 1], 0.2),
+        # Every threshold above .2 and up to .9 is as good: the one nearest to .5 is .5.
+        ([0.1, 0.2, 0.9], [0, 0, 1], 0.5),
+        # Above .7 and up to .9: the middle.
+        ([0.6, 0.7, 0.9], [0, 0, 1], 0.8),
+        # All are positive: half of the lowest.
+        ([0.2, 0.4], [1, 1], 0.1),
+        # Equal probabilities fall on one side.
+        ([0.2, 0.4, 0.4], [0, 1, 0], 0.3),
+        ([0.2, 0.9], [0, 0], 0.5),
+    ],
+)
+def test_the_best_threshold_by_hand(
+    chances: list[float], truth: list[int], threshold: float
+) -> None:
+    columns = [[chance] for chance in chances], [[applies] for applies in truth]
+    assert best_thresholds(*columns).tolist() == [pytest.approx(threshold)]
+
+
+def test_of_thresholds_that_are_as_good_the_one_nearest_to_half() -> None:
+    # All four have F1 2 * 2 / (4 + 2), the last alone 2 * 1 / (1 + 2); between them it is lower.
+    chances, truth = [[0.05], [0.15], [0.8], [0.95]], [[1], [0], [0], [1]]
+    assert best_thresholds(chances, truth).tolist() == [pytest.approx(0.875)]
+
+
+@given(st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=1, max_size=30))
+def test_no_threshold_is_better_than_the_best(rows: list[tuple[int, bool]]) -> None:
+    chances, truth = [[number / 12] for number, _ in rows], [[applies] for _, applies in rows]
+
+    def f1(at: float) -> float:
+        pairs = [(chance >= at, real) for (chance,), (real,) in zip(chances, truth, strict=True)]
+        right = sum(said and real for said, real in pairs)
+        return 2 * right / max(1, sum(said for said, _ in pairs) + sum(real for _, real in pairs))
+
+    (found,) = best_thresholds(chances, truth)
+    assert f1(found) == max(f1(at / 24) for at in range(25))
+
+
+def test_binary_log_loss_by_hand() -> None:
+    found = binary_log_loss([[0.8, 0.1], [0.5, 1.0]], [[1, 0], [0, 1]])
+    assert found == pytest.approx(-(math.log(0.8) + math.log(0.9) + math.log(0.5)) / 4)
+    assert binary_log_loss([[0.0]], [[1]]) == pytest.approx(-math.log(2.0**-52))

@@ -8,7 +8,9 @@ from ltuning.training.objectives import (
     LabelRows,
     choice_loss,
     draw_contrast,
+    draw_multilabel,
     draw_pairs,
+    multi_hot,
     pairs_loss,
 )
 
@@ -124,3 +126,62 @@ def test_the_choice_loss_is_the_negative_log_probability_of_the_true_place() -> 
     scores, truth = torch.randn(9, 4, generator=generator(0)), torch.arange(9) % 4
     chosen = scores.softmax(1)[torch.arange(9), truth]
     torch.testing.assert_close(choice_loss(scores, truth), -chosen.log().mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(size=st.integers(1, 9), counts=COUNTS, negatives=st.integers(0, 6), seed=SEEDS)
+def test_every_true_label_is_drawn_and_so_many_wrong_ones(
+    size: int, counts: list[int], negatives: int, seed: int
+) -> None:
+    rows, owners = rows_of(counts)
+    truth = torch.rand(size, len(counts), generator=generator(seed)) < 0.4
+    draw = draw_multilabel(truth, rows, negatives, generator(seed))
+    drawn = torch.zeros_like(truth, dtype=torch.long)
+    labels = owners[draw.branches.rows]
+    drawn.index_put_((draw.branches.texts, labels), torch.tensor(1), accumulate=True)
+    assert int(drawn.max()) == 1
+    assert bool((drawn.bool() | ~truth).all())
+    wrong = (~truth).sum(1)
+    is_whole = negatives == 0 or len(counts) <= 1 + negatives
+    wanted = wrong if is_whole else wrong.clamp(max=negatives)
+    assert torch.equal((drawn * ~truth).sum(1), wanted)
+    assert torch.equal(draw.truth.bool(), truth[draw.branches.texts, labels])
+    assert draw.shift is not None
+    odds = (wrong / wanted)[draw.branches.texts].nan_to_num(1.0)
+    torch.testing.assert_close(draw.shift.exp(), odds)
+
+
+def test_the_wrong_labels_of_a_text_are_drawn_evenly() -> None:
+    rows, _ = rows_of([1] * 5)
+    truth = torch.tensor([[True, False, False, False, True]])
+    draws = [draw_multilabel(truth, rows, 2, generator(seed)) for seed in range(300)]
+    found = torch.bincount(torch.cat([draw.branches.rows for draw in draws]), minlength=5)
+    assert found[[0, 4]].tolist() == [300, 300]
+    assert all(160 < count < 240 for count in found[1:4].tolist())
+
+
+def test_the_shift_of_drawn_labels_gives_back_the_odds_among_all() -> None:
+    """The best constant score of drawn branches, the shift left out, is that of all labels."""
+    rows, _ = rows_of([1] * 20)
+    truth = torch.rand(4000, 20, generator=generator(0)) < 0.1
+    draw = draw_multilabel(truth, rows, 3, generator(1))
+    assert draw.shift is not None
+    score = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([score], max_iter=50)
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = pairs_loss(score + draw.shift, draw.truth)
+        value.backward()
+        return value
+
+    optimizer.step(loss)  # type: ignore[arg-type]
+    assert abs(float(score.detach().sigmoid()) - float(truth.float().mean())) < 0.01
+
+
+def test_targets_as_a_table() -> None:
+    assert multi_hot([[2, 0], [], [1]], 3).tolist() == [
+        [True, False, True],
+        [False, False, False],
+        [False, True, False],
+    ]

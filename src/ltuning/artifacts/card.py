@@ -11,6 +11,11 @@ import yaml
 
 # What our names of figures are called on model hubs.
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
+_DOORS = {
+    "classes": "LabelClassifier",
+    "multilabel": "MultilabelClassifier",
+    "tags": "TokenClassifier",
+}
 SPLITS = ("validation", "test")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Underscores within a word are letters in Markdown; at its ends they mean emphasis.
@@ -22,7 +27,8 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
 
     Args:
         config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
-            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`.
+            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`, and
+            where several labels may apply `thresholds`.
         figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers), `shortlist`
             (what it holds) and `training` (seconds, steps, texts, trainable_parameters); each may
             be missing.
@@ -56,8 +62,12 @@ def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
 
 
+def _task(config: Mapping[str, Any]) -> str:
+    return str(config.get("task", "classes"))
+
+
 def _is_tagger(config: Mapping[str, Any]) -> bool:
-    return config.get("task") == "tags"
+    return _task(config) == "tags"
 
 
 def _pipeline(config: Mapping[str, Any]) -> str:
@@ -74,12 +84,16 @@ def _summary(config: Mapping[str, Any]) -> str:
             "text. The folder holds what was trained; the language model is loaded from its own "
             "place."
         )
+    sorts = (
+        f"It gives a text those of {count} labels that apply to it, which may be several or none."
+        if _task(config) == "multilabel"
+        else f"It sorts a text into one of {count} labels."
+    )
     return (
         f"# Text classifier with {count} labels\n\n"
         f"An adapter that ltuning trained with the method `{method['name']}` on the frozen "
-        f"language model `{backbone['name']}` (family `{backbone['family']}`). It sorts a text "
-        f"into one of {count} labels. The folder holds the adapter only; the language model is "
-        "loaded from its own place."
+        f"language model `{backbone['name']}` (family `{backbone['family']}`). {sorts} The folder "
+        "holds the adapter only; the language model is loaded from its own place."
     )
 
 
@@ -88,11 +102,18 @@ def _labels(config: Mapping[str, Any]) -> str:
     if _is_tagger(config):
         return "## Types\n\n" + _table(("type",), [(_escape(name),) for name in labels])
     rows = [(_escape(name), "; ".join(map(_escape, texts))) for name, texts in labels.items()]
-    return "## Labels\n\n" + _table(("label", "texts that stand for it"), rows)
+    header: tuple[str, ...] = ("label", "texts that stand for it")
+    if _task(config) != "multilabel":
+        return "## Labels\n\n" + _table(header, rows)
+    thresholds = (f"{threshold:.4f}" for threshold in config["thresholds"])
+    with_thresholds = [(*row, of) for row, of in zip(rows, thresholds, strict=True)]
+    return "## Labels\n\nA label applies where its probability reaches its threshold.\n\n" + _table(
+        (*header, "threshold"), with_thresholds
+    )
 
 
 def _usage(config: Mapping[str, Any]) -> str:
-    door = "TokenClassifier" if _is_tagger(config) else "LabelClassifier"
+    door = _DOORS[_task(config)]
     asked = "A text to read." if _is_tagger(config) else "A text to sort."
     return f"""## Use
 
@@ -162,7 +183,11 @@ def _limits(config: Mapping[str, Any]) -> str:
         of_all = (
             "Every text gets one of the labels above, also a text that belongs to none of them."
         )
-        limits.insert(0, of_all)
+        fitted = (
+            "A threshold that is not .5 was chosen for the best F1 on validation texts, and the "
+            "figures of validation are those of the same texts: they flatter."
+        )
+        limits.insert(0, fitted if _task(config) == "multilabel" else of_all)
         if length:
             read = f"Of a text, the first {length} tokens are read; the rest is left out."
             limits.insert(1, read)

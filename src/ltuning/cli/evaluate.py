@@ -38,7 +38,9 @@ def evaluate(
 ) -> None:
     """Measure a classifier on labelled texts: accuracy, per class, and what it confuses.
 
-    Of a tagger: precision, recall and F1 of entities, overall and per type.
+    Where several labels may apply: F1, precision and recall of labels, micro and macro, exact
+    match, and per label with its threshold. Of a tagger: precision, recall and F1 of entities,
+    overall and per type.
     """
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
@@ -58,25 +60,25 @@ def _measure(
     named: tuple[str | None, str | None, str | None],
     quiet: bool,
 ) -> dict[str, Any]:
+    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
-    from ltuning.data.sources import read_split, read_tagged_split
+    from ltuning.data.sources import read_multilabel_split, read_split, read_tagged_split
+    from ltuning.multilabel import MultilabelClassifier
+    from ltuning.tagger import TokenClassifier
 
+    doors: dict[str, tuple[Any, Any]] = {
+        "classes": (LabelClassifier, read_split),
+        "multilabel": (MultilabelClassifier, read_multilabel_split),
+        "tags": (TokenClassifier, read_tagged_split),
+    }
     terminal = Terminal(quiet)
-    if saved.is_tagger(folder):
-        with terminal.waiting(f"reading {data}"):
-            tagged = read_tagged_split(data, split, saved.columns_of(folder, *named))
-        assert tagged.tags is not None  # read_tagged_split needs them
-        tagger = saved.load_tagger(folder, *backbone, terminal)
-        with terminal.counting("evaluating", len(tagged)) as advance:
-            report = tagger.evaluate(tagged.sentences, tagged.tags, progress=advance)
-        return {**report, "classifier": str(folder), "data": data, "split": split}
+    door, read = doors[saved.task_of(folder)]
     with terminal.waiting(f"reading {data}"):
-        columns = saved.columns_of(folder, *named)
-        examples = read_split(data, split, columns)
-    assert examples.labels is not None  # read_split needs them
-    classifier = saved.load(folder, *backbone, terminal)
+        examples = read(data, split, saved.columns_of(folder, *named))
+    assert examples.labels is not None  # they are needed
+    classifier = saved.load(door, folder, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
-        report = classifier.evaluate(examples.texts, examples.labels, progress=advance)
+        report = classifier.evaluate(examples.inputs, examples.labels, progress=advance)
     return {**report, "classifier": str(folder), "data": data, "split": split}
 
 

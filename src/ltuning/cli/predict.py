@@ -14,11 +14,11 @@ from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
-    from ltuning.classifier import LabelClassifier
+    from ltuning.classifier import TextClassifier
     from ltuning.data.sources import Examples, Table
     from ltuning.tagger import Entity, TokenClassifier
 
-LABEL, PROBABILITY = "predicted_label", "probability"
+LABEL, LABELS, PROBABILITY = "predicted_label", "predicted_labels", "probability"
 SPANS, TAGS = "predicted_spans", "predicted_tags"
 _DIGITS = 6
 
@@ -68,35 +68,42 @@ def predict(
     Every column of the input stays. Lines of text come out as tab-separated values with a header
     (text, predicted_label, probability). Empty texts stay in their place and get a label too.
 
+    Where several labels may apply, predicted_labels are those that do: a list in jsonl and parquet,
+    names with | between them in csv and tsv, and nothing where none does.
+
     A tagger gives predicted_spans (start, end, text, type, probability) for texts, and
     predicted_tags for lists of words; lines of text come out as JSON lines.
     """
+    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table, write_table
+    from ltuning.multilabel import MultilabelClassifier
+    from ltuning.tagger import TokenClassifier
 
     terminal = Terminal(quiet)
     _check_output(output, overwrite)
     table = _read(source, format, terminal)
     _check_format(table, output)
     columns = saved.columns_of(folder, text_column, text_pair_column)
-    if saved.is_tagger(folder):
+    task, place = saved.task_of(folder), (folder, backbone, trust_remote_code, terminal)
+    if task == "tags":
         if probabilities:
             raise DataError(
                 "expected --probabilities for labels of texts, got a tagger, whose spans come with "
                 "theirs; leave it out"
             )
         text = None if table.format == "txt" else columns.text
-        tagger = saved.load_tagger(folder, backbone, trust_remote_code, terminal)
-        tagged = _tagged(tagger, table, text, terminal)
+        tagged = _tagged(saved.load(TokenClassifier, *place), table, text, terminal)
         write_table(tagged, sys.stdout if output is None else output)
         return
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
-    classifier = saved.load(folder, backbone, trust_remote_code, terminal)
+    door = MultilabelClassifier if task == "multilabel" else LabelClassifier
+    classifier = saved.load(door, *place)
     labelled = _labelled(classifier, table, examples, probabilities, terminal)
-    write_table(labelled, sys.stdout if output is None else output)
+    write_table(_writable(labelled, output), sys.stdout if output is None else output)
 
 
 def _read(source: Path | None, format: str | None, terminal: Terminal) -> Table:
@@ -169,24 +176,54 @@ def _check_free(table: Table, added: list[str]) -> None:
 
 
 def _labelled(
-    classifier: LabelClassifier,
+    classifier: TextClassifier,
     table: Table,
     examples: Examples,
     every: bool,
     terminal: Terminal,
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
+    from ltuning.multilabel import MultilabelClassifier
+
+    several = isinstance(classifier, MultilabelClassifier)
     names = [str(name) for name in classifier.classes_]
-    added = [LABEL, PROBABILITY, *(f"{PROBABILITY}_{name}" for name in names if every)]
+    own = [LABELS] if several else [LABEL, PROBABILITY]
+    added = [*own, *(f"{PROBABILITY}_{name}" for name in names if every)]
     _check_free(table, added)
     with terminal.counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
+    found: list[list[Any]]
+    if isinstance(classifier, MultilabelClassifier):
+        found = [[labels] for labels in classifier.applying(scored)]
+    else:
+        best = scored.argmax(axis=1)
+        found = [
+            [names[label], round(float(chances[label]), _DIGITS)]
+            for label, chances in zip(best, scored, strict=True)
+        ]
     rows = []
-    for row, chances in zip(table.rows, scored.tolist(), strict=True):
-        best = max(range(len(names)), key=chances.__getitem__)
-        values: list[Any] = [names[best], round(chances[best], _DIGITS)]
-        values += [round(chance, _DIGITS) for chance in chances if every]
+    for row, said, chances in zip(table.rows, found, scored.tolist(), strict=True):
+        values = said + [round(chance, _DIGITS) for chance in chances if every]
         rows.append({**row, **dict(zip(added, values, strict=True))})
     # Lines of text have no place for a second column.
     format = "tsv" if table.format == "txt" else table.format
     return replace(table, columns=[*table.columns, *added], rows=rows, format=format)
+
+
+def _writable(table: Table, output: Path | None) -> Table:
+    """With text in the place of lists of labels where the format written has no lists."""
+    from ltuning.data.files import format_of
+    from ltuning.data.multilabel import SEPARATOR
+
+    written = table.format if output is None else format_of(output)
+    if LABELS not in table.columns or written not in ("csv", "tsv"):
+        return table
+    rows = []
+    for row in table.rows:
+        if unsure := [name for name in row[LABELS] if SEPARATOR in name]:
+            raise DataError(
+                f"expected label names without {SEPARATOR!r}, which stands between them in "
+                f"{written}, got {unsure[0]!r}; write jsonl or parquet"
+            )
+        rows.append({**row, LABELS: SEPARATOR.join(row[LABELS])})
+    return replace(table, rows=rows)

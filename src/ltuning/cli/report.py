@@ -15,7 +15,13 @@ _MOST_PAIRS = 10
 
 _FIGURES = {
     "accuracy": "accuracy",
+    "micro_f1": "micro F1",
     "macro_f1": "macro F1",
+    "exact_match": "exact match",
+    "micro_precision": "micro precision",
+    "micro_recall": "micro recall",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
     "mcc": "Matthews correlation",
     "log_loss": "log loss",
     "expected_calibration_error": "calibration error",
@@ -31,16 +37,21 @@ def figures(report: Mapping[str, Any]) -> dict[str, str]:
 
 
 def per_class(report: Mapping[str, Any]) -> RenderableType:
-    """Precision, recall and F1 of each class."""
+    """Precision, recall and F1 of each class, with its threshold where it has one."""
     table = Table(header_style="bold")
     table.add_column("label", overflow="fold")
-    counted = "texts" if "confusion" in report else "entities"
-    for name in ("precision", "recall", "F1", counted):
+    has_thresholds = any("threshold" in row for row in report["per_class"])
+    of_texts = has_thresholds or "confusion" in report
+    shown = {"precision": "precision", "recall": "recall", "f1": "F1"}
+    if has_thresholds:
+        shown = {"threshold": "threshold", **shown}
+    for name in (*shown.values(), "texts" if of_texts else "entities"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report["per_class"]:
-        numbers = [f"{row[name]:.3f}" for name in ("precision", "recall", "f1")]
+        numbers = [f"{row[name]:.3f}" for name in shown]
         table.add_row(Text(row["label"]), *numbers, f"{row['support']:,}")
-    return _titled("per class" if "confusion" in report else "per type", table)
+    of = "label" if has_thresholds else "class" if of_texts else "type"
+    return _titled(f"per {of}", table)
 
 
 def confusion(report: Mapping[str, Any]) -> RenderableType:

@@ -18,7 +18,7 @@ from ltuning import yamlfile
 from ltuning.artifacts import store
 from ltuning.cli.configuration import differences
 from ltuning.config import Config
-from ltuning.data.sources import Examples, TaggedExamples
+from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
 from ltuning.errors import ArtifactError
 from ltuning.yamlfile import YamlError
 
@@ -141,7 +141,7 @@ class RunFolder:
             ) from error
 
 
-def digest(parts: Sequence[Examples | TaggedExamples | None]) -> str:
+def digest(parts: Sequence[Examples | MultilabelExamples | TaggedExamples | None]) -> str:
     """SHA-256 of texts and labels."""
     content = [None if part is None else [part.texts, part.labels] for part in parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ltuning.cli.terminal import Terminal, silence_libraries
 
 if TYPE_CHECKING:
-    from ltuning.classifier import LabelClassifier
     from ltuning.data.sources import Columns
-    from ltuning.tagger import TokenClassifier
+    from ltuning.front import Front
+
+    D = TypeVar("D", bound=Front[Any])
 
 
 def columns_of(
@@ -35,38 +36,21 @@ def columns_of(
     )
 
 
-def is_tagger(folder: Path) -> bool:
-    """Whether the folder's classifier gives tags.
+def task_of(folder: Path) -> str:
+    """What the folder's classifier gives: `classes`, `multilabel` or `tags`.
 
     Raises:
         ArtifactError: the folder does not hold a whole, unchanged classifier.
     """
     from ltuning.artifacts import store
 
-    return store.load(folder)[1].get("task") == "tags"
+    return str(store.load(folder)[1].get("task", "classes"))
 
 
 def load(
-    folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
-) -> LabelClassifier:
-    """The trained classifier of a folder, on the backbone where it is now."""
-    from ltuning.classifier import LabelClassifier
-
+    door: type[D], folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
+) -> D:
+    """The trained classifier of a folder, by its front door, on the backbone where it is now."""
     silence_libraries()
     with terminal.waiting(f"loading {folder}"):
-        return LabelClassifier.from_pretrained(
-            folder, backbone=backbone, trust_remote_code=trust_remote_code
-        )
-
-
-def load_tagger(
-    folder: Path, backbone: str | None, trust_remote_code: bool, terminal: Terminal
-) -> TokenClassifier:
-    """The trained tagger of a folder, on the backbone where it is now."""
-    from ltuning.tagger import TokenClassifier
-
-    silence_libraries()
-    with terminal.waiting(f"loading {folder}"):
-        return TokenClassifier.from_pretrained(
-            folder, backbone=backbone, trust_remote_code=trust_remote_code
-        )
+        return door.from_pretrained(folder, backbone=backbone, trust_remote_code=trust_remote_code)

@@ -20,17 +20,19 @@ from ltuning.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
-    from ltuning.data.sources import Examples, TaggedExamples
+    from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
     from ltuning.front import Front
 
-    Data = Examples | TaggedExamples
+    Data = Examples | MultilabelExamples | TaggedExamples
 
 logger = logging.getLogger("ltuning")
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
 _FIGURES = {
     "accuracy": "accuracy",
+    "micro_f1": "micro F1",
     "macro_f1": "macro F1",
+    "exact_match": "exact match",
     "mcc": "Matthews",
     "f1": "F1",
     "loss": "loss",
@@ -68,7 +70,8 @@ def train(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="classes: one label for a text (the default), or tags: entities in a text.",
+            help="classes: one label for a text (the default), multilabel: every label that "
+            "applies to it, or tags: entities in it.",
             rich_help_panel=_DATA,
         ),
     ] = None,
@@ -271,7 +274,12 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
 
 def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
     """Training and validation texts, the second held out from the first where it has to be."""
-    from ltuning.data.sources import Columns, read_splits, read_tagged_splits
+    from ltuning.data.sources import (
+        Columns,
+        read_multilabel_splits,
+        read_splits,
+        read_tagged_splits,
+    )
     from ltuning.data.splits import hold_out, take_shots
     from ltuning.data.tagged import hold_out_sentences
 
@@ -284,7 +292,8 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
         if config.task == "tags":
             splits = read_tagged_splits(data.path, columns, splits=wanted)
         else:
-            splits = read_splits(data.path, columns, splits=wanted, empty_texts=data.empty_texts)
+            read = read_multilabel_splits if config.task == "multilabel" else read_splits
+            splits = read(data.path, columns, splits=wanted, empty_texts=data.empty_texts)
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
@@ -320,6 +329,7 @@ def _fit(
 ) -> Front[Any]:
     from ltuning.classifier import LabelClassifier
     from ltuning.cli.training_bar import TrainingBar
+    from ltuning.multilabel import MultilabelClassifier
     from ltuning.tagger import TokenClassifier
 
     silence_libraries()
@@ -327,6 +337,8 @@ def _fit(
     classifier: Any
     if config.task == "tags":
         classifier = TokenClassifier(config=config)
+    elif config.task == "multilabel":
+        classifier = MultilabelClassifier(config=config)
     else:
         _warn_of_labels_without_texts(config, training.labels)
         classifier = LabelClassifier(config=config)
@@ -386,6 +398,12 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
         rows["shortlist"] = (
             f"{shortlist['labels_per_text']:.1f} labels per text get a branch, "
             f"which keep {shortlist['recall_of_answer']:.1%} of the answers"
+        )
+    if thresholds := classifier.figures.get("thresholds"):
+        lowest, highest = min(thresholds.values()), max(thresholds.values())
+        rows["thresholds"] = (
+            f"{lowest:.2f} to {highest:.2f}, for each label the best of the validation texts; the "
+            "figures of validation are at these"
         )
     show_facts(rows | {"saved": str(output)})
     commands = [f"ltuning predict {shlex.quote(str(output))} texts.txt"]

@@ -61,6 +61,11 @@ class Examples:
         """What a classifier is given."""
         return self.texts
 
+    @property
+    def classes(self) -> list[str] | None:
+        """The class of each text, of which parts of the examples have their share."""
+        return self.labels
+
 
 def examples_from_table(
     table: Table,
@@ -81,15 +86,10 @@ def examples_from_table(
     Raises:
         DataError: no such column, a value that is no text, a missing label, an empty text.
     """
-    text_column, pair_column = _text_columns(table, columns)
-    label_column = _label_column(table, columns.label, need_labels)
-    texts = [
-        _text(row, text_column, pair_column, f"{table.origin}, row {number}")
-        for number, row in enumerate(table.rows, start=1)
-    ]
-    kept = _kept_rows(texts, empty_texts, table.origin)
+    texts, kept = texts_of(table, columns, empty_texts)
+    label_column = label_column_of(table, columns.label, need_labels)
     labels = _labels(table, kept, label_column, need_labels) if label_column is not None else None
-    return Examples([texts[index] for index in kept], labels, table.origin)
+    return Examples(texts, labels, table.origin)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -109,12 +109,19 @@ def _text_columns(table: Table, columns: Columns) -> tuple[str, str | None]:
     return text, pair
 
 
-def _label_column(table: Table, name: str | None, needed: bool) -> str | None:
+def label_column_of(
+    table: Table, name: str | None, needed: bool, conventional: Sequence[str] = LABEL_COLUMNS
+) -> str | None:
+    """The column of labels, by its name or by convention; None where there need be none.
+
+    Raises:
+        DataError: there is none and one is needed.
+    """
     if name is not None and name not in table.columns and not needed:
         return None
-    label = _column(table, name, LABEL_COLUMNS)
+    label = _column(table, name, conventional)
     if label is None and needed:
-        _refuse_columns(table, "label", "data.label_column", LABEL_COLUMNS)
+        _refuse_columns(table, "label", "data.label_column", conventional)
     return label
 
 
@@ -134,6 +141,23 @@ def _refuse_columns(table: Table, what: str, option: str, conventional: Sequence
 
 
 # --- texts ----------------------------------------------------------------------------------------
+
+
+def texts_of(
+    table: Table, columns: Columns, empty_texts: EmptyTexts
+) -> tuple[list[Text], list[int]]:
+    """The texts of a table, and the indices of their rows.
+
+    Raises:
+        DataError: no such column, a value that is no text, an empty text.
+    """
+    text_column, pair_column = _text_columns(table, columns)
+    texts = [
+        _text(row, text_column, pair_column, f"{table.origin}, row {number}")
+        for number, row in enumerate(table.rows, start=1)
+    ]
+    kept = _kept_rows(texts, empty_texts, table.origin)
+    return [texts[index] for index in kept], kept
 
 
 def _text(row: dict[str, Any], column: str, pair_column: str | None, where: str) -> Text:
@@ -191,7 +215,7 @@ def _rows(indices: Sequence[int]) -> str:
 
 
 def _labels(table: Table, kept: Sequence[int], column: str, needed: bool) -> list[str] | None:
-    names = [_label(table.rows[index].get(column)) for index in kept]
+    names = [label_name(table.rows[index].get(column)) for index in kept]
     present = [name for name in names if name is not None]
     if len(present) == len(names):
         return present
@@ -205,8 +229,8 @@ def _labels(table: Table, kept: Sequence[int], column: str, needed: bool) -> lis
     )
 
 
-def _label(value: Any) -> str | None:
-    """A label name; None for what is missing or can be no name."""
+def label_name(value: Any) -> str | None:
+    """The name of a label; None for what is missing or can be no name."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if _is_missing(value) or not isinstance(value, str | int | float):

@@ -71,6 +71,15 @@ def stem_of(name: str) -> str | None:
     return name[: -len(ending) - 1] if _parse_format(ending) else None
 
 
+def format_of(path: Path) -> str:
+    """The format that a file's ending says.
+
+    Raises:
+        DataError: an unknown ending.
+    """
+    return _format_of_name(path.name, str(path))[0]
+
+
 def local_path(source: str | Path) -> Path:
     """The path that a user's word means; ``~`` is the home folder."""
     return Path(os.path.expanduser(source))

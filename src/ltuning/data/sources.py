@@ -17,6 +17,7 @@ from ltuning.data.examples import (
 from ltuning.data.files import local_path, read_table, stem_of, write_table
 from ltuning.data.formats import FORMATS
 from ltuning.data.hub import hub_readers, looks_like_hub_id
+from ltuning.data.multilabel import MultilabelExamples, multilabel_from_table
 from ltuning.data.tables import Table
 from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
@@ -27,10 +28,14 @@ __all__ = [
     "Columns",
     "EmptyTexts",
     "Examples",
+    "MultilabelExamples",
     "Table",
     "TaggedExamples",
     "Text",
     "examples_from_table",
+    "multilabel_from_table",
+    "read_multilabel_split",
+    "read_multilabel_splits",
     "read_split",
     "read_splits",
     "read_table",
@@ -97,6 +102,37 @@ def read_split(
     """
     table = _reader(source, split)()
     return examples_from_table(table, columns, need_labels, empty_texts)
+
+
+def read_multilabel_splits(
+    source: str | Path,
+    columns: Columns = BY_CONVENTION,
+    *,
+    splits: Iterable[str] | None = None,
+    empty_texts: EmptyTexts = "refuse",
+) -> dict[str, MultilabelExamples]:
+    """As `read_splits`, of texts with all labels that apply.
+
+    Raises:
+        DataError: a source that is not there or cannot be used.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    readers = _wanted(source, splits)
+    return {
+        name: multilabel_from_table(read(), columns, empty_texts) for name, read in readers.items()
+    }
+
+
+def read_multilabel_split(
+    source: str | Path, split: str, columns: Columns = BY_CONVENTION
+) -> MultilabelExamples:
+    """As `read_split`, of texts with all labels that apply.
+
+    Raises:
+        DataError: a source that is not there or cannot be used, or that has no such split.
+        MissingExtraError: a hub data set without the ``datasets`` library.
+    """
+    return multilabel_from_table(_reader(source, split)(), columns)
 
 
 def read_tagged_splits(

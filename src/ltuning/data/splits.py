@@ -5,18 +5,24 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import TypeVar
 
 from ltuning.data.examples import Examples
+from ltuning.data.multilabel import MultilabelExamples
 from ltuning.errors import DataError
+
+E = TypeVar("E", Examples, MultilabelExamples)
 
 _log = logging.getLogger("ltuning")
 
 
-def hold_out(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
     """Split into training and validation examples, class by class.
 
     Of each class about ``fraction`` goes to validation, at least one and never all; the only
-    example of a class stays for training. Both parts keep the order; equal seeds, equal parts.
+    example of a class stays for training. A text with several labels counts as one of the rarest of
+    them. Both parts keep the order; equal seeds, equal parts.
 
     Raises:
         DataError: no labels, a fraction outside (0, 1), or no class with two examples.
@@ -67,11 +73,12 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
     )
 
 
-def _by_class(examples: Examples) -> dict[str, list[int]]:
-    if examples.labels is None:
+def _by_class(examples: Examples | MultilabelExamples) -> dict[str, list[int]]:
+    found = examples.classes
+    if found is None:
         raise DataError(f"{examples.origin}: expected examples with labels, got texts only")
     classes: dict[str, list[int]] = {}
-    for index, label in enumerate(examples.labels):
+    for index, label in enumerate(found):
         classes.setdefault(label, []).append(index)
     return classes
 
@@ -81,11 +88,11 @@ def _draw(indices: list[int], count: int, label: str, seed: int) -> list[int]:
     return random.Random(f"{seed}:{label}").sample(indices, count)
 
 
-def _part(examples: Examples, indices: Iterable[int]) -> Examples:
-    kept = sorted(indices)
-    labels = examples.labels
-    return Examples(
-        [examples.texts[index] for index in kept],
-        None if labels is None else [labels[index] for index in kept],
-        examples.origin,
+def _part(examples: E, indices: Iterable[int]) -> E:
+    kept, labels = sorted(indices), examples.labels
+    assert labels is not None  # parts are drawn by them
+    return replace(
+        examples,
+        texts=[examples.texts[index] for index in kept],
+        labels=[labels[index] for index in kept],
     )

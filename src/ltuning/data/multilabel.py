@@ -1,0 +1,115 @@
+"""Texts with all labels that apply to them, out of a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ltuning.data.examples import (
+    BY_CONVENTION,
+    Columns,
+    EmptyTexts,
+    Text,
+    label_column_of,
+    label_name,
+    texts_of,
+)
+from ltuning.data.tables import Table
+from ltuning.errors import DataError
+
+LABEL_COLUMNS = ("labels", "label", "categories", "classes")
+# Between the names where a cell holds text and no list.
+SEPARATOR = "|"
+# Formats in which a list of names is a list and nothing else.
+_WITH_LISTS = ("jsonl",)
+
+
+@dataclass(frozen=True)
+class MultilabelExamples:
+    """Texts, or pairs of texts, with the names of their labels.
+
+    Attributes:
+        texts: the texts, in the order of the source.
+        labels: for each text the labels that apply, which may be none.
+        origin: where they came from, for messages.
+    """
+
+    texts: list[Text]
+    labels: list[list[str]]
+    origin: str
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def inputs(self) -> list[Text]:
+        """What a classifier is given."""
+        return self.texts
+
+    @property
+    def classes(self) -> list[str]:
+        """For each text the rarest of its labels, or nothing where none applies.
+
+        So that parts of the examples have their share of the rare labels too.
+        """
+        counts = Counter(name for names in self.labels for name in names)
+        return [
+            min(names, key=lambda name: (counts[name], name), default="") for names in self.labels
+        ]
+
+
+def multilabel_from_table(
+    table: Table, columns: Columns = BY_CONVENTION, empty_texts: EmptyTexts = "refuse"
+) -> MultilabelExamples:
+    """Take texts and their labels out of a table.
+
+    A cell holds a list of names, or, but in JSON lines, a text with `|` between the names. An empty
+    list or text says that no label applies.
+
+    Args:
+        table: the rows.
+        columns: which columns; None in it means by convention.
+        empty_texts: see `examples_from_table`.
+
+    Raises:
+        DataError: no such column, a value that is no text, an empty text, a cell that holds no
+            names, the same name twice in one.
+    """
+    texts, kept = texts_of(table, columns, empty_texts)
+    column = label_column_of(table, columns.label, True, LABEL_COLUMNS)
+    assert column is not None  # it is needed
+    labels = [
+        _names(table.rows[index].get(column), column, table, f"{table.origin}, row {index + 1}")
+        for index in kept
+    ]
+    return MultilabelExamples(texts, labels, table.origin)
+
+
+def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
+    if isinstance(value, str) and table.format not in _WITH_LISTS:
+        given: Sequence[Any] = value.split(SEPARATOR) if value.strip() else []
+    elif isinstance(value, list):
+        given = value
+    else:
+        example = "[]" if table.format in _WITH_LISTS else "an empty text"
+        raise DataError(
+            f"{where}: expected a list of label names in column {column!r}, got {value!r:.80}; "
+            f'write ["name"], and {example} where no label applies'
+        )
+    names = []
+    for item in given:
+        name = label_name(item)
+        if name is None:
+            raise DataError(
+                f"{where}: expected names of labels in column {column!r}, got {item!r} in "
+                f"{value!r:.80}; fill it in or take it out"
+            )
+        if name in names:
+            raise DataError(
+                f"{where}: expected every label once in column {column!r}, got {name!r} twice; "
+                "keep one of them"
+            )
+        names.append(name)
+    return names
