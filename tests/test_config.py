@@ -211,7 +211,7 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"stopping": {"metric": "acuracy"}},
             "stopping.metric: expected one of 'loss', 'accuracy', 'macro_f1', 'mcc', 'f1', "
-            "got 'acuracy'; did you mean 'accuracy'?",
+            "'micro_f1', got 'acuracy'; did you mean 'accuracy'?",
         ),
         ({"method": {"rank": "x"}}, "method.rank: expected an integer of 1 or more, got 'x'"),
         ({"method": {"rank": 0}}, "method.rank: expected an integer of 1 or more, got 0"),

@@ -195,11 +195,11 @@ def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Ba
     model, tokens = model_of(bert, fitted), bert.tokenize(TRAINING[0][:1])
     scores = Scorer(bert, fitted.adapter, fitted.states, fitted.labels.owners, 256)
     row = torch.tensor(scores.score_tokens(tokens)[0]) + np.log(2.0)
-    losses = {round(float(model(bert.batch(tokens), [[0]], [0], step)), 5) for step in range(20)}
+    with torch.no_grad():
+        found = [float(model(bert.batch(tokens), [[0]], [0], step)) for step in range(20)]
     nothing, applies = torch.nn.functional.softplus(row), torch.nn.functional.softplus(-row)
-    assert losses == pytest.approx(
-        {round(float((applies[0] + nothing[wrong]) / 2), 5) for wrong in (1, 2)}, abs=2e-5
-    )
+    wanted = [float((applies[0] + nothing[wrong]) / 2) for wrong in (1, 2)]
+    assert sorted({round(loss, 4) for loss in found}) == pytest.approx(sorted(wanted), abs=1e-3)
 
 
 @pytest.mark.parametrize("method", RATES)

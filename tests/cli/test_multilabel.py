@@ -105,7 +105,8 @@ def test_predict_cells_that_can_be_read_again(
     assert [row["text"] for row in rows] == [*TEST[0], ""]
     assert any("|" in row["predicted_labels"] for row in rows)
     said = tmp_path / "said.tsv"
-    said.write_text(outcome.stdout.replace("predicted_labels", "labels"))
+    lines = outcome.stdout.replace("predicted_labels", "labels").splitlines(keepends=True)
+    said.write_text("".join(lines[:-1]))
     agreement = ltuning("evaluate", trained, "--data", said, "--output", tmp_path / "report.json")
     assert agreement.code == 0, agreement.stderr
     assert json.loads((tmp_path / "report.json").read_text())["exact_match"] == 1.0
