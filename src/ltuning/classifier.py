@@ -91,6 +91,10 @@ class TextClassifier(Front[_Fitted]):
         tokens = self.backbone.tokenize([_text(text) for text in texts], fitted.max_length)
         return self.scorer().score_tokens(tokens, progress)
 
+    @abstractmethod
+    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+        """Probabilities `[N, K]` of the labels."""
+
     def add_labels(self, labels: Any) -> Self:
         """Add classes from their texts alone; nothing is trained.
 
