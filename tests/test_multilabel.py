@@ -16,6 +16,8 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.classifier import LabelClassifier
 from ltuning.errors import ArtifactError, ConfigError, DataError, LabelError
 from ltuning.labels import Labels
+from ltuning.methods.catalog import METHODS
+from ltuning.methods.counts import closed_forms
 from ltuning.multilabel import MultilabelClassifier
 from ltuning.scoring import Scorer
 from ltuning.training.multilabel import sigmoid, start_at_base_rate
@@ -125,7 +127,8 @@ def test_a_saved_classifier_says_the_same(trained: MultilabelClassifier, tmp_pat
     card = (tmp_path / "saved" / "README.md").read_text()
     assert "MultilabelClassifier.from_pretrained" in card
     assert f"| food | bread | {trained.thresholds_[0]:.4f} |" in card
-    assert "validation texts, and the figures of validation are those of the same texts" in card
+    assert "figures of validation are of the same texts and flatter" in card
+    assert "Every text gets one" not in card
 
 
 def test_order_and_company_change_nothing(trained: MultilabelClassifier) -> None:
@@ -227,6 +230,17 @@ def test_only_this_task_has_a_bias_in_the_heads_of_virtual_tokens(bert: Backbone
         assert (
             built(bert, method).adapter.num_parameters == of_classes.adapter.num_parameters + more
         )
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+@pytest.mark.parametrize("method", METHODS)
+def test_the_biases_are_in_the_closed_form(method: str, recipe: str, bert: Backbone) -> None:
+    made = MultilabelClassifier(bert, LABELS, method, recipe=recipe)
+    adapter = made._build(Labels.from_any(LABELS), 10).adapter
+    forms = closed_forms(adapter.method, bert.sizes, adapter.length, 3)
+    assert forms.published is None
+    assert forms.total.value == adapter.num_parameters
+    assert forms.head.value == sum(weight.numel() for weight in adapter.head.parameters())
 
 
 def test_the_published_recipe_is_trained_with_this_objective(bert: Backbone) -> None:

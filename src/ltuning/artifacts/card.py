@@ -184,8 +184,9 @@ def _limits(config: Mapping[str, Any]) -> str:
             "Every text gets one of the labels above, also a text that belongs to none of them."
         )
         fitted = (
-            "A threshold that is not .5 was chosen for the best F1 on validation texts, and the "
-            "figures of validation are those of the same texts: they flatter."
+            "A threshold is the one with the best F1 on validation texts, .5 without any, or the "
+            "others' median for a label added later; figures of validation are of the same texts "
+            "and flatter."
         )
         limits.insert(0, fitted if _task(config) == "multilabel" else of_all)
         if length:
