@@ -2,6 +2,7 @@
 
     python benchmarks/ls.py wnut17 --data DATA/wnut17 --seeds 0-2 --output results.jsonl
     python benchmarks/ls.py sst2 --data DATA/sst2_sentence --seeds 0-2 --output results.jsonl
+    python benchmarks/ls.py wnut17 --data DATA/wnut17 --seeds 100-100 --split validation --rate 1e-3
     python benchmarks/ls.py --report results.jsonl
 
 `--data` is a folder with train, test and validation, as the library reads it. Runs that the output
@@ -26,7 +27,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -80,12 +81,12 @@ class Task:
 
 
 TASKS = {
-    "wnut17": Task("test", "f1", TAGS, steps=400, batch=16),
+    "wnut17": Task("test", "f1", TAGS, steps=300, batch=16),
     "sst2": Task(
         "test",
         "accuracy",
         CLASSES,
-        steps=300,
+        steps=150,
         batch=32,
         labels={"negative": "a negative movie review", "positive": "a positive movie review"},
     ),
@@ -93,7 +94,7 @@ TASKS = {
         "test",
         "accuracy",
         CLASSES,
-        steps=300,
+        steps=150,
         batch=32,
         labels={
             "very negative": "a very negative movie review",
@@ -107,7 +108,7 @@ TASKS = {
         "validation",
         "accuracy",
         CLASSES,
-        steps=300,
+        steps=150,
         batch=32,
         labels={
             "Bearish": "bad news for the share price",
@@ -127,20 +128,27 @@ def main() -> None:
         print(report(read_rows(options.report)))
         return
     task = TASKS[options.task]
+    if options.split:
+        task = replace(task, measured=options.split)
     backbone = Backbone.load(BackboneOptions(name=options.backbone))
     read = read_tagged_splits if task.figure == "f1" else read_splits
     splits: Any = read(str(options.data))
     done = {_key(row) for row in read_rows(options.output)}
     for seed in options.seeds:
         for method in options.methods or task.methods:
-            if (options.task, options.backbone, method, seed) in done:
-                continue
             row = {
                 "task": options.task,
+                "split": task.measured,
                 "backbone": options.backbone,
                 "method": method,
+                "rate": options.rate,
                 "seed": seed,
-                **run(backbone, task, splits, method, seed, options.steps or task.steps),
+            }
+            if _key(row) in done:
+                continue
+            steps = options.steps or task.steps
+            row |= {
+                **run(backbone, task, splits, method, seed, steps, options.rate),
                 "date": date.today().isoformat(),
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores",
                 "versions": versions(),
@@ -151,14 +159,24 @@ def main() -> None:
 
 
 def run(
-    backbone: Backbone, task: Task, splits: Any, method: str, seed: int, steps: int
+    backbone: Backbone,
+    task: Task,
+    splits: Any,
+    method: str,
+    seed: int,
+    steps: int,
+    rate: float | None = None,
 ) -> dict[str, Any]:
-    """Train and measure one method."""
+    """Train and measure one method, at its default rate or another."""
     if method.startswith("reference-"):
         return reference(backbone, task, splits, method.removeprefix("reference-"), seed, steps)
     train, measured = splits["train"], splits[task.measured]
     per_text = len(task.labels or ()) if method == "lt-prefix" else 1
-    options = {"training.per_device_train_batch_size": max(1, task.batch // per_text)}
+    options: dict[str, Any] = {
+        "training.per_device_train_batch_size": max(1, task.batch // per_text)
+    }
+    if rate is not None:
+        options["training.learning_rate"] = rate
     made: Any
     if task.figure == "f1":
         made = TokenClassifier(backbone, None, method, seed=seed, steps=steps, options=options)
@@ -274,17 +292,18 @@ def report(rows: list[dict]) -> str:
     """A Markdown table: mean and standard deviation over seeds."""
     groups: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
-        groups[row["task"], row["backbone"], row["method"]].append(row)
+        groups[_key(row)[:-1]].append(row)
     lines = [
-        "| task | backbone | method | figure, mean ± sd | each seed | trainable | training s |",
-        "|---|---|---|---|---|---|---|",
+        "| task | backbone | method | rate | figure, mean ± sd | each seed | trainable "
+        "| training s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for (task, backbone, method), group in groups.items():
+    for (task, split, backbone, method, rate), group in groups.items():
         figures = [row["figure"] for row in sorted(group, key=lambda row: row["seed"])]
         spread = statistics.stdev(figures) if len(group) > 1 else 0.0
         seconds = statistics.median(row["seconds"] for row in group)
         lines.append(
-            f"| {task}, {TASKS[task].figure} | {backbone} | {method} "
+            f"| {task} {split}, {TASKS[task].figure} | {backbone} | {method} | {rate or 'default'} "
             f"| {statistics.mean(figures):.3f} ± {spread:.3f} "
             f"| {' '.join(f'{value:.3f}' for value in figures)} "
             f"| {group[0]['trainable_parameters']:,} | {seconds:.0f} |"
@@ -300,6 +319,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", nargs="+", help="of the task's table; all by default")
     parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--steps", type=int, help="another number of optimizer steps")
+    parser.add_argument("--rate", type=float, help="another learning rate; not of the references")
+    parser.add_argument("--split", help="another one to measure on, such as validation")
     parser.add_argument("--output", type=Path, default=Path("results.jsonl"))
     parser.add_argument("--report", type=Path)
     options = parser.parse_args()
@@ -309,7 +330,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _key(row: dict) -> tuple:
-    return row["task"], row["backbone"], row["method"], row["seed"]
+    return tuple(row[name] for name in ("task", "split", "backbone", "method", "rate", "seed"))
 
 
 if __name__ == "__main__":

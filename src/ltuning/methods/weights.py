@@ -38,7 +38,7 @@ class WeightMethod:
     name: str
     trains: Literal["lora", "nothing", "everything"]
     removes_mask: bool = False
-    learning_rate: tuple[float, float] = (1e-3, 1e-4)
+    learning_rate: tuple[float, float] = (3e-3, 1e-4)
 
 
 WEIGHT_METHODS = {
@@ -47,7 +47,7 @@ WEIGHT_METHODS = {
         WeightMethod("ls-lora", "lora"),
         WeightMethod("ls-unmask", "lora", removes_mask=True),
         WeightMethod("probe", "nothing", learning_rate=(1e-2, 1e-2)),
-        WeightMethod("full", "everything", learning_rate=(1e-4, 2e-5)),
+        WeightMethod("full", "everything", learning_rate=(2e-4, 2e-5)),
     )
 }
 
