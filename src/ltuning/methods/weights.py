@@ -38,7 +38,7 @@ class WeightMethod:
     name: str
     trains: Literal["lora", "nothing", "everything"]
     removes_mask: bool = False
-    learning_rate: tuple[float, float] = (3e-3, 1e-4)
+    learning_rate: tuple[float, float] = (1e-3, 1e-4)
 
 
 WEIGHT_METHODS = {
