@@ -193,11 +193,11 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 
 
 def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Backbone) -> None:
-    """With one wrong label of two or three, its loss counts as for all of them in the odds."""
+    """With one wrong label of two, and three if the true one were wrong, odds are 2 and 3 times."""
     fitted = built(bert, "lt-prefix", method__negatives=1)
     model, tokens = model_of(bert, fitted), bert.tokenize(TRAINING[0][:1])
     scores = Scorer(bert, fitted.adapter, fitted.states, fitted.labels.owners, 256)
-    row = torch.tensor(scores.score_tokens(tokens)[0]) + np.log(2.0)
+    row = torch.tensor(scores.score_tokens(tokens)[0]) + torch.tensor([3.0, 2.0, 2.0]).log()
     with torch.no_grad():
         found = [float(model(bert.batch(tokens), [[0]], [0], step)) for step in range(20)]
     nothing, applies = torch.nn.functional.softplus(row), torch.nn.functional.softplus(-row)

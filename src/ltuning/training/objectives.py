@@ -115,10 +115,12 @@ def draw_multilabel(
 ) -> Draw:
     """Every text with its true labels, however many, and n wrong ones without replacement.
 
-    Of a text's W wrong labels n are seen, so that among its branches the odds of a true label are
-    W / n times those among all labels. The shift, log(W / n), is added to the scores in training
-    and left out at prediction, so that they are log-odds among all labels (King and Zeng 2001,
-    "Logistic Regression in Rare Events Data", section 4.1).
+    A true label is always seen, a wrong one, of a text with W of them, with probability n / W. So
+    whatever the other labels are, of which w are wrong, the odds of a label among the branches are
+    (w + 1) / n times those among all labels: had it been wrong, W were w + 1. The log of this is
+    added to the scores in training and left out at prediction, so that they are log-odds among all
+    labels (King and Zeng 2001, "Logistic Regression in Rare Events Data", section 4.1). It is 0
+    where all wrong labels are seen.
 
     Args:
         truth: `[B, K]` bool, which labels apply.
@@ -131,10 +133,10 @@ def draw_multilabel(
     order = torch.rand(truth.shape, generator=generator).masked_fill(truth, 2.0).argsort(1)
     is_drawn = torch.zeros_like(truth).scatter_(1, order[:, :wanted], True)
     texts, labels = (truth | is_drawn).nonzero(as_tuple=True)
-    wrong = num_labels - truth.sum(1)
-    shift = (wrong / wrong.clamp(max=wanted)).log().nan_to_num(0.0)
-    branches = Branches(texts, rows.draw(labels, generator))
-    return Draw(branches, truth[texts, labels].float(), shift[texts])
+    is_true = truth[texts, labels]
+    wrong_at_most = num_labels - truth.sum(1)[texts] + is_true.long()
+    shift = (wrong_at_most.clamp(min=wanted) / wanted).log()
+    return Draw(Branches(texts, rows.draw(labels, generator)), is_true.float(), shift)
 
 
 def multi_hot(targets: Sequence[Sequence[int]], num_labels: int) -> Tensor:
