@@ -123,6 +123,21 @@ def test_hold_out_parts_the_examples(lists: list[list[str]], seed: int) -> None:
     for part in (rest, held):
         assert part.labels == [lists[int(str(text))] for text in part.texts]
         assert part.origin == "t" and len(part)
+    trained = {name for names in rest.labels for name in names}
+    assert trained == {name for names in lists for name in names}
+
+
+def test_no_label_is_held_out_whole() -> None:
+    """Both texts of x count as ones of a and of b, one of each two of which is drawn."""
+    lists = [["a", "x"], ["a"], ["b", "x"], ["b"]]
+    examples = MultilabelExamples(["0", "1", "2", "3"], lists, "t")
+    assert examples.classes == ["a", "a", "b", "b"]
+    sizes = set()
+    for seed in range(20):
+        rest, held = hold_out(examples, 0.5, seed)
+        assert {name for names in rest.labels for name in names} == {"a", "b", "x"}
+        sizes.add(len(held))
+    assert sizes == {1, 2}
 
 
 def test_hold_out_gives_rare_labels_and_texts_without_labels_their_share() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -22,7 +22,8 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
 
     Of each class about ``fraction`` goes to validation, at least one and never all; the only
     example of a class stays for training. A text with several labels counts as one of the rarest of
-    them. Both parts keep the order; equal seeds, equal parts.
+    them, and stays if a label of its would be in validation only. Both parts keep the order; equal
+    seeds, equal parts.
 
     Raises:
         DataError: no labels, a fraction outside (0, 1), or no class with two examples.
@@ -34,6 +35,8 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
         if len(indices) >= 2:
             count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
             held.update(_draw(indices, count, label, seed))
+    if isinstance(examples, MultilabelExamples):
+        held -= _needed(examples.labels, held)
     if not held:
         raise DataError(
             f"{examples.origin}: no class has two examples, so none can be held out for "
@@ -71,6 +74,17 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
             for index in _draw(indices, min(shots, len(indices)), label, seed)
         ),
     )
+
+
+def _needed(labels: Sequence[Sequence[str]], held: set[int]) -> set[int]:
+    """Those of the texts held out without which training would lack a label."""
+    known = {name for index, names in enumerate(labels) if index not in held for name in names}
+    needed = set()
+    for index in sorted(held):
+        if not known.issuperset(labels[index]):
+            needed.add(index)
+            known.update(labels[index])
+    return needed
 
 
 def _by_class(examples: Examples | MultilabelExamples) -> dict[str, list[int]]:
