@@ -51,7 +51,7 @@ _LEAST_TEXT = 16
 
 
 @dataclass
-class _Fitted:
+class FittedLabels:
     """A trained adapter and what it was trained for."""
 
     labels: Labels
@@ -63,7 +63,7 @@ class _Fitted:
     thresholds: tuple[float, ...] = ()
 
 
-class TextClassifier(Front[_Fitted]):
+class TextClassifier(Front[FittedLabels]):
     """What the front doors to labels of texts share; see `LabelClassifier` for its arguments."""
 
     default_method = "lt-prefix"
@@ -128,7 +128,7 @@ class TextClassifier(Front[_Fitted]):
             self._scorer = self._new_scorer(self._trained())
         return self._scorer
 
-    def _new_scorer(self, fitted: _Fitted) -> Scorer:
+    def _new_scorer(self, fitted: FittedLabels) -> Scorer:
         fitted.adapter.eval()
         return Scorer(
             self.backbone,
@@ -151,26 +151,24 @@ class TextClassifier(Front[_Fitted]):
             adapter.load_state_dict(tensors)
         adapter.to(self.backbone.device)
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
-        self._fitted = _Fitted(labels, adapter, states, saved["max_length"])
+        self._fitted = FittedLabels(labels, adapter, states, saved["max_length"])
 
     def _read_labels(self, labels: Any) -> dict[str, list[str]]:
         return Labels.from_any(labels).to_dict()
 
-    def _own_config(self, fitted: _Fitted) -> dict[str, Any]:
+    def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
         return {"labels": fitted.labels.to_dict(), "num_labels": len(fitted.labels)}
 
-    def _build(self, labels: Labels, num_texts: int) -> _Fitted:
+    def _build(self, labels: Labels, num_texts: int) -> FittedLabels:
         backbone = self.backbone
         depth = backbone.sizes.layers
-        given = self.config.method
-        if self.task == "multilabel":
-            given = replace(given, objective="multilabel")
+        given = catalog.options_of(self.config)
         method = catalog.resolve(given, backbone.family, depth, num_texts, len(labels))
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
                 tuned = Tuned.new(backbone, method, len(labels))
-            return _Fitted(labels, tuned, None, backbone.max_length, num_texts)
+            return FittedLabels(labels, tuned, None, backbone.max_length, num_texts)
         is_prefix = catalog.METHODS[method.name].site == "key-values"
         if is_prefix and backbone.prefix_problem is not None:
             raise BackboneError(backbone.prefix_problem)
@@ -189,7 +187,7 @@ class TextClassifier(Front[_Fitted]):
             adapter = Adapter(
                 backbone.sizes, method, length=length, num_labels=len(labels), start=start
             )
-        return _Fitted(labels, adapter, states, max_length, num_texts)
+        return FittedLabels(labels, adapter, states, max_length, num_texts)
 
     def _encode(self, labels: Labels, max_tokens: int | None, method: MethodOptions) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one
@@ -219,7 +217,7 @@ class TextClassifier(Front[_Fitted]):
         is_prefix = catalog.METHODS[method.name].site == "key-values"
         return is_prefix and self.backbone.family.prefix_spends_positions
 
-    def _owners(self, fitted: _Fitted) -> Sequence[int]:
+    def _owners(self, fitted: FittedLabels) -> Sequence[int]:
         return fitted.labels.owners if fitted.states is not None else range(len(fitted.labels))
 
     def _fit(
@@ -242,7 +240,7 @@ class TextClassifier(Front[_Fitted]):
 
     def _train(
         self,
-        fitted: _Fitted,
+        fitted: FittedLabels,
         rows: Rows,
         held_out: Rows | None,
         folder: Path,
@@ -276,7 +274,7 @@ class TextClassifier(Front[_Fitted]):
         )
         return self._finished(fitted, data, validation, plain, result)
 
-    def _tokenized(self, fitted: _Fitted, rows: Rows) -> TokenDataset:
+    def _tokenized(self, fitted: FittedLabels, rows: Rows) -> TokenDataset:
         texts, labels = rows
         tokens = self.backbone.tokenize(list(texts), fitted.max_length)
         return TokenDataset(tokens, [self._target(fitted.labels, given) for given in labels])
@@ -287,14 +285,14 @@ class TextClassifier(Front[_Fitted]):
 
     @abstractmethod
     def _prepared(
-        self, fitted: _Fitted, data: TokenDataset, batch_size: int
+        self, fitted: FittedLabels, data: TokenDataset, batch_size: int
     ) -> HeldOutScores | None:
         """What the adapter needs before its first step."""
 
     @abstractmethod
     def _finished(
         self,
-        fitted: _Fitted,
+        fitted: FittedLabels,
         data: TokenDataset,
         validation: Any,
         plain: HeldOutScores | None,
@@ -404,7 +402,7 @@ class LabelClassifier(TextClassifier):
         return labels.index(given)
 
     def _prepared(
-        self, fitted: _Fitted, data: TokenDataset, batch_size: int
+        self, fitted: FittedLabels, data: TokenDataset, batch_size: int
     ) -> HeldOutScores | None:
         return prepare(
             self.backbone,
@@ -419,7 +417,7 @@ class LabelClassifier(TextClassifier):
 
     def _finished(
         self,
-        fitted: _Fitted,
+        fitted: FittedLabels,
         data: TokenDataset,
         validation: Any,
         plain: HeldOutScores | None,
@@ -434,7 +432,7 @@ class LabelClassifier(TextClassifier):
 
     def _shortlist_figures(
         self,
-        fitted: _Fitted,
+        fitted: FittedLabels,
         data: TokenDataset,
         validation: Validation | None,
         plain: HeldOutScores | None,

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from ltuning.backbones.backbone import Text
-from ltuning.classifier import TextClassifier, _Fitted, checked_texts
+from ltuning.classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.errors import DataError
 from ltuning.labels import Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
@@ -157,7 +157,7 @@ class MultilabelClassifier(TextClassifier):
         self._fitted = replace(fitted, thresholds=fitted.thresholds + added)
         return self
 
-    def _own_config(self, fitted: _Fitted) -> dict[str, Any]:
+    def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
         return {**super()._own_config(fitted), "thresholds": list(fitted.thresholds)}
 
     def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
@@ -167,13 +167,13 @@ class MultilabelClassifier(TextClassifier):
     def _target(self, labels: Labels, given: Any) -> list[int]:
         return [labels.index(name) for name in given]
 
-    def _prepared(self, fitted: _Fitted, data: TokenDataset, batch_size: int) -> None:
+    def _prepared(self, fitted: FittedLabels, data: TokenDataset, batch_size: int) -> None:
         scorer = self._new_scorer(fitted)
         start_at_base_rate(scorer, data.tokens, data.targets, self.config.seed)
 
     def _finished(
         self,
-        fitted: _Fitted,
+        fitted: FittedLabels,
         data: TokenDataset,
         validation: MultilabelValidation | None,
         plain: Any,

@@ -72,6 +72,20 @@ def test_the_default_recipe(ltuning: Callable[..., Any], configs: dict[str, Path
     assert total(outcome.stdout)[:2] == (expected, expected)
 
 
+@pytest.mark.parametrize(
+    ("method", "biases", "formula"),
+    [("lt-prefix", 1, "r·(H + 2·M·N·D) + H² + H + 1 + 1"), ("prefix", 2, "L·2·M·N·D + H·K + K")],
+)
+def test_where_several_labels_apply_heads_have_a_bias(
+    ltuning: Callable[..., Any], configs: dict[str, Path], method: str, biases: int, formula: str
+) -> None:
+    options = ("params", "--backbone", configs["bert-base"], "--method", method)
+    of_classes, several = ltuning(*options), ltuning(*options, "--set", "task=multilabel")
+    assert several.code == 0
+    built = total(of_classes.stdout)[0] + biases
+    assert total(several.stdout) == (built, built, formula)
+
+
 def test_many_labels_have_a_plain_scorer(
     ltuning: Callable[..., Any], configs: dict[str, Path]
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.methods.costs import Cost, scored_text, training_step
+from ltuning.multilabel import MultilabelClassifier
 
 
 @contextmanager
@@ -78,6 +79,30 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     with counted(backbone) as calls:
         fitted.predict(texts)
     assert total(calls).forward == 6 * scored_text(chosen, layers, **sizes)
+
+
+@pytest.mark.parametrize("applying", [1, 2, 4])
+@pytest.mark.parametrize("negatives", [0, 1, 2])
+def test_the_cost_of_a_step_where_several_labels_apply(
+    backbone: Backbone, toy: Any, negatives: int, applying: int
+) -> None:
+    labels = {"a": "bread", "b": "ball", "c": "hotel", "d": "song"}
+    options = {"method.negatives": negatives, "training.per_device_train_batch_size": 6}
+    made = MultilabelClassifier(backbone, labels, "lt-prompt", steps=1, options=options)
+    texts, lists = toy.texts[:6], [list(labels)[:applying]] * 5 + [list(labels)[4 - applying :]]
+    with counted(backbone) as calls:
+        made.fit(texts, lists)
+    widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
+    expected = training_step(
+        made.resolved_config.method,
+        backbone.sizes.layers,
+        texts=6,
+        text=widest,
+        tokens=made.scorer().tokens.shape[1],
+        num_labels=4,
+        applying=applying,
+    )
+    assert total(calls[-backbone.sizes.layers :]) == expected
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.backbones.families import Sizes
     from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
-    from ltuning.methods.catalog import MANY_TEXTS, resolve
+    from ltuning.methods.catalog import MANY_TEXTS, options_of, resolve
     from ltuning.methods.counts import closed_forms, letters
 
     model, family = meta_backbone(config.backbone)
@@ -155,8 +155,9 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     shortlist = config.method.shortlist
     fewest = max(_NUM_LABELS, shortlist) if isinstance(shortlist, int) else _NUM_LABELS
     count = num_labels or len(config.labels or ()) or fewest
-    method = resolve(config.method, family, sizes.layers, num_labels=count)
-    many = resolve(config.method, family, sizes.layers, MANY_TEXTS, count)
+    options = options_of(config)
+    method = resolve(options, family, sizes.layers, num_labels=count)
+    many = resolve(options, family, sizes.layers, MANY_TEXTS, count)
     length = label_length or _length(config, method)
     with torch.device("meta"):
         adapter = Adapter(sizes, method, length=length, num_labels=count)

@@ -106,6 +106,13 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 }
 
 
+def options_of(config: Config) -> MethodOptions:
+    """The options of the method, with the objective where the task leaves no choice of it."""
+    if config.task == "multilabel":
+        return replace(config.method, objective="multilabel")
+    return config.method
+
+
 def resolve(
     options: MethodOptions,
     family: Family,

@@ -62,6 +62,7 @@ def training_step(
     text: int,
     tokens: int,
     num_labels: int,
+    applying: int = 1,
     stored: bool = False,
 ) -> Cost:
     """Layer-tokens of a training step; the label texts' own were paid once, before the first.
@@ -73,14 +74,15 @@ def training_step(
         text: T.
         tokens: L.
         num_labels: K.
+        applying: labels that apply to each text, where several may.
         stored: whether what the layers below s make of the texts is kept over the epochs; it was
             computed once, before the first step.
     """
     branches = _branches(method, num_labels)
     if method.objective == "pairs":
         branches = 1
-    elif method.objective == "contrast" and method.negatives:
-        branches = min(branches, 1 + method.negatives)
+    elif method.negatives and method.negatives < num_labels - 1:
+        branches = min(branches, applying + method.negatives)
     forward = texts * _forward(method, num_layers, text, tokens, branches)
     # Below the first layer with a prefix nothing depends on a parameter.
     shared = texts * text * (method.first_layer or 0)
