@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.classifier import LabelClassifier
@@ -299,6 +300,50 @@ def test_evaluations_may_be_left_out(bert: Backbone) -> None:
     measured = made.evaluate(*VALIDATION)
     assert made.figures["validation"]["macro_f1"] == pytest.approx(measured["macro_f1"])
     assert made.thresholds_.tolist() != [0.5, 0.5, 0.5]
+
+
+def test_validation_without_any_label(bert: Backbone, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ltuning"):
+        made = multilabel(bert, "probe").fit(*TRAINING, (["the a of", "of the"], [[], []]))
+    assert made.thresholds_.tolist() == [0.5, 0.5, 0.5]
+    assert "'food', 'sport', 'travel'" in caplog.messages[0]
+    assert made.figures["validation"]["micro_f1"] == 0.0
+
+
+@pytest.mark.parametrize("method", ["lt-prefix", "probe"])
+def test_a_text_may_have_every_label_and_a_batch_none(method: str, bert: Backbone) -> None:
+    texts = ["bread ball hotel"] * 2 + ["the a of"] * 2
+    lists = [list(LABELS)] * 2 + [[]] * 2
+    negatives = {"method__negatives": 1} if method == "lt-prefix" else {}
+    options = {"training__per_device_train_batch_size": 1, **negatives}
+    made = multilabel(bert, method, steps=8, **options).fit(texts, lists, (texts, lists))
+    assert np.isfinite(made.scores(texts)).all()
+    assert made.evaluate(texts, lists)["num_examples"] == 4
+
+
+@pytest.mark.parametrize("method", ["lt-prefix", "prefix", "ls-lora"])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    method: str, bert: Backbone, tmp_path: Path
+) -> None:
+    negatives = {"method__negatives": 1} if method == "lt-prefix" else {}
+    options = {"training__eval_strategy": "steps", "training__eval_steps": 4, **negatives}
+
+    def new() -> MultilabelClassifier:
+        return multilabel(bert, method, steps=12, **options)
+
+    class StopAtFour(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = True
+
+    whole = new().fit(*TRAINING, VALIDATION)
+    cut = new().fit(*TRAINING, VALIDATION, checkpoints=tmp_path, callbacks=[StopAtFour()])
+    resumed = new().fit(*TRAINING, VALIDATION, checkpoints=tmp_path, resume=True)
+    assert cut.result_ is not None and cut.result_.steps == 4
+    chances = whole.predict_proba(TEST[0])
+    assert not np.allclose(cut.predict_proba(TEST[0]), chances, atol=1e-3)
+    np.testing.assert_allclose(resumed.predict_proba(TEST[0]), chances, atol=1e-6)
+    np.testing.assert_allclose(resumed.thresholds_, whole.thresholds_, atol=1e-6)
+    assert resumed.figures["validation"] == pytest.approx(whole.figures["validation"])
 
 
 # --- labels after training ------------------------------------------------------------------------

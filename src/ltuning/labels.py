@@ -75,7 +75,7 @@ class Labels:
             LabelError: a name or a text is there already, or is wrong in itself.
         """
         added = _texts(more)
-        _refuse([f"there is a label {name!r} already" for name in added if name in self._places])
+        _refuse([f"there is a label {name!r} already" for name in added if name in self])
         return _from_texts(self.to_dict() | added)
 
     def index(self, name: str) -> int:
@@ -84,9 +84,12 @@ class Labels:
         Raises:
             LabelError: there is no label of this name.
         """
-        if name not in self._places:
+        if name not in self:
             raise LabelError(unknown("label", name, self.names))
         return self._places[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
 
     def __len__(self) -> int:
         return len(self.names)

@@ -215,20 +215,20 @@ def _label_lists(given: LabelLists, what: str, known: Labels | None) -> list[lis
                     f"{where}: expected every label once, got {name!r} {names.count(name)} times; "
                     "keep one of them"
                 )
-            if known is not None and name not in known.names:
+            if known is not None and name not in known:
                 raise DataError(f"{where}: {unknown('label', name, known.names)}")
         lists.append(names)
     return lists
 
 
 def _label_set(lists: LabelLists, given: Labels | None) -> Labels:
-    used = sorted({name for names in lists for name in names})
+    used = {name for names in lists for name in names}
     if not used:
         raise DataError(
             "expected labels in the training texts, got an empty list for every one; label some"
         )
     if given is None:
-        return Labels.from_any(used)
+        return Labels.from_any(sorted(used))
     if without := [name for name in given.names if name not in used]:
         logger.warning("no training text has the label %s", ", ".join(map(repr, without)))
     return given
