@@ -24,23 +24,24 @@ from ltuning.yamlfile import YamlError, not_text, shown
 
 
 @dataclass(frozen=True)
-class _Range:
+class Range:
     """Which numbers an option takes, in words and as a test."""
 
     words: str
     accepts: Callable[[Any], bool]
 
 
-_FROM_ZERO = _Range("of 0 or more", lambda number: number >= 0)
-_FROM_ONE = _Range("of 1 or more", lambda number: number >= 1)
-_ABOVE_ZERO = _Range("above 0", lambda number: number > 0)
-_SHARE = _Range("from 0 to below 1", lambda number: 0 <= number < 1)
-_FRACTION = _Range("between 0 and 1, both excluded", lambda number: 0 < number < 1)
+FROM_ZERO = Range("of 0 or more", lambda number: number >= 0)
+FROM_ONE = Range("of 1 or more", lambda number: number >= 1)
+ABOVE_ZERO = Range("above 0", lambda number: number > 0)
+SHARE = Range("from 0 to below 1", lambda number: 0 <= number < 1)
+FRACTION = Range("between 0 and 1, both excluded", lambda number: 0 < number < 1)
 # NumPy, which `transformers.set_seed` seeds too, takes no more than 32 bits.
-_SEED = _Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
+SEED = Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
 
 
-def _number(default: Any, range: _Range) -> Any:
+def number_option(default: Any, range: Range) -> Any:
+    """A field of options that takes numbers of a range."""
     return field(default=default, metadata={"range": range})
 
 
@@ -70,9 +71,9 @@ class BackboneOptions:
     quantize: Literal["8bit", "4bit"] | None = None
     device: str = "auto"
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    max_length: int | None = _number(None, _FROM_ONE)
-    max_branches: int = _number(256, _FROM_ONE)
-    cache_size: float = _number(2.0, _FROM_ZERO)
+    max_length: int | None = number_option(None, FROM_ONE)
+    max_branches: int = number_option(256, FROM_ONE)
+    cache_size: float = number_option(2.0, FROM_ZERO)
 
 
 def _read_shortlist(value: object, path: str, problems: list[Problem]) -> Any:
@@ -81,7 +82,7 @@ def _read_shortlist(value: object, path: str, problems: list[Problem]) -> Any:
     if chosen is None or chosen in ("auto", "off"):
         return chosen
     wrong: list[Problem] = []
-    number = _read_scalar(int, _FROM_ONE, chosen, path, wrong)
+    number = read_scalar(int, FROM_ONE, chosen, path, wrong)
     if wrong:
         expected = "expected 'auto', 'off' or a number of labels of 1 or more"
         problems.append(Problem(path, f"{expected}, got {shown(value)}"))
@@ -159,15 +160,15 @@ class MethodOptions:
     head: Literal["binary", "match", "classes"] | None = None
     objective: Literal["pairs", "contrast", "classes", "multilabel"] | None = None
     pooling: Literal["cls", "mean", "max", "last"] | None = None
-    rank: int | None = _number(None, _FROM_ONE)
-    first_layer: int | None = _number(None, _FROM_ZERO)
-    num_tokens: int | None = _number(None, _FROM_ONE)
-    negatives: int | None = _number(None, _FROM_ZERO)
+    rank: int | None = number_option(None, FROM_ONE)
+    first_layer: int | None = number_option(None, FROM_ZERO)
+    num_tokens: int | None = number_option(None, FROM_ONE)
+    negatives: int | None = number_option(None, FROM_ZERO)
     shortlist: Literal["auto", "off"] | int | None = field(
         default=None, metadata={"read": _read_shortlist}
     )
-    alpha: int | None = _number(None, _FROM_ONE)
-    dropout: float | None = _number(None, _SHARE)
+    alpha: int | None = number_option(None, FROM_ONE)
+    dropout: float | None = number_option(None, SHARE)
     merge: bool | None = None
     unmask_layers: str | None = field(default=None, metadata={"read": _read_layers})
 
@@ -191,8 +192,8 @@ class DataOptions:
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
-    shots: int | None = _number(None, _FROM_ONE)
-    validation_fraction: float = _number(0.1, _FRACTION)
+    shots: int | None = number_option(None, FROM_ONE)
+    validation_fraction: float = number_option(0.1, FRACTION)
     empty_texts: Literal["refuse", "skip"] = "refuse"
 
 
@@ -215,19 +216,20 @@ class StoppingOptions:
             texts with several labels `micro_f1` or `macro_f1`; of tags `f1`, of entities.
     """
 
-    patience: int | None = _number(None, _FROM_ONE)
+    patience: int | None = number_option(None, FROM_ONE)
     metric: str = field(default="loss", metadata={"choices": _EVERY_METRIC})
 
 
 def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:
-    options = _read_section(BackboneOptions, value, path, problems)
+    options = read_section(BackboneOptions, value, path, problems)
     if options.quantize is not None and options.device == "cpu":
         message = f"expected a CUDA device for {options.quantize}, got 'cpu'; leave one of them out"
         problems.append(Problem(f"{path}.quantize", message))
     return options
 
 
-def _read_labels(value: object, path: str, problems: list[Problem]) -> Any:
+def read_labels(value: object, path: str, problems: list[Problem]) -> Any:
+    """Label texts as a mapping of names to lists; None where nothing is given."""
     if value is None:
         return None
     texts, sentences = label_texts(value)
@@ -270,16 +272,16 @@ class Config:
     backbone: BackboneOptions = field(
         default_factory=BackboneOptions, metadata={"read": _read_backbone}
     )
-    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": _read_labels})
+    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": read_labels})
     method: MethodOptions = field(default_factory=MethodOptions)
     data: DataOptions = field(default_factory=DataOptions)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
-    seed: int = _number(0, _SEED)
+    seed: int = number_option(0, SEED)
     training: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_training})
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []
-        values = _read_options(Config, vars(self), "", problems)
+        values = read_options(Config, vars(self), "", problems)
         if problems:
             raise ConfigError(problems)
         for name, value in values.items():
@@ -341,11 +343,11 @@ _OWNED_TRAINING = {
 
 # Narrower than what TrainingArguments takes and only fails on later, or takes as "not given".
 _TRAINING_RANGES = {
-    "learning_rate": _FROM_ZERO,
-    "num_train_epochs": _ABOVE_ZERO,
-    "max_steps": _FROM_ONE,
-    "per_device_train_batch_size": _FROM_ONE,
-    "gradient_accumulation_steps": _FROM_ONE,
+    "learning_rate": FROM_ZERO,
+    "num_train_epochs": ABOVE_ZERO,
+    "max_steps": FROM_ONE,
+    "per_device_train_batch_size": FROM_ONE,
+    "gradient_accumulation_steps": FROM_ONE,
 }
 
 
@@ -392,7 +394,7 @@ def _check_training_value(name: str, hint: Any, value: object, problems: list[Pr
     elif kinds == [bool]:
         _read_boolean(value, path, problems)
     elif kinds in ([int], [float]):
-        _read_scalar(kinds[0], _TRAINING_RANGES.get(name), value, path, problems)
+        read_scalar(kinds[0], _TRAINING_RANGES.get(name), value, path, problems)
 
 
 def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
@@ -448,14 +450,14 @@ def _build(given: object, settings: Iterable[str], origin: str, problems: list[P
         expected = f"expected a mapping of options ({listed(_hints(Config))})"
         problems.append(Problem(origin, f"{expected}, got {shown(given)}"))
         given = {}
-    options = _apply(given, settings, problems)
-    values = _read_options(Config, options, "", problems)
+    options = apply_settings(given, settings, problems)
+    values = read_options(Config, options, "", problems)
     if problems:
         raise ConfigError(problems)
     return Config(**values)
 
 
-def _apply(
+def apply_settings(
     options: Mapping[str, Any], settings: Iterable[str], problems: list[Problem]
 ) -> Mapping[str, Any]:
     """The options with every `a.b=value` put in place; what cannot be is a problem."""
@@ -497,7 +499,7 @@ def _hints(options: type) -> dict[str, Any]:
     return get_type_hints(options)
 
 
-def _read_options(
+def read_options(
     kind: type, given: Mapping[Any, Any], prefix: str, problems: list[Problem]
 ) -> dict[str, Any]:
     """Checked values by field name, of the fields that are given; the problems are appended."""
@@ -519,7 +521,7 @@ def _read(
     if "read" in item.metadata:
         return item.metadata["read"](value, path, problems)
     if dataclasses.is_dataclass(hint):
-        return _read_section(hint, value, path, problems)
+        return read_section(hint, value, path, problems)
     if type(None) in get_args(hint):
         if value is None:
             return None
@@ -529,10 +531,11 @@ def _read(
         return _read_choice(choices, value, path, problems)
     if hint is bool:
         return _read_boolean(value, path, problems)
-    return _read_scalar(hint, item.metadata.get("range"), value, path, problems)
+    return read_scalar(hint, item.metadata.get("range"), value, path, problems)
 
 
-def _read_section(kind: Any, value: object, path: str, problems: list[Problem]) -> Any:
+def read_section(kind: Any, value: object, path: str, problems: list[Problem]) -> Any:
+    """The dataclass `kind` of a mapping; of nothing, and where there are problems, its defaults."""
     if value is None:
         return kind()
     if isinstance(value, kind):
@@ -542,7 +545,7 @@ def _read_section(kind: Any, value: object, path: str, problems: list[Problem]) 
         message = f"expected a section of options such as {example}, got {shown(value)}"
         problems.append(Problem(path, message))
         return kind()
-    return kind(**_read_options(kind, value, f"{path}.", problems))
+    return kind(**read_options(kind, value, f"{path}.", problems))
 
 
 def _read_choice(choices: Sequence[str], value: object, path: str, problems: list[Problem]) -> Any:
@@ -568,9 +571,10 @@ _SCALARS: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
 }
 
 
-def _read_scalar(
-    hint: Any, range: _Range | None, value: object, path: str, problems: list[Problem]
+def read_scalar(
+    hint: Any, range: Range | None, value: object, path: str, problems: list[Problem]
 ) -> Any:
+    """A plain integer, number or text, as `hint` says; None where it is a problem."""
     instance_of, words, convert = _SCALARS[hint]
     fits = isinstance(value, instance_of) and not isinstance(value, bool) and value != ""
     if fits and (range is None or range.accepts(value)):

@@ -18,17 +18,17 @@ from typing import Any, Literal
 
 from ltuning import checking, yamlfile
 from ltuning.config import (
-    _ABOVE_ZERO,
-    _FRACTION,
-    _FROM_ONE,
-    _SEED,
+    ABOVE_ZERO,
+    FRACTION,
+    FROM_ONE,
+    SEED,
     BackboneOptions,
-    _apply,
-    _number,
-    _read_labels,
-    _read_options,
-    _read_scalar,
-    _read_section,
+    apply_settings,
+    number_option,
+    read_labels,
+    read_options,
+    read_scalar,
+    read_section,
 )
 from ltuning.data.files import stem_of
 from ltuning.data.hub import looks_like_hub_id
@@ -71,9 +71,9 @@ class Budget:
             weights are kept.
     """
 
-    steps: int = _number(300, _FROM_ONE)
-    batch: int = _number(32, _FROM_ONE)
-    evaluations: int = _number(10, _FROM_ONE)
+    steps: int = number_option(300, FROM_ONE)
+    batch: int = number_option(32, FROM_ONE)
+    evaluations: int = number_option(10, FROM_ONE)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Search:
         span: rates are drawn from the method's own rate divided by this, to multiplied by this.
     """
 
-    trials: int = _number(8, _FROM_ONE)
-    span: float = _number(10.0, _ABOVE_ZERO)
+    trials: int = number_option(8, FROM_ONE)
+    span: float = number_option(10.0, ABOVE_ZERO)
 
 
 @dataclass(frozen=True)
@@ -110,17 +110,17 @@ class DataSet:
     """
 
     path: str | None = None
-    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": _read_labels})
+    labels: dict[str, list[str]] | None = field(default=None, metadata={"read": read_labels})
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
     measure_on: Literal["test", "validation"] = "test"
-    validation_fraction: float = _number(0.1, _FRACTION)
-    steps: int | None = _number(None, _FROM_ONE)
-    batch: int | None = _number(None, _FROM_ONE)
-    max_train: int | None = _number(None, _FROM_ONE)
-    max_validation: int | None = _number(None, _FROM_ONE)
-    max_test: int | None = _number(None, _FROM_ONE)
+    validation_fraction: float = number_option(0.1, FRACTION)
+    steps: int | None = number_option(None, FROM_ONE)
+    batch: int | None = number_option(None, FROM_ONE)
+    max_train: int | None = number_option(None, FROM_ONE)
+    max_validation: int | None = number_option(None, FROM_ONE)
+    max_test: int | None = number_option(None, FROM_ONE)
 
 
 def _read_method_options(value: object, path: str, problems: list[Problem]) -> Any:
@@ -147,7 +147,7 @@ class MethodEntry:
 
     method: str | None = None
     recipe: Literal["default", "paper"] = "default"
-    learning_rate: float | None = _number(None, _ABOVE_ZERO)
+    learning_rate: float | None = number_option(None, ABOVE_ZERO)
     options: dict[str, Any] = field(default_factory=dict, metadata={"read": _read_method_options})
 
 
@@ -171,7 +171,7 @@ def _read_named(
         if not isinstance(name, str):
             problems.append(Problem(path, f"expected texts as names, got {shown(name)}"))
             continue
-        entry = _read_section(kind, given, f"{path}.{name}", problems)
+        entry = read_section(kind, given, f"{path}.{name}", problems)
         is_unnamed = key is not None and getattr(entry, key) == getattr(kind(), key)
         if key is not None and is_unnamed and not (isinstance(given, Mapping) and key in given):
             entry = dataclasses.replace(entry, **{key: name})
@@ -194,13 +194,13 @@ def _read_each(
 
 
 def _read_seeds(value: object, path: str, problems: list[Problem]) -> list[Any]:
-    read = partial(_read_scalar, int, _SEED)
+    read = partial(read_scalar, int, SEED)
     return _read_each(read, "seeds such as [0, 1, 2]", value, path, problems)
 
 
 def _read_shots(value: object, path: str, problems: list[Problem]) -> list[Any]:
     def one(item: object, path: str, problems: list[Problem]) -> Any:
-        return None if item == "all" else _read_scalar(int, _FROM_ONE, item, path, problems)
+        return None if item == "all" else read_scalar(int, FROM_ONE, item, path, problems)
 
     return _read_each(one, "texts per class such as [4, 16, all]", value, path, problems)
 
@@ -215,7 +215,7 @@ def _read_label_texts(value: object, path: str, problems: list[Problem]) -> list
 
 
 def _read_search(value: object, path: str, problems: list[Problem]) -> Any:
-    return None if value is None else _read_section(Search, value, path, problems)
+    return None if value is None else read_section(Search, value, path, problems)
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ class Grid:
             message = f"expected a mapping with backbones, data and methods, got {shown(mapping)}"
             raise ConfigError([Problem(origin, message)])
         problems: list[Problem] = []
-        values = _read_options(cls, _apply(mapping, settings, problems), "", problems)
+        values = read_options(cls, apply_settings(mapping, settings, problems), "", problems)
         for name in ("backbones", "data", "methods"):
             if name not in values:
                 problems.append(Problem(name, "missing; name one or more"))
@@ -477,7 +477,7 @@ def _peer_problems(entry: MethodEntry, path: str) -> list[Problem]:
             message = unknown("option", name, peer.options)
             problems.append(Problem(f"{path}.options.{name}", message))
         else:
-            _read_scalar(int, _FROM_ONE, value, f"{path}.options.{name}", problems)
+            read_scalar(int, FROM_ONE, value, f"{path}.options.{name}", problems)
     return problems
 
 
