@@ -129,6 +129,13 @@ def test_only_seeds_that_both_have_are_compared_and_other_texts_never(
     (setting,) = settings_of(grid, results[:-1])  # seed 1 of prefix is missing
     (pair,) = setting.comparisons
     assert pair.seeds == 1
-    results[0].record["texts"]["test_sha256"] = "of other texts"
+    results[0].record["versions"] = {"torch": "0.1"}
     (setting,) = settings_of(grid, results)
-    assert not setting.comparisons and "the data changed" in setting.problems[0]
+    assert len(setting.comparisons) == 1
+    assert "its cells differ in versions (see how" in setting.problems[0]
+    for name in ("train_sha256", "validation_sha256", "test_sha256"):
+        before = results[0].record["texts"][name]
+        results[0].record["texts"][name] = "of other texts"
+        (setting,) = settings_of(grid, results)
+        assert not setting.comparisons and "the data changed" in setting.problems[0]
+        results[0].record["texts"][name] = before

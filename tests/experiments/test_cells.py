@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import yaml
 
+from ltuning.config import BackboneOptions
+from ltuning.errors import TrainingError
 from ltuning.experiments import cell as cells
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.results import Result, ResultFolder
@@ -251,7 +253,75 @@ def test_a_search_has_as_many_trials_for_each_and_takes_the_best_on_validation(
     assert found["cosine"].record["trials"] == [] and found["cosine"].record["rate"] is None
 
 
+def test_a_rate_that_does_not_train_loses_and_only_that(
+    make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = cells._fit
+    first: list[float | None] = []
+
+    def diverge(cell: Any, task: Any, rate: float | None) -> Any:
+        first.append(rate)
+        if rate != first[0] or cell.seed == 1:
+            raise TrainingError("expected a finite loss, got nan")
+        return fit(cell, task, rate)
+
+    monkeypatch.setattr(cells, "_fit", diverge)
+    grid = make(methods=["logistic"], search={"trials": 3})
+    good, bad = outcomes(grid, tmp_path / "results", data)
+    assert good.error is None
+    (result,) = ResultFolder(tmp_path / "results").results([good.cell])
+    errors = [trial.get("error") for trial in result.record["trials"]]
+    assert errors == [None, *["expected a finite loss, got nan"] * 2]
+    assert result.record["rate"] == first[0]
+    assert bad.error is not None and "a rate that trains among 3 trials, got none" in bad.error
+
+
 # --- failures, interruptions, several processes
+
+
+def test_labels_that_the_grid_does_not_name_are_said(
+    make: Make, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    with (folder / "toy" / "test.csv").open("a") as file:
+        file.write("apple,astronomy\n")
+    (outcome,) = outcomes(make(methods=["cosine"], seeds=[0]), tmp_path / "results", folder)
+    assert outcome.error is not None
+    assert "expected labels among food, sport, travel, got astronomy;" in outcome.error
+    sets = {"toy": {"path": "toy", "labels": {"food": "an apple", "sport": "a ball"}}}
+    grid = make(data=sets, methods=["cosine"], seeds=[0])
+    (outcome,) = outcomes(grid, tmp_path / "other", folder)
+    assert outcome.error is not None
+    assert "expected labels among food, sport, got travel;" in outcome.error
+
+
+def test_a_step_of_fewer_passes_than_a_text_takes_is_refused(
+    make: Make, data: Path, tmp_path: Path
+) -> None:
+    grid = make(methods=["lt-prefix"], seeds=[0], budget={"steps": 1, "batch": 2})
+    (outcome,) = outcomes(grid, tmp_path / "results", data)
+    assert outcome.error is not None
+    assert "budget.batch: expected 3 or more, the passes of one text" in outcome.error
+
+
+@pytest.mark.parametrize("method", ["prefix", "peft-lora"])
+def test_measurements_that_do_not_divide_the_steps_end_with_the_last_step(
+    make: Make, measured: Measured, method: str
+) -> None:
+    budget = {"steps": 5, "batch": 4, "evaluations": 2}
+    grid = make(methods=[method], seeds=[0], budget=budget)
+    (result,) = measured(grid).results(list(grid.cells()))
+    assert [point["step"] for point in result.record["history"]] == [3, 5]
+
+
+def test_a_cell_does_not_carry_the_backbone_of_another_grid_entry(tiny_bert: Path) -> None:
+    backbones, options = cells.Backbones(), BackboneOptions(name=str(tiny_bert))
+    loaded = backbones.load(options)
+    backbones.keep_only(options)
+    assert backbones.load(options) is loaded
+    backbones.keep_only(BackboneOptions())
+    assert backbones._backbone is None
 
 
 def test_a_backbone_that_does_not_load_fails_its_own_cells_only(

@@ -101,7 +101,10 @@ def compare(
         return
     folder.open(chosen)
     try:
-        failed = [] if report_only else _run(cells, folder, data, jobs, terminal)
+        failed = []
+        if not report_only:
+            with folder.running():
+                failed = _run(cells, folder, data, jobs, terminal)
     except KeyboardInterrupt:
         terminal.note("stopped; what is finished is kept, and the same command goes on")
         raise

@@ -205,14 +205,20 @@ def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
             )
         ]
         setting = Setting(backbone, data, shots, rows)
-        shas = {one.record["texts"]["test_sha256"] for row in rows for one in row.results}
-        if len(shas) > 1:
-            setting.problems.append(
-                "its cells were measured on different texts: the data changed in between, so "
-                "methods are not compared; run it in a new folder"
-            )
-        else:
+        several = [result for row in rows for result in row.results]
+        if _are_of_one_data(several):
             setting.comparisons.extend(_comparisons(rows))
+        else:
+            setting.problems.append(
+                "its cells had different texts: the data changed in between, so methods are not "
+                "compared; run it in a new folder"
+            )
+        mixed = [name for name in ("versions", "git", "machine") if _differs(several, name)]
+        if mixed:
+            setting.problems.append(
+                f"its cells differ in {', '.join(mixed)} (see how it was measured): figures, and "
+                "seconds and memory above all, may differ for that alone"
+            )
         found.append(setting)
     return found
 
@@ -268,6 +274,22 @@ def steps_to(history: Sequence[dict[str, float]], accuracy: float) -> int | None
     """The first measured step with at least this validation accuracy."""
     reached = (int(row["step"]) for row in history if row["accuracy"] >= accuracy)
     return next(reached, None)
+
+
+def _are_of_one_data(results: Sequence[Result]) -> bool:
+    """Whether all were measured on the same texts, and those of a seed trained and chosen by."""
+    measured = {result.record["texts"]["test_sha256"] for result in results}
+    chosen = {
+        (result.cell.seed, name, result.record["texts"].get(name))
+        for result in results
+        for name in ("train_sha256", "validation_sha256")
+    }
+    seeds = {result.cell.seed for result in results}
+    return len(measured) == 1 and len(chosen) == 2 * len(seeds)
+
+
+def _differs(results: Sequence[Result], name: str) -> bool:
+    return any(result.record[name] != results[0].record[name] for result in results)
 
 
 def _place(grid: Grid, key: tuple[str, str, int | None]) -> tuple[int, int, int]:

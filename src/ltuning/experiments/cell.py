@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import load_tokenizer, meta_backbone
 from ltuning.config import BackboneOptions
 from ltuning.data.sources import Examples, Text
-from ltuning.errors import MissingExtraError
+from ltuning.errors import DataError, MissingExtraError, TrainingError
 from ltuning.experiments import own
 from ltuning.experiments.fitting import FIGURES, Fitted, Task, is_better, measure
 from ltuning.experiments.grid import Cell, Search
@@ -30,6 +31,7 @@ from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
 from ltuning.metrics import expected_calibration_error
 
 _MOST_MISTAKES = 10
+_MOST_NAMED = 5
 _LONGEST_SHOWN = 400  # characters of a text in a result
 
 
@@ -47,11 +49,24 @@ class Backbones:
             self._backbone, self._options = Backbone.load(options), options
         return self._backbone
 
+    def keep_only(self, options: BackboneOptions) -> None:
+        """Release what a cell of these options would carry along without using it."""
+        if self._options != options:
+            self.release()
+        else:
+            _collect()
+
     def release(self) -> None:
         """Give the memory back."""
-        self._backbone = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._backbone = self._options = None
+        _collect()
+
+
+def _collect() -> None:
+    """Give back what only itself refers to, as a Trainer and its model do after a cell."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def outline(options: BackboneOptions) -> Backbone:
@@ -75,13 +90,16 @@ def run_cell(
     Returns:
         What was written about it.
     """
+    source = git_hash()
     with _captured() as said:
+        backbones.keep_only(cell.settings.backbone)
         peak, started = PeakMemory(), time.perf_counter()
         texts = read_texts(cell, folder)
         task = _task(cell, texts, backbones)
         fitted, validation, rate, trials = _choose(cell, task)
         # Every choice is made: only now the texts are opened that the cell is measured on.
         measured = read_measured(cell, folder)
+        _check_labels(measured, task.names)
         assert measured.labels is not None
         probabilities = fitted.probabilities(measured.texts)
         truth = np.array([task.names.index(label) for label in measured.labels])
@@ -102,7 +120,7 @@ def run_cell(
             "mistakes": _mistakes(probabilities, truth, measured, task.names),
             "warnings": said,
             "versions": versions(),
-            "git": git_hash(),
+            "git": source,
             "machine": machine(),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
@@ -130,6 +148,8 @@ def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
     labels = label_texts(
         cell.label_text, settings.data.labels, texts.names, sketch.tokenizer, cell.seed
     )
+    for examples in (texts.train, texts.validation):
+        _check_labels(examples, list(labels))
     return Task(
         backbone=settings.backbone,
         outline=sketch,
@@ -144,6 +164,16 @@ def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
         recipe=settings.entry.recipe,
         options=settings.entry.options,
     )
+
+
+def _check_labels(examples: Examples, names: Sequence[str]) -> None:
+    strange = sorted({*(examples.labels or ())} - {*names})
+    if strange:
+        more = ", ..." if len(strange) > _MOST_NAMED else ""
+        raise DataError(
+            f"{examples.origin}: expected labels among {', '.join(names)}, got "
+            f"{', '.join(strange[:_MOST_NAMED])}{more}; name every label under labels of the grid"
+        )
 
 
 def _fit(cell: Cell, task: Task, rate: float | None) -> Fitted:
@@ -170,7 +200,11 @@ def _choose(
 
     def attempt(rate: float | None) -> float:
         nonlocal best
-        fitted = _fit(cell, task, rate)
+        try:
+            fitted = _fit(cell, task, rate)
+        except TrainingError as error:
+            trials.append({"rate": rate, task.metric: None, "error": str(error)})
+            raise
         figures = measure(fitted.probabilities(task.validation.texts), labels, task.names)
         value = float(figures[task.metric])
         trials.append({"rate": rate, task.metric: value, "seconds": round(fitted.seconds, 3)})
@@ -183,7 +217,11 @@ def _choose(
         trials.clear()
     else:
         _search(search, rate, task, attempt)
-    assert best is not None
+    if best is None:
+        raise TrainingError(
+            f"expected a rate that trains among {len(trials)} trials, got none: "
+            f"{trials[-1]['error']}"
+        )
     return *best, trials
 
 
@@ -201,6 +239,7 @@ def _search(
     study.optimize(
         lambda trial: attempt(trial.suggest_float("rate", low, high, log=True)),
         n_trials=search.trials,
+        catch=TrainingError,  # a rate that is too high loses; it is not the end of the cell
     )
 
 
@@ -214,6 +253,7 @@ def _counts(cell: Cell, texts: Texts, measured: Examples, fitted: Fitted) -> dic
         "test_from": data.measure_on,
         "test_sha256": digest(measured),
         "train_sha256": digest(texts.train),
+        "validation_sha256": digest(texts.validation),
         "in_a_step": fitted.texts_per_step,
     }
 

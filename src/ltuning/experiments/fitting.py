@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
@@ -75,8 +76,8 @@ class Task:
 
     @property
     def eval_steps(self) -> int:
-        """Steps between two measurements."""
-        return max(1, self.budget.steps // self.budget.evaluations)
+        """Steps between two measurements; the last step is measured after in any case."""
+        return -(-self.budget.steps // self.budget.evaluations)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,8 @@ class Clock(TrainerCallback):
     def stop(self) -> None:
         """Let it stand still."""
         if self._since is not None:
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # steps may still wait in its queue
             self.seconds += time.perf_counter() - self._since
             self._since = None
 

@@ -67,8 +67,8 @@ class Budget:
         steps: optimizer steps.
         batch: texts in a step that each run through the backbone once; a method that runs a text
             once per label takes that many fewer texts, so that the passes are equal.
-        evaluations: measurements on the validation texts, evenly over the steps; the best one's
-            weights are kept.
+        evaluations: measurements on the validation texts, evenly over the steps, fewer where the
+            steps do not divide by them; the best one's weights are kept.
     """
 
     steps: int = number_option(300, FROM_ONE)

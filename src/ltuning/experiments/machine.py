@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_hash() -> str | None:
-    """The commit of ltuning's own source, with `-dirty` where it was changed; None outside git."""
+    """The commit of ltuning's own source, with `-dirty` where it was changed; None outside git.
+
+    It is what a process began with: a commit made while it runs is not the code that runs.
+    """
     source = Path(__file__).resolve()
     if _git(source.parent, "ls-files", "--error-unmatch", source.name) is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ltuning.classifier import LabelClassifier
+from ltuning.errors import ConfigError, Problem
 from ltuning.experiments.fitting import Clock, Fitted, Task, history_of
 from ltuning.methods import catalog
 
@@ -16,6 +17,9 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         method: its id.
         task: what on.
         rate: learning rate; None is the recipe's.
+
+    Raises:
+        ConfigError: a batch of fewer passes than one text takes.
     """
     backbone, budget = task.load(), task.budget
     options = {
@@ -46,7 +50,13 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
     if resolved.objective == "contrast":
         wrong = resolved.negatives or len(task.labels) - 1
         per_text = 1 + min(wrong, len(task.labels) - 1)
-    texts = max(1, budget.batch // per_text)
+    texts = budget.batch // per_text
+    if not texts:
+        message = (
+            f"expected {per_text} or more, the passes of one text with its labels, got "
+            f"{budget.batch}; set a larger batch, or fewer method.negatives"
+        )
+        raise ConfigError([Problem("budget.batch", message)])
     config = classifier.config.with_set([f"training.per_device_train_batch_size={texts}"])
     classifier = LabelClassifier(backbone, config=replace(config, backbone=task.backbone))
     assert task.train.labels is not None and task.validation.labels is not None

@@ -20,6 +20,7 @@ for, so that its answers depend a little on the texts beside a text.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import load_classifier, resolve
@@ -54,6 +55,9 @@ _AT_A_TIME = 64
 _LEAST_TEXT = 16
 # Cosines lie close together: probabilities are made of their multiples.
 _COSINE_SCALE = 20.0
+_LOGISTIC_STEPS = 1000
+
+logger = logging.getLogger("ltuning")
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,13 @@ def fit_logistic(task: Task, rate: float | None) -> Fitted:
 
     backbone, clock = task.load(), Clock()
     clock.start()
-    head = LogisticRegression(C=_rate("logistic", rate), max_iter=1000, random_state=task.seed)
+    head = LogisticRegression(
+        C=_rate("logistic", rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed
+    )
     head.fit(mean_states(backbone, task.train.texts).numpy(), task.train.labels)
     clock.stop()
+    if head.n_iter_.max() >= _LOGISTIC_STEPS:
+        logger.warning("logistic: not at its end after %d iterations", _LOGISTIC_STEPS)
     columns = [task.names.index(name) for name in head.classes_]
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
@@ -196,7 +204,8 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
             seed=task.seed,
         )
         trainer = setfit.Trainer(model, arguments, train_dataset=Dataset.from_dict(rows))
-        trainer.st_trainer.remove_callback(PrinterCallback)
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.st_trainer.remove_callback(callback)
         trainer.train()
     clock.stop()
     columns = [int(place) for place in model.model_head.classes_]
@@ -326,6 +335,7 @@ def _arguments(
         eval_steps=task.eval_steps,
         save_strategy="no",
         logging_steps=10,
+        logging_nan_inf_filter=False,  # as ltuning's trainer: no waiting for the GPU in each step
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,

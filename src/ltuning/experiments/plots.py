@@ -51,7 +51,7 @@ def styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
 
 
 def _curves(setting: Setting) -> str:
-    figure, axes, save = _figure()
+    figure, axes, save = _figure(setting)
     looks = styles(setting.rows)
     for row in setting.rows:
         histories = [result.record["history"] for result in row.results]
@@ -73,7 +73,7 @@ def _curves(setting: Setting) -> str:
 
 
 def _scatter(setting: Setting, name: str, words: str) -> str:
-    figure, axes, save = _figure()
+    figure, axes, save = _figure(setting)
     looks = styles(setting.rows)
     for row in setting.rows:
         x, accuracy = row.median(name), row.figure("accuracy")
@@ -94,12 +94,13 @@ def _scatter(setting: Setting, name: str, words: str) -> str:
     return save(figure, axes, f"test accuracy against {words}")
 
 
-def _figure() -> tuple[Any, Any, Any]:
+def _figure(setting: Setting) -> tuple[Any, Any, Any]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     style: Any = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # a $ in a method's name is a $
         "font.size": 11,
         "font.family": "sans-serif",
         **{
@@ -117,7 +118,7 @@ def _figure() -> tuple[Any, Any, Any]:
     axes.spines[["top", "right"]].set_visible(False)
 
     def save(figure: Any, axes: Any, words: str) -> str:
-        with rc_context(dict(style, **{"svg.hashsalt": words})):
+        with rc_context(dict(style, **{"svg.hashsalt": f"{setting.title}: {words}"})):
             figure.legend(
                 *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2,
                 frameon=False, fontsize=10,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Result, ResultFolder, write
 
 MARKDOWN, PAGE = "report.md", "report.html"
+_MOST_WARNINGS = 20
 _COLUMNS = (
     "method", "accuracy, 95 %", "each seed", "macro-F1", "MCC", "validation", "area", "seconds",
     "trainable", "memory",
@@ -126,6 +128,9 @@ def circumstances(grid: Grid, results: Sequence[Result]) -> list[tuple[str, str]
         ("machine", [_pairs(record["machine"]) for record in records]),
     ):
         facts += [(title, words) for words in dict.fromkeys(found)]
+    warned = Counter(words for record in records for words in {*record["warnings"]})
+    counts = warned.most_common(_MOST_WARNINGS)
+    facts += [(f"warned of in {count} of {len(records)} cells", words) for words, count in counts]
     if records:
         dates = sorted(record["date"] for record in records)
         facts.append(("measured", f"{dates[0]} to {dates[-1]}"))

@@ -8,6 +8,7 @@
     DIR/cells/NAME.failed.json   why a cell failed
     DIR/cells/damaged/           files that could not be read
     DIR/report.md, report.html   see `report`
+    DIR/.lock                    held by the run that is at work
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import io
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,10 +33,15 @@ logger = logging.getLogger("ltuning")
 
 GRID = "grid.yaml"
 _CELLS = "cells"
+_LOCK = ".lock"
 _DAMAGED = "damaged"
 _FORMAT = 1
 _MOST_NAMED = 5
-_NEEDED = ("test", "validation", "history", "seconds", "trainable_parameters", "labels", "texts")
+# What reports read.
+_NEEDED = (
+    "test", "validation", "history", "seconds", "peak_memory", "trainable_parameters", "labels",
+    "texts", "mistakes", "warnings", "versions", "git", "machine", "date",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,11 +109,26 @@ class ResultFolder:
         path = self.folder / GRID
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
-            for left in self.cells.glob(".*.tmp"):
-                left.unlink(missing_ok=True)
             write(path, grid.to_yaml().encode())
         except OSError as error:
             raise ArtifactError(f"{self.folder}: cannot be written ({error.strerror})") from error
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Keep other runs out of an open folder; clears what a killed one left half written.
+
+        Raises:
+            ArtifactError: another run is at work in it.
+        """
+        with (self.folder / _LOCK).open("w") as file:
+            if not _lock(file):
+                raise ArtifactError(
+                    f"expected a folder that no other run is at work in, got {self.folder}; wait "
+                    "for it or end it, or see how far it is with --list"
+                )
+            for left in self.cells.glob(".*.tmp"):
+                left.unlink(missing_ok=True)
+            yield
 
     def grid(self) -> Grid:
         """The grid that the folder is of.
@@ -227,6 +249,19 @@ def write(path: Path, content: bytes) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file until it is closed; False where another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
