@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,18 +67,32 @@ def make(mapping: dict[str, Any]) -> Callable[..., Grid]:
     return changed
 
 
-@pytest.fixture
-def measured(data: Path, tmp_path: Path) -> Callable[..., ResultFolder]:
-    """Runs a grid, every cell, and gives the folder of its results."""
+@pytest.fixture(scope="session")
+def finished() -> dict[str, Path]:
+    """Folders of the grids that were run, by their YAML."""
+    return {}
 
-    def run_grid(grid: Grid, folder: Path | None = None, jobs: int = 1) -> ResultFolder:
+
+@pytest.fixture
+def measured(
+    data: Path,
+    finished: dict[str, Path],
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[Grid], ResultFolder]:
+    """Runs a grid, every cell, and gives a folder of its results; equal grids are run once."""
+
+    def run_grid(grid: Grid) -> ResultFolder:
         from ltuning.experiments.results import ResultFolder
         from ltuning.experiments.runner import run
 
-        results = ResultFolder(folder or tmp_path / "results")
-        results.open(grid)
-        for outcome in run(list(grid.cells()), results, data, jobs):
-            assert outcome.error is None, outcome.error
-        return results
+        key = grid.to_yaml()
+        if key not in finished:
+            results = ResultFolder(tmp_path_factory.mktemp("finished"))
+            results.open(grid)
+            for outcome in run(list(grid.cells()), results, data):
+                assert outcome.error is None, outcome.error
+            finished[key] = results.folder
+        return ResultFolder(Path(shutil.copytree(finished[key], tmp_path / "results")))
 
     return run_grid

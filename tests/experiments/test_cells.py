@@ -357,32 +357,25 @@ def figures(grid: Grid, folder: Path) -> dict[str, list[float]]:
     }
 
 
-def test_several_processes_give_the_same_figures(make: Make, data: Path, tmp_path: Path) -> None:
-    grid = make(methods=["lt-prefix", "logistic"], seeds=[0])
-    for folder, jobs in (("one", 1), ("two", 2)):
-        found = outcomes(grid, tmp_path / folder, data, jobs)
-        assert [outcome.error for outcome in found] == [None, None]
-    one, two = (figures(grid, tmp_path / folder) for folder in ("one", "two"))
-    assert one.keys() == two.keys() and len(one) == 2
-    for name, values in one.items():
-        assert two[name] == pytest.approx(values, abs=1e-4)
-
-
-def test_a_process_that_is_killed_is_a_failure_of_its_cell(
+def test_several_processes_give_the_same_figures_and_one_that_is_killed_fails_its_cell(
     make: Make, data: Path, tmp_path: Path
 ) -> None:
-    grid = make(methods=["lt-prefix", "logistic"], seeds=[0, 1])
-    results = ResultFolder(tmp_path / "results")
-    results.open(grid)
+    grid = make(methods=["lt-prefix", "logistic"])
+    one, several = tmp_path / "one", ResultFolder(tmp_path / "several")
+    assert all(outcome.error is None for outcome in outcomes(grid, one, data))
+    several.open(grid)
     found: list[Outcome] = []
-    for outcome in run(list(grid.cells()), results, data, jobs=2):
+    for outcome in run(list(grid.cells()), several, data, jobs=2):
         found.append(outcome)
         if len(found) == 1:
             _kill_a_worker()
-    assert len(found) == 4
     errors = [outcome.error for outcome in found if outcome.error]
+    assert len(found) == 4
     assert len(errors) == 1 and "its process ended with exit code -9" in errors[0]
-    assert len(results.results(list(grid.cells()))) == 3
+    expected, came = figures(grid, one), figures(grid, several.folder)
+    assert len(came) == 3 and {name.split()[0] for name in came} == {"lt-prefix", "logistic"}
+    for name, values in came.items():
+        assert values == pytest.approx(expected[name], abs=1e-4)
 
 
 def _kill_a_worker() -> None:

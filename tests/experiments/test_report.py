@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ import pytest
 
 from ltuning.experiments.analysis import settings_of
 from ltuning.experiments.grid import Grid
-from ltuning.experiments.plots import COLOURS, styles
+from ltuning.experiments.plots import COLOURS, short, styles
 from ltuning.experiments.report import decimal, write_report
 from ltuning.experiments.results import ResultFolder
 
@@ -116,8 +117,6 @@ def test_what_ids_a_figure_refers_to_are_there(grid: Grid, folder: ResultFolder)
 
 
 def test_texts_of_the_data_are_escaped(grid: Grid, folder: ResultFolder) -> None:
-    import json
-
     for path in folder.cells.glob("*.json"):
         record = json.loads(path.read_text())
         record["mistakes"] = [
@@ -137,6 +136,36 @@ def test_twins_share_a_colour_and_label_methods_are_dashed(
     assert label[0] == plain[0] and (label[1], plain[1]) == ("--", "-")
     assert len({colour for colour, _, _ in looks.values()}) == 3
     assert len({marker for _, _, marker in looks.values()}) == 4
+
+
+def test_numbers_at_an_axis_are_short() -> None:
+    found = [short(value) for value in (0.5, 20, 999, 5e4, 2e5, 2.2e7, 7e9)]
+    assert found == ["0.5", "20", "999", "50k", "200k", "22M", "7B"]
+
+
+def test_names_are_drawn_as_they_are_and_ids_are_of_one_figure(
+    make: Make, measured: Measured
+) -> None:
+    methods = {"of $1 and $2^{": {"method": "prefix"}, "plain": {"method": "prefix"}}
+    grid = make(methods=methods, seeds=[0], shots=[4, "all"])
+    folder = measured(grid)
+    text = write_report(grid, folder)[1][1].read_text()
+    svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(svgs) == 6
+    assert all("of $1 and $2^{" in svg and "mathdefault" not in svg for svg in svgs)
+    ids = re.findall(r' id="([^"]+)"', text)
+    assert ids and len(set(ids)) == len(ids)
+
+
+def test_what_was_warned_of_is_said_with_the_number_of_cells(
+    grid: Grid, folder: ResultFolder
+) -> None:
+    for path in sorted(folder.cells.glob("*.json"))[:3]:
+        record = json.loads(path.read_text())
+        record["warnings"] = ["not at its end"] * 2
+        path.write_text(json.dumps(record))
+    text = write_report(grid, folder)[1][0].read_text()
+    assert "- warned of in 3 of 8 cells: not at its end" in text
 
 
 def test_cells_without_a_result_are_listed_with_their_reason(

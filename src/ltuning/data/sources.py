@@ -45,7 +45,7 @@ __all__ = [
     "write_table",
 ]
 
-_SPLIT_NAMES = {
+SPLIT_NAMES = {
     "train": "train",
     "validation": "validation",
     "dev": "validation",
@@ -177,7 +177,7 @@ def _reader(source: str | Path, split: str) -> Reader:
 
 
 def _canonical(split: str) -> str:
-    return _SPLIT_NAMES.get(split, split)
+    return SPLIT_NAMES.get(split, split)
 
 
 def _is_file(source: str | Path) -> bool:
@@ -206,7 +206,7 @@ def _folder_readers(folder: Path) -> dict[str, Reader]:
     found = [
         (stem, path.name, partial(read_table, path))
         for path in files
-        if (stem := stem_of(path.name)) in _SPLIT_NAMES
+        if (stem := stem_of(path.name)) in SPLIT_NAMES
     ]
     if not found:
         raise DataError(

@@ -32,6 +32,7 @@ from ltuning.config import (
 )
 from ltuning.data.files import stem_of
 from ltuning.data.hub import looks_like_hub_id
+from ltuning.data.sources import SPLIT_NAMES
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.experiments.peers import PEERS
 from ltuning.labels import Labels
@@ -56,7 +57,6 @@ _OWNED = {
     "method.recipe": "recipe",
 }
 _SECTIONS = ("method", "training")
-_SPLITS = {"dev": "validation", "valid": "validation", "val": "validation"}
 
 
 @dataclass(frozen=True)
@@ -418,8 +418,7 @@ def check_data(grid: Grid, folder: Path | None) -> None:
     for name, data in grid.data.items():
         where = Path(data_path(data, folder))
         if where.is_dir():
-            stems = [stem_of(path.name) or "" for path in where.iterdir()]
-            splits = {_SPLITS.get(stem, stem) for stem in stems}
+            splits = {SPLIT_NAMES.get(stem_of(path.name) or "") for path in where.iterdir()}
             for split in ("train", data.measure_on):
                 if split not in splits:
                     hint = "" if split == "train" else "; set measure_on: validation or test"

@@ -36,7 +36,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import load_classifier, resolve
 from ltuning.data.sources import Text
-from ltuning.errors import DataError, TrainingError
+from ltuning.errors import ConfigError, DataError, Problem, TrainingError
 from ltuning.experiments.fitting import (
     FIGURES,
     Clock,
@@ -186,7 +186,10 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
         "text": list(task.train.texts),
         "label": [task.names.index(label) for label in task.train.labels],
     }
-    pairs = max(1, task.budget.batch // 2)
+    pairs = task.budget.batch // 2
+    if not pairs:
+        message = "expected 2 or more, the passes of a pair, got 1; set a larger batch"
+        raise ConfigError([Problem("budget.batch", message)])
     task.release()
     model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
     clock = Clock()

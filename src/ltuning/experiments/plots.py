@@ -20,6 +20,8 @@ _MARKERS = "osD^vPX<>h"
 # Stands in for the colour of the page's text, which matplotlib does not know.
 _INK = "#010203"
 _SIZE = (5.4, 3.9)
+# From lowest to highest, so far apart that ticks at powers of ten are enough.
+_FEW_TICKS = 300
 
 
 def figures(setting: Setting) -> list[tuple[str, str]]:
@@ -88,10 +90,30 @@ def _scatter(setting: Setting, name: str, words: str) -> str:
             axes.plot([x, x], [accuracy.low, accuracy.high], line, color=colour, linewidth=1.5)
     if not axes.lines:
         return ""
-    axes.set_xscale("log")
+    _log_axis(axes)
     axes.set_xlabel(words)
     axes.set_ylabel("accuracy on test")
     return save(figure, axes, f"test accuracy against {words}")
+
+
+def _log_axis(axes: Any) -> None:
+    """A logarithmic x axis with few ticks, in plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    subs = (1.0, 2.0, 5.0) if high < _FEW_TICKS * low else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def short(value: float) -> str:
+    """`0.5`, `20`, `50k`, `22M`, `7B`."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
 
 
 def _figure(setting: Setting) -> tuple[Any, Any, Any]:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -51,7 +52,7 @@ def run(
             process (no memory left, for one) fails like any other.
         started: called with each cell as it starts.
     """
-    if jobs > 1 and len(cells) > 1:
+    if jobs > 1 and cells:
         yield from _in_processes(cells, results, folder, min(jobs, len(cells)), started)
         return
     from ltuning.experiments.cell import Backbones
@@ -93,7 +94,8 @@ class _Worker:
     def give(self, cell: Cell) -> None:
         """Let it run a cell."""
         self.cell = cell
-        self.connection.send(cell)
+        with suppress(BrokenPipeError):  # that it ended is seen where outcomes are waited for
+            self.connection.send(cell)
 
     def take(self) -> Outcome:
         """What became of its cell; of an ended process, that it ended.
