@@ -278,14 +278,14 @@ def steps_to(history: Sequence[dict[str, float]], accuracy: float) -> int | None
 
 def _are_of_one_data(results: Sequence[Result]) -> bool:
     """Whether all were measured on the same texts, and those of a seed trained and chosen by."""
-    measured = {result.record["texts"]["test_sha256"] for result in results}
-    chosen = {
-        (result.cell.seed, name, result.record["texts"].get(name))
-        for result in results
-        for name in ("train_sha256", "validation_sha256")
-    }
-    seeds = {result.cell.seed for result in results}
-    return len(measured) == 1 and len(chosen) == 2 * len(seeds)
+    found: dict[tuple[str, int | None], set[str]] = defaultdict(set)
+    for result in results:
+        texts, seed = result.record["texts"], result.cell.seed
+        found["test_sha256", None].add(texts["test_sha256"])
+        for name in ("train_sha256", "validation_sha256"):
+            if name in texts:
+                found[name, seed].add(texts[name])
+    return all(len(shas) == 1 for shas in found.values())
 
 
 def _differs(results: Sequence[Result], name: str) -> bool:
