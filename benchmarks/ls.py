@@ -20,21 +20,18 @@ word's best tag.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peers import read_rows, seeds_of
+from peers import add_row, circumstances, read_rows, seeds_of
 from transformers import (
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -49,7 +46,6 @@ from ltuning import Backbone, LabelClassifier, TokenClassifier
 from ltuning.backbones.loading import resolve
 from ltuning.config import BackboneOptions, MethodOptions
 from ltuning.data.sources import read_splits, read_tagged_splits
-from ltuning.front import versions
 from ltuning.methods.catalog import training_defaults
 from ltuning.metrics import span_report
 from ltuning.tag_scoring import best_tags, tag_names
@@ -149,12 +145,9 @@ def main() -> None:
             steps = options.steps or task.steps
             row |= {
                 **run(backbone, task, splits, method, seed, steps, options.rate),
-                "date": date.today().isoformat(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-                "versions": versions(),
+                **circumstances(options.backbone),
             }
-            with options.output.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            add_row(options.output, row)
             print(*_key(row), f"{row['figure']:.3f} in {row['seconds']:.0f} s", flush=True)
 
 

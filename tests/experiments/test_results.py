@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ltuning.data.files import replace_file
 from ltuning.errors import ArtifactError
 from ltuning.experiments.grid import Cell, Grid
-from ltuning.experiments.results import Predictions, ResultFolder, write
+from ltuning.experiments.results import Predictions, ResultFolder
 
 RECORD: dict[str, Any] = {
     "test": {"accuracy": 0.5},
@@ -109,7 +110,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    write(path, b"old")
+    replace_file(b"old", path)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -117,7 +118,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     with monkeypatch.context() as patched:
         patched.setattr("os.fsync", full)
         with pytest.raises(OSError, match="No space left"):
-            write(path, b"new")
+            replace_file(b"new", path)
     assert [(found.name, found.read_bytes()) for found in tmp_path.iterdir()] == [("file", b"old")]
 
 

@@ -155,13 +155,14 @@ def _write_file(data: bytes, path: Path) -> None:
         if target.exists() and not target.is_file():
             target.write_bytes(data)  # /dev/stdout, a pipe: nothing that could be replaced
         else:
-            _replace_file(data, target)
+            replace_file(data, target)
     except OSError as error:
         raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
 
-def _replace_file(data: bytes, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+def replace_file(data: bytes, target: Path) -> None:
+    """Write a file whole or not at all; until then it is beside it, `.NAME.1a2b3c4d.tmp`."""
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as file:
             file.write(data)

@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ltuning.data.files import replace_file
 from ltuning.errors import MissingExtraError
 from ltuning.experiments.analysis import Comparison, Interval, Row, Setting, settings_of
 from ltuning.experiments.grid import Cell, Grid
 from ltuning.experiments.peers import PEERS
-from ltuning.experiments.results import Result, ResultFolder, write
+from ltuning.experiments.results import Result, ResultFolder
 
 MARKDOWN, PAGE = "report.md", "report.html"
 _MOST_WARNINGS = 20
@@ -55,9 +56,9 @@ def write_report(grid: Grid, folder: ResultFolder) -> tuple[str, list[Path]]:
     parts += [_open(open_cells), _facts(facts), f"## The grid\n\n```yaml\n{grid.to_yaml()}```"]
     text = "\n\n".join(part for part in parts if part) + "\n"
     files = [folder.folder / MARKDOWN, folder.folder / PAGE]
-    write(files[0], text.encode())
+    replace_file(text.encode(), files[0])
     page = render(grid, settings, _state(cells, results), open_cells, facts)
-    write(files[1], page.encode())
+    replace_file(page.encode(), files[1])
     return tables, files
 
 

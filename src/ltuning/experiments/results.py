@@ -26,6 +26,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from ltuning.data.files import replace_file
 from ltuning.errors import ArtifactError, ConfigError
 from ltuning.experiments.grid import Cell, Grid
 
@@ -109,7 +110,7 @@ class ResultFolder:
         path = self.folder / GRID
         try:
             self.cells.mkdir(parents=True, exist_ok=True)
-            write(path, grid.to_yaml().encode())
+            replace_file(grid.to_yaml().encode(), path)
         except OSError as error:
             raise ArtifactError(f"{self.folder}: cannot be written ({error.strerror})") from error
 
@@ -176,20 +177,20 @@ class ResultFolder:
             truth=predictions.truth.astype(np.int32),
         )
         content = packed.getvalue()
-        write(self._path(cell, ".npz"), content)
+        replace_file(content, self._path(cell, ".npz"))
         whole = {
             "format": _FORMAT,
             "config": cell.config,
             **record,
             "predictions_sha256": hashlib.sha256(content).hexdigest(),
         }
-        write(self._path(cell, ".json"), _json(whole))
+        replace_file(_json(whole), self._path(cell, ".json"))
         self._path(cell, ".failed.json").unlink(missing_ok=True)
 
     def fail(self, cell: Cell, error: str, trace: str = "") -> None:
         """Write why a cell failed."""
         record = {"config": cell.config, "error": error, "traceback": trace}
-        write(self._path(cell, ".failed.json"), _json(record))
+        replace_file(_json(record), self._path(cell, ".failed.json"))
 
     def _path(self, cell: Cell, ending: str) -> Path:
         return self.cells / f"{cell.stem}{ending}"
@@ -236,19 +237,6 @@ class ResultFolder:
                 + "\nchoose another folder; a grid may grow (more seeds, methods, data sets), and "
                 "the same folder goes on"
             )
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _lock(file: IO[str]) -> bool:
