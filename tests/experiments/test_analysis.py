@@ -121,6 +121,27 @@ def test_a_label_method_stands_beside_the_twin_of_its_site_and_recipe(
         assert pair.only_label - pair.only_plain == pytest.approx(60 * pair.difference.mean)
 
 
+def test_a_method_stands_beside_itself_with_other_label_texts(
+    make: Callable[..., Grid], measured: Callable[..., ResultFolder]
+) -> None:
+    grid = make(
+        methods=["prefix", "lt-prefix", "cosine"],
+        label_texts=["shuffled", "descriptions", "single-token"],
+        seeds=[0],
+    )
+    (setting,) = settings_of(grid, measured(grid).results(list(grid.cells())))
+    pairs = [(pair.label.title, pair.plain.title) for pair in setting.comparisons]
+    assert pairs == [
+        ("lt-prefix (shuffled)", "prefix"),
+        ("lt-prefix (descriptions)", "prefix"),
+        ("lt-prefix (single-token)", "prefix"),
+        ("lt-prefix (descriptions)", "lt-prefix (shuffled)"),
+        ("lt-prefix (descriptions)", "lt-prefix (single-token)"),
+        ("cosine (descriptions)", "cosine (shuffled)"),
+        ("cosine (descriptions)", "cosine (single-token)"),
+    ]
+
+
 def test_only_seeds_that_both_have_are_compared_and_other_texts_never(
     make: Callable[..., Grid], measured: Callable[..., ResultFolder]
 ) -> None:

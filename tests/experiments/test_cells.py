@@ -385,6 +385,33 @@ def _kill_a_worker() -> None:
     os.kill(worker.pid or 0, signal.SIGKILL)
 
 
+def test_a_killed_run_leaves_no_process_behind(
+    mapping: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    mapping["budget"]["steps"] = 1_000_000
+    path = tmp_path / "grid.yaml"
+    path.write_text(yaml.safe_dump(mapping))
+    code = (
+        "import sys; from pathlib import Path; from ltuning.experiments.grid import Grid;"
+        "from ltuning.experiments.results import ResultFolder;"
+        "from ltuning.experiments.runner import run;"
+        "grid, folder, data = Grid.from_yaml(sys.argv[1]), *map(Path, sys.argv[2:]);"
+        "results = ResultFolder(folder); results.open(grid);"
+        "started = lambda cell: print('started', flush=True);"
+        "list(run(list(grid.cells()), results, data, 2, started))"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(tmp_path / "run"), str(data)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
+    process.kill()
+    process.communicate(timeout=100)  # its output ends when the last process that has it does
+
+
 def test_a_killed_run_goes_on_and_gives_the_same_table(
     mapping: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:

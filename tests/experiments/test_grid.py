@@ -57,8 +57,9 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
     assert numbers == {
         "table1": 6 * 3 * 4 * 5,
         "ls": 2 * 3 * 6 * 3,
-        "local": 5 * 10 * 3,
+        "local": 5 * 11 * 3,
         "fewshot": 3 * 6 * 3 * 3,
+        "labels": 2 * (5 + 1) * 5,
     }
 
 

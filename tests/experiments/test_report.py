@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt  # what rich reads Markdown with
 
 from ltuning.experiments.analysis import settings_of
 from ltuning.experiments.grid import Grid
@@ -116,15 +118,37 @@ def test_what_ids_a_figure_refers_to_are_there(grid: Grid, folder: ResultFolder)
     assert referred and referred <= set(re.findall(r'\bid="([^"]+)"', text))
 
 
-def test_texts_of_the_data_are_escaped(grid: Grid, folder: ResultFolder) -> None:
+def _put_mistake(folder: ResultFolder, text: str) -> None:
     for path in folder.cells.glob("*.json"):
         record = json.loads(path.read_text())
         record["mistakes"] = [
-            {"row": 0, "text": EVIL, "truth": EVIL, "predicted": "b", "probability": 0.9}
+            {"row": 0, "text": text, "truth": text, "predicted": "b", "probability": 0.9}
         ]
         path.write_text(json.dumps(record))
+
+
+def test_texts_of_the_data_are_escaped(grid: Grid, folder: ResultFolder) -> None:
+    _put_mistake(folder, EVIL)
     text = write_report(grid, folder)[1][1].read_text()
     assert "<script>" not in text and "&lt;script&gt;alert(&#39;x&#39;)" in text
+
+
+def test_the_page_can_do_without_texts(grid: Grid, folder: ResultFolder) -> None:
+    _put_mistake(folder, "a private text")
+    assert "a private text" in write_report(grid, folder)[1][1].read_text()
+    page = write_report(grid, folder, texts=False)[1][1].read_text()
+    assert "a private text" not in page and "mistakes" not in page
+    assert "confusions</summary>" in page
+
+
+def test_markdown_shows_a_reason_as_it_is(grid: Grid, folder: ResultFolder) -> None:
+    cell = next(iter(grid.cells()))
+    (path,) = folder.cells.glob(f"{cell.stem}.json")
+    path.unlink()
+    reason = "expected `one`, got *two* | __three__ [x](y) a_b <i>\\nfour"
+    folder.fail(cell, reason)
+    rendered = MarkdownIt().render(write_report(grid, folder)[1][0].read_text())
+    assert html.escape(" ".join(reason.split()), quote=False) in rendered
 
 
 def test_twins_share_a_colour_and_label_methods_are_dashed(
@@ -181,7 +205,7 @@ def test_cells_without_a_result_are_listed_with_their_reason(
     _, files = write_report(grown, folder)
     text, page = (path.read_text() for path in files)
     assert "8 of 15 cells are finished" in text
-    assert f"- {failed}: no memory <left>" in text and "no memory &lt;left&gt;" in page
+    assert f"- {failed}: no memory \\<left>" in text and "no memory &lt;left&gt;" in page
     assert text.count("the package setfit is not installed") == 3
     assert text.count(": not run yet") == 3
 

@@ -69,6 +69,12 @@ def compare(
         bool,
         typer.Option("--report-only", help="Write the report of what is finished; run nothing."),
     ] = False,
+    texts: Annotated[
+        bool,
+        typer.Option(
+            "--texts/--no-texts", help="Show the most confident mistakes, with their texts."
+        ),
+    ] = True,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare methods with equal budgets, several seeds and intervals.
@@ -108,7 +114,7 @@ def compare(
     except KeyboardInterrupt:
         terminal.note("stopped; what is finished is kept, and the same command goes on")
         raise
-    _report(chosen, folder, terminal)
+    _report(chosen, folder, terminal, texts)
     if failed:
         terminal.note(f"{_cells(len(failed))} failed; the same command runs what failed again")
         raise typer.Exit(1)
@@ -187,11 +193,11 @@ def _list(cells: Sequence[Cell], folder: ResultFolder) -> None:
         results().print(f"{cell}: {state}", soft_wrap=True, markup=False)
 
 
-def _report(grid: Grid, folder: ResultFolder, terminal: Terminal) -> None:
+def _report(grid: Grid, folder: ResultFolder, terminal: Terminal, texts: bool) -> None:
     from ltuning.experiments.report import write_report
 
     with terminal.waiting("writing the report"):
-        table, files = write_report(grid, folder)
+        table, files = write_report(grid, folder, texts)
     results().print(table, soft_wrap=True, markup=False)
     if not terminal.quiet:
         show_facts({"report": ", ".join(map(str, files))})

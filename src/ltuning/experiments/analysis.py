@@ -129,9 +129,11 @@ class Row:
 class Comparison:
     """A label method beside its plain twin, in one setting, over the seeds that both have.
 
+    Or a method that reads label texts beside itself with other label texts.
+
     Attributes:
-        label: the label method.
-        plain: its twin.
+        label: the label method, with what describes its labels if that was compared.
+        plain: its twin, or itself with another kind of label texts.
         seeds: pairs of results.
         difference: of accuracy, with its interval over seeds and examples.
         p_bootstrap: two-sided.
@@ -303,6 +305,7 @@ def _place(grid: Grid, key: tuple[str, str, int | None]) -> tuple[int, int, int]
 
 def _comparisons(rows: Sequence[Row]) -> list[Comparison]:
     pairs = [(row, _twin(row, rows)) for row in rows if row.is_label_method]
+    pairs += _with_other_texts(rows)
     made = (_compare(row, twin) for row, twin in pairs if twin is not None)
     return [comparison for comparison in made if comparison is not None]
 
@@ -316,6 +319,15 @@ def _twin(row: Row, rows: Sequence[Row]) -> Row | None:
     ]
     alike = [one for one in twins if one.recipe == row.recipe]
     return next(iter(alike or twins), None)
+
+
+def _with_other_texts(rows: Sequence[Row]) -> list[tuple[Row, Row | None]]:
+    """Each method with descriptions, or else its first kind of label texts, and with the others."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.label_text == "descriptions" or row.method not in first:
+            first[row.method] = row
+    return [(first[row.method], row) for row in rows if first[row.method] is not row]
 
 
 def _compare(label: Row, plain: Row) -> Comparison | None:

@@ -23,8 +23,18 @@ def render(
     state: str,
     open_cells: Sequence[tuple[str, str]],
     facts: Sequence[tuple[str, str]],
+    texts: bool = True,
 ) -> str:
-    """The page. Every text of the data and of the grid is escaped."""
+    """The page. Every text of the data and of the grid is escaped.
+
+    Args:
+        grid: what was compared.
+        settings: what came of it.
+        state: how much is finished.
+        open_cells: those without a result, and why.
+        facts: how it was measured.
+        texts: whether to show mistakes, with the texts of the data.
+    """
     from jinja2 import Environment, StrictUndefined
 
     from ltuning.experiments import report
@@ -49,7 +59,7 @@ def render(
                 "pairs": [report.comparison_cells(pair) for pair in setting.comparisons],
                 "figures": figures(setting),
                 "classes": _classes(setting),
-                "details": [_details(row) for row in setting.rows],
+                "details": [_details(row, texts) for row in setting.rows],
             }
             for setting in settings
         ],
@@ -79,8 +89,8 @@ def _classes(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _details(row: Row) -> dict[str, Any]:
-    """Confusions and the most confident mistakes of a method."""
+def _details(row: Row, texts: bool) -> dict[str, Any]:
+    """Confusions of a method, and its most confident mistakes if texts may be shown."""
     names, counts = row.results[0].names, row.confusion()
     is_small = len(names) <= _LARGEST_MATRIX
     return {
@@ -88,7 +98,7 @@ def _details(row: Row) -> dict[str, Any]:
         "names": names,
         "matrix": _matrix(names, counts) if is_small else [],
         "pairs": [] if is_small else _most_confused(names, counts),
-        "mistakes": row.mistakes(_MOST_MISTAKES),
+        "mistakes": row.mistakes(_MOST_MISTAKES) if texts else None,
     }
 
 

@@ -226,10 +226,10 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
 
 
 PEERS: dict[str, Peer] = {
-    "peft-prefix": Peer(fit_prefix, 1e-2, {"num_tokens": 10}, loads=True),
-    "peft-prompt": Peer(fit_prompt, 1e-2, {"num_tokens": 10}, loads=True),
+    "peft-prefix": Peer(fit_prefix, 1e-1, {"num_tokens": 10}, loads=True),
+    "peft-prompt": Peer(fit_prompt, 1.0, {"num_tokens": 10}, loads=True),
     "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}, loads=True),
-    "peft-lora": Peer(fit_lora, 1e-3, {"rank": 8}, loads=True),
+    "peft-lora": Peer(fit_lora, 3e-3, {"rank": 8}, loads=True),
     "logistic": Peer(fit_logistic, 10.0),
     "cosine": Peer(fit_cosine, None, reads_labels=True),
     "setfit": Peer(fit_setfit, 2e-5, package="setfit", loads=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ from ltuning.experiments.results import Result, ResultFolder
 
 MARKDOWN, PAGE = "report.md", "report.html"
 _MOST_WARNINGS = 20
+# What Markdown would take for marks; `<.001` and `[.8, .9]` it leaves alone.
+_MARKS = re.compile(r"[\\`*_|]|<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
 _COLUMNS = (
     "method", "accuracy, 95 %", "each seed", "macro-F1", "MCC", "validation", "area", "seconds",
     "trainable", "memory",
@@ -38,8 +41,13 @@ def require_plots() -> None:
         raise MissingExtraError("`ltuning compare`", "compare")
 
 
-def write_report(grid: Grid, folder: ResultFolder) -> tuple[str, list[Path]]:
+def write_report(grid: Grid, folder: ResultFolder, texts: bool = True) -> tuple[str, list[Path]]:
     """Write `report.md` and `report.html` of what is finished.
+
+    Args:
+        grid: of the folder.
+        folder: of the results.
+        texts: whether the page may show texts of the data; the Markdown never does.
 
     Returns:
         The tables as Markdown, and the files.
@@ -57,7 +65,7 @@ def write_report(grid: Grid, folder: ResultFolder) -> tuple[str, list[Path]]:
     text = "\n\n".join(part for part in parts if part) + "\n"
     files = [folder.folder / MARKDOWN, folder.folder / PAGE]
     replace_file(text.encode(), files[0])
-    page = render(grid, settings, _state(cells, results), open_cells, facts)
+    page = render(grid, settings, _state(cells, results), open_cells, facts, texts)
     replace_file(page.encode(), files[1])
     return tables, files
 
@@ -176,8 +184,9 @@ def _table(head: Sequence[str], rows: Any) -> str:
     return "\n".join("| " + " | ".join(_escaped(cell) for cell in line) + " |" for line in lines)
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", "\\|").replace("\n", " ")
+def _escaped(text: str) -> str:
+    """One line that Markdown shows as it is."""
+    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
 
 
 def _legend(settings: Sequence[Setting]) -> str:
@@ -193,12 +202,13 @@ LEGEND = (
     "accuracy over the steps",
     "seconds: median of training, without measurements; trainable: parameters; memory: the most "
     "that was in use, of the GPU or else of the process",
-    "difference: points of accuracy of a label method over its plain twin, with seeds and test "
-    "texts drawn anew; p: two-sided, of the same draws, not corrected for the number of tests",
+    "difference: points of accuracy of a label method over its plain twin, or over itself with "
+    "other label texts, with seeds and test texts drawn anew; p: two-sided, of the same draws, not "
+    "corrected for the number of tests",
     "right alone: answers over all seeds that one of the two has right alone, tested by McNemar; "
     "it takes the answers of several seeds for independent",
-    "steps to its best: where the label method's validation accuracy reached the twin's best of "
-    "the same seed, and in brackets where the twin did",
+    "steps to its best: where the first one's validation accuracy reached the other's best of the "
+    "same seed, and in brackets where the other did",
 )
 
 
@@ -224,12 +234,13 @@ def _open_cells(
 def _open(cells: Sequence[tuple[str, str]]) -> str:
     if not cells:
         return ""
-    lines = [f"- {cell}: {' '.join(reason.split())}" for cell, reason in cells]
+    lines = [f"- {_escaped(cell)}: {_escaped(reason)}" for cell, reason in cells]
     return "\n".join(["## Cells without a result", "", *lines])
 
 
 def _facts(facts: Sequence[tuple[str, str]]) -> str:
-    return "\n".join(["## How it was measured", "", *(f"- {name}: {fact}" for name, fact in facts)])
+    lines = [f"- {_escaped(name)}: {_escaped(fact)}" for name, fact in facts]
+    return "\n".join(["## How it was measured", "", *lines])
 
 
 def _pairs(mapping: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -182,10 +183,19 @@ def _ended(worker: _Worker, results: ResultFolder) -> Outcome:
     return Outcome(cell, None, words)
 
 
+def _end_with_parent() -> None:
+    """A killed run leaves no process behind that would write beside the next one."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 def _work(
     connection: Connection[Any, Any], results: Path, folder: Path | None, threads: int
 ) -> None:
     """Run the cells that come through a connection, until it closes."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
     from transformers.utils import logging as transformers_logging
 

@@ -93,8 +93,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         "small", "match", "contrast", 6e-3, transform="lowrank", skipped_layers=_UPPER
     ),
     ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
-    ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
-    ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-3, num_tokens=10),
+    ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
+    ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
         "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls", shortlist="off"
     ),
