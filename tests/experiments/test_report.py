@@ -84,6 +84,25 @@ def test_the_tables_hold_every_method_and_the_state(grid: Grid, folder: ResultFo
     assert "torch" in text and "cores" in text
 
 
+def test_settings_of_a_backbone_stand_side_by_side(make: Make, measured: Measured) -> None:
+    grid = make(methods=["lt-prefix", "prefix", "cosine"], shots=[4, "all"], seeds=[0])
+    folder = measured(grid)
+    tables, (_, page) = write_report(grid, folder)
+    accuracy, difference = tables.split("\n\n")[1:3]
+    assert accuracy.startswith("| accuracy, 95 % | toy, 4 texts per class | toy |\n")
+    for method in ("lt-prefix", "prefix", "cosine"):
+        few, every = (
+            decimal(result.record["test"]["accuracy"])
+            for result in folder.results(list(grid.cells()))
+            if result.cell.method == method
+        )
+        assert f"\n| {method} | {few} | {every} |" in accuracy
+    assert "\n| majority class | " in accuracy
+    (line,) = difference.splitlines()[2:]
+    assert re.fullmatch(r"\| lt-prefix over prefix \| [+-]\S+ \[.*\] \| [+-]\S+ \[.*\] \|", line)
+    assert "<td>lt-prefix over prefix</td>" in page.read_text()
+
+
 def test_every_line_of_a_table_has_as_many_cells(grid: Grid, folder: ResultFolder) -> None:
     tables, _ = write_report(grid, folder)
     for block in re.split(r"\n\n", tables):

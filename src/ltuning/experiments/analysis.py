@@ -173,8 +173,12 @@ class Setting:
     @property
     def title(self) -> str:
         """What reports call it."""
-        shots = "" if self.shots is None else f", {self.shots} texts per class"
-        return f"{self.data}{shots}, {self.backbone}"
+        return f"{self.texts}, {self.backbone}"
+
+    @property
+    def texts(self) -> str:
+        """What it is trained on, in words."""
+        return self.data if self.shots is None else f"{self.data}, {self.shots} texts per class"
 
     @property
     def majority(self) -> float:

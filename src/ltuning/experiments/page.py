@@ -50,6 +50,7 @@ def render(
         state=state,
         method_columns=methods,
         paired_columns=paired,
+        overviews=report.overviews(settings),
         settings=[
             {
                 "title": setting.title,

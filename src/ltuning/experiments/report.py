@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def write_report(grid: Grid, folder: ResultFolder, texts: bool = True) -> tuple[
     results = folder.results(cells)
     settings = settings_of(grid, results)
     open_cells = _open_cells(cells, results, folder)
-    tables = "\n\n".join(_setting(setting) for setting in settings) or "no cell is finished"
+    parts = [_overview(one) for one in overviews(settings)] + [_setting(one) for one in settings]
+    tables = "\n\n".join(parts) or "no cell is finished"
     facts = circumstances(grid, results)
     parts = [f"# {grid.name}", _state(cells, results), tables, _legend(settings)]
     parts += [_open(open_cells), _facts(facts), f"## The grid\n\n```yaml\n{grid.to_yaml()}```"]
@@ -73,6 +75,51 @@ def write_report(grid: Grid, folder: ResultFolder, texts: bool = True) -> tuple[
 def columns() -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Heads of the two tables of a setting."""
     return _COLUMNS, _PAIRED
+
+
+@dataclass(frozen=True)
+class Overview:
+    """Several settings of a backbone side by side.
+
+    Attributes:
+        title: the backbone.
+        settings: what the columns are.
+        methods: accuracy of each method.
+        differences: of each pair that is compared, in points of accuracy.
+    """
+
+    title: str
+    settings: list[str]
+    methods: list[list[str]]
+    differences: list[list[str]]
+
+
+def overviews(settings: Sequence[Setting]) -> list[Overview]:
+    """Of every backbone with two settings or more."""
+    found = []
+    for backbone in dict.fromkeys(setting.backbone for setting in settings):
+        of_it = [setting for setting in settings if setting.backbone == backbone]
+        if len(of_it) < 2:
+            continue
+        methods = [{row.title: interval(row.figure("accuracy")) for row in s.rows} for s in of_it]
+        majority = ["majority class", *(decimal(setting.majority) for setting in of_it)]
+        differences = [
+            {
+                f"{pair.label.title} over {pair.plain.title}": _points(pair.difference)
+                for pair in setting.comparisons
+            }
+            for setting in of_it
+        ]
+        names = [setting.texts for setting in of_it]
+        lines = [*_lines(methods), majority]
+        found.append(Overview(backbone, names, lines, _lines(differences)))
+    return found
+
+
+def _lines(columns: Sequence[Mapping[str, str]]) -> list[list[str]]:
+    """A line for each key of any column; what a column lacks is empty."""
+    names = dict.fromkeys(name for column in columns for name in column)
+    return [[name, *(column.get(name, "") for column in columns)] for name in names]
 
 
 def method_cells(row: Row) -> list[str]:
@@ -167,6 +214,15 @@ def _points(value: Interval) -> str:
 
 def _p_value(value: float) -> str:
     return "<.001" if value < 0.001 else decimal(value)
+
+
+def _overview(overview: Overview) -> str:
+    head = ["accuracy, 95 %", *overview.settings]
+    lines = [f"## {overview.title}", "", _table(head, overview.methods)]
+    if overview.differences:
+        head = ["difference, 95 %", *overview.settings]
+        lines += ["", _table(head, overview.differences)]
+    return "\n".join(lines)
 
 
 def _setting(setting: Setting) -> str:
