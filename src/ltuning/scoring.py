@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, LabelStates, Text, TextBatch
+from ltuning.backbones.batches import at_once, by_length
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import pool
@@ -87,7 +88,7 @@ class Scorer:
         """
         scores = np.empty((len(tokens), self.num_labels), dtype=np.float32)
         with torch.inference_mode():
-            for rows in _by_length(tokens, self._batch_size):
+            for rows in self._batches(tokens):
                 batch = [tokens[row] for row in rows]
                 given = None if plain is None else plain[rows]
                 scores[rows] = self._score_batch(batch, given).float().cpu().numpy()
@@ -99,7 +100,7 @@ class Scorer:
         """`[N, K]` plain scores of tokenized texts."""
         assert self.labels is not None and self.adapter.plain is not None
         with torch.inference_mode():
-            states = mean_states(self.backbone, tokens, self._batch_size)
+            states = mean_states(self.backbone, tokens, self.max_branches)
             return self.adapter.plain.score(states, self.labels.mean, self.owners)
 
     def shortlist(self, plain: Tensor) -> Tensor:
@@ -114,13 +115,12 @@ class Scorer:
         """K."""
         return int(self.owners.max()) + 1
 
-    @property
-    def _batch_size(self) -> int:
-        """Texts at a time."""
-        if self.labels is None:
-            return self.max_branches
-        per_text = len(self.owners) if self.adapter.plain is None else _LIKELY_BRANCHES
-        return max(1, self.max_branches // per_text)
+    def _batches(self, tokens: Sequence[dict[str, Any]]) -> list[list[int]]:
+        per_text = 1
+        if self.labels is not None:
+            per_text = len(self.owners) if self.adapter.plain is None else _LIKELY_BRANCHES
+        most = max(1, self.max_branches // per_text)
+        return by_length(_lengths(tokens), most, self.backbone.device, per_text)
 
     def _score_batch(self, tokens: list[dict[str, Any]], plain: Tensor | None = None) -> Tensor:
         batch = self.backbone.batch(tokens).to(self.backbone.device)
@@ -155,9 +155,8 @@ class Scorer:
         """Scores `[B, K]` of the branches `inside` `[B, K]`; the others are not to be read."""
         texts, rows = inside[:, self.owners].nonzero(as_tuple=True)
         scores = torch.zeros(len(batch), len(self.owners), device=texts.device)
-        for text, row in zip(
-            texts.split(self.max_branches), rows.split(self.max_branches), strict=True
-        ):
+        size = at_once(batch.mask.shape[1], self.max_branches, texts.device)
+        for text, row in zip(texts.split(size), rows.split(size), strict=True):
             used, place = text.unique(return_inverse=True)
             part = self.adapter.score(
                 self.backbone,
@@ -182,13 +181,11 @@ def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int)
     """
     states = torch.empty(len(tokens), backbone.sizes.hidden, device=backbone.device)
     with torch.no_grad():
-        for rows in _by_length(tokens, size):
+        for rows in by_length(_lengths(tokens), size, backbone.device):
             batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
             states[rows] = pool(backbone.forward(batch), batch.mask, "mean")
     return states
 
 
-def _by_length(tokens: Sequence[dict[str, Any]], size: int) -> Iterator[list[int]]:
-    order = sorted(range(len(tokens)), key=lambda row: len(tokens[row]["input_ids"]))
-    for start in range(0, len(order), size):
-        yield order[start : start + size]
+def _lengths(tokens: Sequence[dict[str, Any]]) -> list[int]:
+    return [len(row["input_ids"]) for row in tokens]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.batches import by_length
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.methods.tuned import Tuned
 from ltuning.tags import OUTSIDE, Sentence
@@ -53,9 +54,9 @@ class TagScorer:
         left = np.bincount([window.sentence for window in windows], minlength=len(lengths))
         if progress is not None:
             progress(int((left == 0).sum()))
-        order = sorted(range(len(windows)), key=lambda row: len(windows[row].tokens["input_ids"]))
-        for start in range(0, len(order), self.max_windows):
-            chosen = [windows[row] for row in order[start : start + self.max_windows]]
+        sizes = [len(window.tokens["input_ids"]) for window in windows]
+        for rows in by_length(sizes, self.max_windows, self.backbone.device):
+            chosen = [windows[row] for row in rows]
             for window, table in zip(chosen, self._of_batch(chosen), strict=True):
                 found[window.sentence][window.words] = table
                 left[window.sentence] -= 1

@@ -34,6 +34,7 @@ from torch import Tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.batches import by_length
 from ltuning.backbones.loading import load_classifier, resolve
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
@@ -46,7 +47,7 @@ from ltuning.experiments.fitting import (
     is_better,
     measure,
 )
-from ltuning.methods.heads import pool
+from ltuning.scoring import mean_states
 from ltuning.training.trainer import LengthGroupedBatches, softmax
 
 # Texts at a time outside training; more would be padded to the length of the longest.
@@ -141,7 +142,7 @@ def fit_logistic(task: Task, rate: float | None) -> Fitted:
     head = LogisticRegression(
         C=_rate("logistic", rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed
     )
-    head.fit(mean_states(backbone, task.train.texts).numpy(), task.train.labels)
+    head.fit(_states(backbone, task.train.texts).numpy(), task.train.labels)
     clock.stop()
     if head.n_iter_.max() >= _LOGISTIC_STEPS:
         logger.warning("logistic: not at its end after %d iterations", _LOGISTIC_STEPS)
@@ -149,7 +150,7 @@ def fit_logistic(task: Task, rate: float | None) -> Fitted:
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
         found = np.zeros((len(texts), len(task.names)))
-        found[:, columns] = head.predict_proba(mean_states(backbone, texts).numpy())
+        found[:, columns] = head.predict_proba(_states(backbone, texts).numpy())
         return found
 
     return Fitted(probabilities, head.coef_.size + head.intercept_.size, clock.seconds, [])
@@ -161,12 +162,12 @@ def fit_cosine(task: Task, rate: float | None) -> Fitted:
     clock.start()
     unit = torch.nn.functional.normalize
     labels = torch.stack(
-        [unit(mean_states(backbone, texts), dim=1).mean(0) for texts in task.labels.values()]
+        [unit(_states(backbone, texts), dim=1).mean(0) for texts in task.labels.values()]
     )
     clock.stop()
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
-        cosines = unit(mean_states(backbone, texts), dim=1) @ unit(labels, dim=1).T
+        cosines = unit(_states(backbone, texts), dim=1) @ unit(labels, dim=1).T
         return softmax(_COSINE_SCALE * cosines.double().numpy())
 
     return Fitted(probabilities, 0, clock.seconds, [])
@@ -236,15 +237,9 @@ PEERS: dict[str, Peer] = {
 }
 
 
-def mean_states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:
+def _states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:
     """`[N, H]` mean of the frozen model's last states over each text's tokens."""
-    tokens = backbone.tokenize(list(texts))
-    states = torch.empty(len(texts), backbone.sizes.hidden)
-    with torch.inference_mode():
-        for rows in _by_length([len(row["input_ids"]) for row in tokens]):
-            batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
-            states[rows] = pool(backbone.forward(batch), batch.mask, "mean").cpu()
-    return states
+    return mean_states(backbone, backbone.tokenize(list(texts)), _AT_A_TIME).cpu()
 
 
 def _option(name: str, option: str, task: Task) -> int:
@@ -255,11 +250,6 @@ def _rate(name: str, rate: float | None) -> float:
     rate = PEERS[name].rate if rate is None else rate
     assert rate is not None
     return rate
-
-
-def _by_length(lengths: Sequence[int]) -> list[list[int]]:
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    return [order[start : start + _AT_A_TIME] for start in range(0, len(order), _AT_A_TIME)]
 
 
 def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
@@ -386,7 +376,8 @@ class _Texts:
         was_training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            for places in _by_length([len(row["input_ids"]) for row in rows]):
+            lengths = [len(row["input_ids"]) for row in rows]
+            for places in by_length(lengths, _AT_A_TIME, self.model.device):
                 batch = self.collate([rows[place] for place in places])
                 batch = {name: value.to(self.model.device) for name, value in batch.items()}
                 kind, half = self.model.device.type, self.dtype != torch.float32

@@ -1,0 +1,45 @@
+"""How many texts run through a backbone together outside training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+# Tokens of a pass on a CPU, padding and every branch of a text included. More spill out of its
+# caches: texts of 10 to 250 tokens run 1.2 to 2.3 times as fast as 256 texts at a time do, and with
+# 512 or 4,096 tokens within a sixth of that (MiniLM, one thread).
+_ON_CPU = 2048
+
+
+def at_once(length: int, most: int, device: torch.device) -> int:
+    """Rows that run together.
+
+    Args:
+        length: tokens of each, padding included.
+        most: rows; on a CPU fewer where they are long, but never none.
+        device: where they run.
+    """
+    if device.type != "cpu":
+        return most
+    return max(1, min(most, _ON_CPU // max(1, length)))
+
+
+def by_length(
+    lengths: Sequence[int], most: int, device: torch.device, per_text: int = 1
+) -> list[list[int]]:
+    """Rows of texts of like lengths, the shortest first.
+
+    Args:
+        lengths: tokens of each text.
+        most: texts in a batch; on a CPU fewer where they are long.
+        device: where they run.
+        per_text: branches of a text.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        room = at_once(lengths[row] * per_text, most, device)
+        if not batches or len(batches[-1]) >= room:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
