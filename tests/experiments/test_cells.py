@@ -158,7 +158,8 @@ def test_a_decoders_answers_are_read_at_its_last_word(
     make: Make, data: Path, tiny_llama: Path, method: str, tolerance: float
 ) -> None:
     """PEFT gives the classifier embeddings, of which it reads the last place."""
-    grid = make(backbones={"llama": {"name": str(tiny_llama)}}, methods=[method], seeds=[0])
+    methods = {method: {"learning_rate": 1e-2}}
+    grid = make(backbones={"llama": {"name": str(tiny_llama)}}, methods=methods, seeds=[0])
     (cell,) = grid.cells()
     texts = read_texts(cell, data)
     task = cells._task(cell, texts, cells.Backbones())
