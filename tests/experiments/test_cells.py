@@ -158,13 +158,12 @@ def test_a_decoders_answers_are_read_at_its_last_word(
     make: Make, data: Path, tiny_llama: Path, method: str, tolerance: float
 ) -> None:
     """PEFT gives the classifier embeddings, of which it reads the last place."""
-    methods = {method: {"learning_rate": 1e-2}}
-    grid = make(backbones={"llama": {"name": str(tiny_llama)}}, methods=methods, seeds=[0])
+    grid = make(backbones={"llama": {"name": str(tiny_llama)}}, methods=[method], seeds=[0])
     (cell,) = grid.cells()
     texts = read_texts(cell, data)
     task = cells._task(cell, texts, cells.Backbones())
     with cells._captured():
-        fitted = cells._fit(cell, task, None)
+        fitted = cells._fit(cell, task, 1e-2)
         several = ["apple", "ball team goal race match player coach score", "hotel ticket"]
         together = fitted.probabilities(several)
         alone = np.concatenate([fitted.probabilities([text]) for text in several])
