@@ -24,7 +24,7 @@ from ltuning.experiments import own
 from ltuning.experiments.fitting import FIGURES, Fitted, Task, is_better, measure
 from ltuning.experiments.grid import Cell, Search
 from ltuning.experiments.labelling import label_texts
-from ltuning.experiments.machine import PeakMemory, git_hash, machine, versions
+from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Predictions, ResultFolder
 from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
@@ -65,6 +65,7 @@ class Backbones:
 def _collect() -> None:
     """Give back what only itself refers to, as a Trainer and its model do after a cell."""
     gc.collect()
+    return_memory()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
