@@ -385,27 +385,32 @@ def _kill_a_worker() -> None:
     os.kill(worker.pid or 0, signal.SIGKILL)
 
 
+def _begin(path: Path, folder: Path, data: Path, jobs: int = 1) -> subprocess.Popen[str]:
+    """Run a grid in a process of its own, which prints `started` with every cell."""
+    code = (
+        "import sys; from pathlib import Path; from ltuning.experiments.grid import Grid;"
+        "from ltuning.experiments.results import ResultFolder;"
+        "from ltuning.experiments.runner import run;"
+        "grid, folder, data = Grid.from_yaml(sys.argv[1]), *map(Path, sys.argv[2:4]);"
+        "results = ResultFolder(folder); results.open(grid);"
+        "started = lambda cell: print('started', flush=True);"
+        "list(run(list(grid.cells()), results, data, int(sys.argv[4]), started))"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path), str(folder), str(data), str(jobs)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
 def test_a_killed_run_leaves_no_process_behind(
     mapping: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     mapping["budget"]["steps"] = 1_000_000
     path = tmp_path / "grid.yaml"
     path.write_text(yaml.safe_dump(mapping))
-    code = (
-        "import sys; from pathlib import Path; from ltuning.experiments.grid import Grid;"
-        "from ltuning.experiments.results import ResultFolder;"
-        "from ltuning.experiments.runner import run;"
-        "grid, folder, data = Grid.from_yaml(sys.argv[1]), *map(Path, sys.argv[2:]);"
-        "results = ResultFolder(folder); results.open(grid);"
-        "started = lambda cell: print('started', flush=True);"
-        "list(run(list(grid.cells()), results, data, 2, started))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(tmp_path / "run"), str(data)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
+    process = _begin(path, tmp_path / "run", data, jobs=2)
     assert process.stdout is not None
     assert [process.stdout.readline() for _ in range(2)] == ["started\n"] * 2
     process.kill()
@@ -420,25 +425,13 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(
     path.write_text(yaml.safe_dump(mapping))
     grid = Grid.from_yaml(path)
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    code = (
-        "import sys; from pathlib import Path; from ltuning.experiments.grid import Grid;"
-        "from ltuning.experiments.results import ResultFolder;"
-        "from ltuning.experiments.runner import run;"
-        "grid, folder, data = Grid.from_yaml(sys.argv[1]), *map(Path, sys.argv[2:]);"
-        "results = ResultFolder(folder); results.open(grid);"
-        "list(run(list(grid.cells()), results, data))"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, str(path), str(broken), str(data)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = _begin(path, broken, data)
     deadline = time.monotonic() + 200
     while len(list(broken.glob("cells/*.json"))) < 2 and time.monotonic() < deadline:
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
-    process.wait()
+    process.communicate()
     results = ResultFolder(broken)
     results.open(grid)
     todo = [cell for cell in grid.cells() if results.read(cell) is None]
