@@ -58,9 +58,24 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
         "table1": 6 * 3 * 4 * 5,
         "ls": 2 * 3 * 6 * 3,
         "local": 5 * 11 * 3,
-        "fewshot": 3 * 6 * 3 * 3,
+        "fewshot": 3 * 7 * (5 + 5 + 3),
         "labels": 2 * (5 + 1) * 5,
     }
+
+
+def test_a_data_set_may_have_seeds_of_its_own() -> None:
+    data: dict[str, Any] = {"a": {"path": "a"}, "b": {"path": "b", "seeds": [0, 1, 7]}}
+    grid = Grid.from_dict(small(data=data, seeds=[0]))
+    found = [(cell.data, cell.seed) for cell in grid.cells() if cell.method == "prefix"]
+    assert found == [("a", 0), ("b", 0), ("b", 1), ("b", 7)]
+    assert Grid.from_dict(yaml.safe_load(grid.to_yaml())) == grid
+    with_others = Grid.from_dict(small(data={"b": {"path": "b"}}, seeds=[0]))
+    (own,) = (cell for cell in grid.cells() if (cell.data, cell.seed) == ("b", 0))
+    (same,) = with_others.cells()
+    assert own.config == same.config
+    data["b"]["seeds"] = [1, 1]
+    (problem,) = refusals(small(data=data))
+    assert problem.startswith("data.b.seeds: expected seeds such as")
 
 
 def test_label_texts_multiply_the_methods_that_read_them_only(make: Callable[..., Grid]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,8 @@ def run_cell(
             "labels": task.labels,
             "texts": _counts(cell, texts, measured, fitted),
             "mistakes": _mistakes(probabilities, truth, measured, task.names),
-            "warnings": said,
+            # A report may be published: where the data folder lies is nobody's business.
+            "warnings": [words.removeprefix(f"{folder}{os.sep}") for words in said],
             "versions": versions(),
             "git": source,
             "machine": machine(),

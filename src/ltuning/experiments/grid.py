@@ -89,6 +89,29 @@ class Search:
     span: float = number_option(10.0, ABOVE_ZERO)
 
 
+def _read_each(
+    read: Callable[[object, str, list[Problem]], Any],
+    words: str,
+    value: object,
+    path: str,
+    problems: list[Problem],
+) -> list[Any]:
+    several = list(value) if isinstance(value, (list, tuple)) else [value]
+    found = [read(item, path, problems) for item in several]
+    if not several or len({json.dumps(item) for item in found}) != len(found):
+        problems.append(Problem(path, f"expected {words}, each once, got {shown(value)}"))
+    return found
+
+
+def _read_seeds(value: object, path: str, problems: list[Problem]) -> list[Any]:
+    read = partial(read_scalar, int, SEED)
+    return _read_each(read, "seeds such as [0, 1, 2]", value, path, problems)
+
+
+def _read_own_seeds(value: object, path: str, problems: list[Problem]) -> Any:
+    return None if value is None else _read_seeds(value, path, problems)
+
+
 @dataclass(frozen=True)
 class DataSet:
     """One data set.
@@ -104,6 +127,7 @@ class DataSet:
         validation_fraction: the part of the training split that is held out then.
         steps: instead of the budget's.
         batch: instead of the budget's.
+        seeds: instead of the grid's.
         max_train: training texts, drawn at random; None is all. The next two likewise.
         max_validation: texts that choose.
         max_test: texts that are measured on, the same for every cell.
@@ -118,6 +142,7 @@ class DataSet:
     validation_fraction: float = number_option(0.1, FRACTION)
     steps: int | None = number_option(None, FROM_ONE)
     batch: int | None = number_option(None, FROM_ONE)
+    seeds: list[int] | None = field(default=None, metadata={"read": _read_own_seeds})
     max_train: int | None = number_option(None, FROM_ONE)
     max_validation: int | None = number_option(None, FROM_ONE)
     max_test: int | None = number_option(None, FROM_ONE)
@@ -177,25 +202,6 @@ def _read_named(
             entry = dataclasses.replace(entry, **{key: name})
         entries[name] = entry
     return entries
-
-
-def _read_each(
-    read: Callable[[object, str, list[Problem]], Any],
-    words: str,
-    value: object,
-    path: str,
-    problems: list[Problem],
-) -> list[Any]:
-    several = list(value) if isinstance(value, (list, tuple)) else [value]
-    found = [read(item, path, problems) for item in several]
-    if not several or len({json.dumps(item) for item in found}) != len(found):
-        problems.append(Problem(path, f"expected {words}, each once, got {shown(value)}"))
-    return found
-
-
-def _read_seeds(value: object, path: str, problems: list[Problem]) -> list[Any]:
-    read = partial(read_scalar, int, SEED)
-    return _read_each(read, "seeds such as [0, 1, 2]", value, path, problems)
 
 
 def _read_shots(value: object, path: str, problems: list[Problem]) -> list[Any]:
@@ -306,9 +312,13 @@ class Grid:
 
     def cells(self) -> Iterator[Cell]:
         """Every cell; those together that share a loaded backbone, and then those of a seed."""
+        own = {name: chosen.seeds or self.seeds for name, chosen in self.data.items()}
+        seeds = dict.fromkeys(seed for found in own.values() for seed in found)
         for backbone, loads, seed, (data, chosen), shots in product(
-            self.backbones, (False, True), self.seeds, self.data.items(), self.shots
+            self.backbones, (False, True), seeds, self.data.items(), self.shots
         ):
+            if seed not in own[data]:
+                continue
             budget = dataclasses.replace(
                 self.budget,
                 steps=chosen.steps or self.budget.steps,
@@ -371,7 +381,9 @@ class Cell:
     @property
     def config(self) -> dict[str, Any]:
         """All that determines what it measures, as plain values."""
-        return {**self.key, **json.loads(json.dumps(dataclasses.asdict(self.settings)))}
+        settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        del settings["data"]["seeds"]  # of other cells
+        return {**self.key, **settings}
 
     @property
     def stem(self) -> str:
