@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from math import comb
 
@@ -119,6 +120,18 @@ def test_a_label_method_stands_beside_the_twin_of_its_site_and_recipe(
         assert pair.difference.mean == pytest.approx(means[0] - means[1])
         assert pair.seeds == len(pair.steps) == len(pair.twin_steps) == 2
         assert pair.only_label - pair.only_plain == pytest.approx(60 * pair.difference.mean)
+
+
+def test_label_methods_stand_beside_what_the_grid_names_too(
+    make: Callable[..., Grid], measured: Callable[..., ResultFolder]
+) -> None:
+    grid = make(methods=["lt-prefix", "prefix", "logistic", "cosine"])
+    results = measured(grid).results(list(grid.cells()))
+    beside = dataclasses.replace(grid, beside=["logistic", "prefix", "lt-prefix"])
+    (setting,) = settings_of(beside, results)
+    pairs = [(pair.label.method, pair.plain.method) for pair in setting.comparisons]
+    assert pairs == [("lt-prefix", "prefix"), ("lt-prefix", "logistic")]
+    assert setting.comparisons[1].steps == []  # logistic has no curve
 
 
 def test_a_method_stands_beside_itself_with_other_label_texts(

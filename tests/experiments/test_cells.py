@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -378,21 +379,16 @@ def test_several_processes_give_the_same_figures_and_one_that_is_killed_fails_it
     for outcome in run(list(grid.cells()), several, data, jobs=2):
         found.append(outcome)
         if len(found) == 1:
-            _kill_a_worker()
+            workers = multiprocessing.active_children()
+            os.kill(workers[0].pid or 0, signal.SIGKILL)
     errors = [outcome.error for outcome in found if outcome.error]
     assert len(found) == 4
+    assert [worker.exitcode for worker in workers] == [-9, 0]  # the other one left by itself
     assert len(errors) == 1 and "its process ended with exit code -9" in errors[0]
     expected, came = figures(grid, one), figures(grid, several.folder)
     assert len(came) == 3 and {name.split()[0] for name in came} == {"lt-prefix", "logistic"}
     for name, values in came.items():
         assert values == pytest.approx(expected[name], abs=1e-4)
-
-
-def _kill_a_worker() -> None:
-    import multiprocessing
-
-    worker = multiprocessing.active_children()[0]
-    os.kill(worker.pid or 0, signal.SIGKILL)
 
 
 def _begin(path: Path, folder: Path, data: Path, jobs: int = 1) -> subprocess.Popen[str]:

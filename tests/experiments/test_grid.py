@@ -132,6 +132,7 @@ def test_all_problems_are_reported_at_once() -> None:
             "shots": [4, 4],
             "label_texts": ["name"],
             "metric": "acuracy",
+            "beside": ["prefx"],
         }
     )
     starts = [problem.split(": ")[0] for problem in problems]
@@ -152,6 +153,7 @@ def test_all_problems_are_reported_at_once() -> None:
             "shots",
             "label_texts",
             "metric",
+            "beside",
         ]
     )
     said = "\n".join(problems)

@@ -88,7 +88,7 @@ def test_settings_of_a_backbone_stand_side_by_side(make: Make, measured: Measure
     grid = make(methods=["lt-prefix", "prefix", "cosine"], shots=[4, "all"], seeds=[0])
     folder = measured(grid)
     tables, (_, page) = write_report(grid, folder)
-    accuracy, difference = tables.split("\n\n")[1:3]
+    accuracy, difference, seconds = tables.split("\n\n")[1:4]
     assert accuracy.startswith("| accuracy, 95 % | toy, 4 texts per class | toy |\n")
     for method in ("lt-prefix", "prefix", "cosine"):
         few, every = (
@@ -100,6 +100,8 @@ def test_settings_of_a_backbone_stand_side_by_side(make: Make, measured: Measure
     assert "\n| majority class | " in accuracy
     (line,) = difference.splitlines()[2:]
     assert re.fullmatch(r"\| lt-prefix over prefix \| [+-]\S+ \[.*\] \| [+-]\S+ \[.*\] \|", line)
+    assert seconds.startswith("| seconds | toy, 4 texts per class | toy |\n")
+    assert re.search(r"\n\| lt-prefix \| \d+\.\d \| \d+\.\d \|", seconds)
     assert "<td>lt-prefix over prefix</td>" in page.read_text()
 
 

@@ -129,11 +129,11 @@ class Row:
 class Comparison:
     """A label method beside its plain twin, in one setting, over the seeds that both have.
 
-    Or a method that reads label texts beside itself with other label texts.
+    Or beside a method that the grid names, or beside itself with other label texts.
 
     Attributes:
         label: the label method, with what describes its labels if that was compared.
-        plain: its twin, or itself with another kind of label texts.
+        plain: the other one.
         seeds: pairs of results.
         difference: of accuracy, with its interval over seeds and examples.
         p_bootstrap: two-sided.
@@ -213,7 +213,7 @@ def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
         setting = Setting(backbone, data, shots, rows)
         several = [result for row in rows for result in row.results]
         if _are_of_one_data(several):
-            setting.comparisons.extend(_comparisons(rows))
+            setting.comparisons.extend(_comparisons(rows, grid.beside))
         else:
             setting.problems.append(
                 "its cells had different texts: the data changed in between, so methods are not "
@@ -307,10 +307,15 @@ def _place(grid: Grid, key: tuple[str, str, int | None]) -> tuple[int, int, int]
     )
 
 
-def _comparisons(rows: Sequence[Row]) -> list[Comparison]:
-    pairs = [(row, _twin(row, rows)) for row in rows if row.is_label_method]
+def _comparisons(rows: Sequence[Row], beside: Sequence[str]) -> list[Comparison]:
+    pairs: list[tuple[Row, Row | None]] = []
+    for row in rows:
+        if row.is_label_method:
+            twin = _twin(row, rows)
+            named = [one for one in rows if one.method in beside and one.method != row.method]
+            pairs += [(row, twin), *((row, one) for one in named if one is not twin)]
     pairs += _with_other_texts(rows)
-    made = (_compare(row, twin) for row, twin in pairs if twin is not None)
+    made = (_compare(row, other) for row, other in pairs if other is not None)
     return [comparison for comparison in made if comparison is not None]
 
 

@@ -220,6 +220,10 @@ def _read_label_texts(value: object, path: str, problems: list[Problem]) -> list
     return _read_each(one, "kinds of label texts", value, path, problems)
 
 
+def _read_beside(value: object, path: str, problems: list[Problem]) -> list[Any]:
+    return _read_each(partial(read_scalar, str, None), "names of methods", value, path, problems)
+
+
 def _read_search(value: object, path: str, problems: list[Problem]) -> Any:
     return None if value is None else read_section(Search, value, path, problems)
 
@@ -237,6 +241,8 @@ class Grid:
         shots: training texts per class, and as many to choose by; `all` is every text.
         label_texts: what stands for a label, of methods that read it; empty is what the data set
             gives, or the names where it gives none. See `labelling`.
+        beside: methods that every label method is set beside in the report, as it is beside its
+            plain twin.
         metric: what chooses weights and rates on the validation texts.
         budget: of every cell.
         search: None is every method's own rate.
@@ -257,6 +263,7 @@ class Grid:
     label_texts: list[str] = field(
         default_factory=list, metadata={"read": lambda *given: _read_label_texts(*given)}
     )
+    beside: list[str] = field(default_factory=list, metadata={"read": _read_beside})
     metric: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
     budget: Budget = field(default_factory=Budget)
     search: Search | None = field(default=None, metadata={"read": _read_search})
@@ -294,6 +301,12 @@ class Grid:
         broken = {problem.path for problem in problems}
         problems += _data_problems(values.get("data") or {})
         problems += _method_problems(values.get("methods") or {}, broken)
+        if methods := values.get("methods"):
+            problems += [
+                Problem("beside", unknown("method of the grid", str(name), methods))
+                for name in values.get("beside", ())
+                if name not in methods
+            ]
         if problems:
             raise ConfigError(problems)
         return cls(**values)
@@ -302,8 +315,9 @@ class Grid:
         """Nested dictionaries of plain values, which `from_dict` reads back to an equal grid."""
         options = dataclasses.asdict(self)
         options["shots"] = ["all" if shots is None else shots for shots in self.shots]
-        if not self.label_texts:
-            del options["label_texts"]
+        for name in ("label_texts", "beside"):
+            if not options[name]:
+                del options[name]
         return options
 
     def to_yaml(self) -> str:

@@ -84,14 +84,13 @@ class Overview:
     Attributes:
         title: the backbone.
         settings: what the columns are.
-        methods: accuracy of each method.
-        differences: of each pair that is compared, in points of accuracy.
+        tables: what a table is of, and its lines: accuracy and seconds of each method, and the
+            difference of each pair that is compared, in points of accuracy.
     """
 
     title: str
     settings: list[str]
-    methods: list[list[str]]
-    differences: list[list[str]]
+    tables: list[tuple[str, list[list[str]]]]
 
 
 def overviews(settings: Sequence[Setting]) -> list[Overview]:
@@ -101,8 +100,9 @@ def overviews(settings: Sequence[Setting]) -> list[Overview]:
         of_it = [setting for setting in settings if setting.backbone == backbone]
         if len(of_it) < 2:
             continue
-        methods = [{row.title: interval(row.figure("accuracy")) for row in s.rows} for s in of_it]
+        accuracy = [{row.title: interval(row.figure("accuracy")) for row in s.rows} for s in of_it]
         majority = ["majority class", *(decimal(setting.majority) for setting in of_it)]
+        seconds = [{row.title: _seconds(row) for row in setting.rows} for setting in of_it]
         differences = [
             {
                 f"{pair.label.title} over {pair.plain.title}": _points(pair.difference)
@@ -110,9 +110,13 @@ def overviews(settings: Sequence[Setting]) -> list[Overview]:
             }
             for setting in of_it
         ]
-        names = [setting.texts for setting in of_it]
-        lines = [*_lines(methods), majority]
-        found.append(Overview(backbone, names, lines, _lines(differences)))
+        tables = [
+            ("accuracy, 95 %", [*_lines(accuracy), majority]),
+            ("difference, 95 %", _lines(differences)),
+            ("seconds", _lines(seconds)),
+        ]
+        tables = [(name, lines) for name, lines in tables if lines]
+        found.append(Overview(backbone, [setting.texts for setting in of_it], tables))
     return found
 
 
@@ -134,14 +138,18 @@ def method_cells(row: Row) -> list[str]:
         decimal(row.figure("mcc").mean),
         decimal(validation.mean),
         "" if area is None else decimal(area.mean),
-        f"{row.median('seconds'):.1f}",
+        _seconds(row),
         f"{row.median('trainable_parameters'):,.0f}",
         "" if peak is None else f"{peak / 2**20:,.0f} MiB",
     ]
 
 
+def _seconds(row: Row) -> str:
+    return f"{row.median('seconds'):.1f}"
+
+
 def comparison_cells(pair: Comparison) -> list[str]:
-    """A line of the table of label methods beside their plain twins."""
+    """A line of the table of label methods beside others."""
     steps = ", ".join(
         f"{'never' if ours is None else ours} ({theirs})"
         for ours, theirs in zip(pair.steps, pair.twin_steps, strict=True)
@@ -217,12 +225,8 @@ def _p_value(value: float) -> str:
 
 
 def _overview(overview: Overview) -> str:
-    head = ["accuracy, 95 %", *overview.settings]
-    lines = [f"## {overview.title}", "", _table(head, overview.methods)]
-    if overview.differences:
-        head = ["difference, 95 %", *overview.settings]
-        lines += ["", _table(head, overview.differences)]
-    return "\n".join(lines)
+    tables = [_table([name, *overview.settings], lines) for name, lines in overview.tables]
+    return "\n\n".join([f"## {overview.title}", *tables])
 
 
 def _setting(setting: Setting) -> str:
@@ -258,9 +262,9 @@ LEGEND = (
     "accuracy over the steps",
     "seconds: median of training, without measurements; trainable: parameters; memory: the most "
     "that was in use, of the GPU or else of the process",
-    "difference: points of accuracy of a label method over its plain twin, or over itself with "
-    "other label texts, with seeds and test texts drawn anew; p: two-sided, of the same draws, not "
-    "corrected for the number of tests",
+    "difference: points of accuracy of a label method over its plain twin, over what the grid sets "
+    "it beside, or over itself with other label texts, with seeds and test texts drawn anew; p: "
+    "two-sided, of the same draws, not corrected for the number of tests",
     "right alone: answers over all seeds that one of the two has right alone, tested by McNemar; "
     "it takes the answers of several seeds for independent",
     "steps to its best: where the first one's validation accuracy reached the other's best of the "

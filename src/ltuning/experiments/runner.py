@@ -17,6 +17,8 @@ from ltuning.errors import LTuningError
 from ltuning.experiments.grid import Cell
 from ltuning.experiments.results import ResultFolder
 
+_SECONDS_TO_LEAVE = 30
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -109,8 +111,10 @@ class _Worker:
         return outcome
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process; one at work at once, an idle one by itself, which tidies up."""
         self.connection.close()
+        if self.cell is None:
+            self.process.join(_SECONDS_TO_LEAVE)
         self.process.terminate()
         self.process.join()
 
