@@ -234,9 +234,6 @@ def test_with_few_texts_as_many_choose(make: Make, data: Path) -> None:
     assert (len(texts.train), len(texts.validation)) == (12, 12)
 
 
-# --- search
-
-
 def test_what_was_warned_of_does_not_say_where_the_data_folder_lies(
     make: Make, data: Path, measured: Measured
 ) -> None:
@@ -245,6 +242,9 @@ def test_what_was_warned_of_does_not_say_where_the_data_folder_lies(
     assert found is not None
     said = found.record["warnings"]
     assert said[0].startswith(str(Path("toy", "train.csv: fewer than 1000 examples")))
+
+
+# --- search
 
 
 def test_a_search_has_as_many_trials_for_each_and_takes_the_best_on_validation(
