@@ -8,6 +8,7 @@ with its dotted path, before a model loads.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -457,6 +458,9 @@ def _build(given: object, settings: Iterable[str], origin: str, problems: list[P
     return Config(**values)
 
 
+_MOST_KEYS = 20  # of a dotted path; options lie four deep at most
+
+
 def apply_settings(
     options: Mapping[str, Any], settings: Iterable[str], problems: list[Problem]
 ) -> Mapping[str, Any]:
@@ -464,8 +468,8 @@ def apply_settings(
     for setting in settings:
         dotted, equals, text = setting.partition("=")
         keys = [key.strip() for key in dotted.split(".")]
-        if not equals or not all(keys):
-            message = f"expected OPTION=VALUE such as method.rank=64, got {setting!r}"
+        if not equals or not all(keys) or len(keys) > _MOST_KEYS:
+            message = f"expected OPTION=VALUE such as method.rank=64, got {shown(setting)}"
             problems.append(Problem("--set", message))
             continue
         try:
@@ -577,6 +581,8 @@ def read_scalar(
     """A plain integer, number or text, as `hint` says; None where it is a problem."""
     instance_of, words, convert = _SCALARS[hint]
     fits = isinstance(value, instance_of) and not isinstance(value, bool) and value != ""
+    if isinstance(value, float) and math.isinf(value):
+        fits = False  # no option means "without end" by it
     if fits and (range is None or range.accepts(value)):
         return convert(value)
     expected = f"{words} {range.words}" if range else words

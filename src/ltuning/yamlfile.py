@@ -1,11 +1,13 @@
 """Plain values <-> YAML, with errors for the person who wrote the file.
 
-Two things differ from PyYAML's safe loader: a key that stands twice in a mapping is an error,
-and ``1e-3`` is a number, as YAML 1.2 has it (PyYAML follows 1.1, where it is a text).
+Three things differ from PyYAML's safe loader: a key that stands twice in a mapping is an error,
+``1e-3`` is a number, as YAML 1.2 has it (PyYAML follows 1.1, where it is a text), and what would
+not fit a machine is refused: aliases of aliases that grow without end, numbers beyond 64 bits.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from pathlib import Path
@@ -17,6 +19,11 @@ _FLOAT_TAG = "tag:yaml.org,2002:float"
 _EXPONENT = re.compile(r"[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$")
 _LINE_BREAKS = frozenset("\x85\u2028\u2029")
 _MOST_SHOWN = 80  # characters of a value in a message
+# Ten lines of ten aliases each would stand for ten thousand million values.
+_MOST_ALIASED = 100_000
+# Files of options and labels are small; what is larger is data, or a device without an end.
+_MOST_BYTES = 16 * 2**20
+_NUMBER_BITS = 63
 
 
 class YamlError(ValueError):
@@ -35,6 +42,75 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.composer.ComposerError(None, None, message, key.start_mark)
             seen.add((key.tag, key.value))
         return node
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _refuse_growth(node)
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        # Not `int` first: Python refuses to read long decimals, and not to read long hexadecimals.
+        number = super().construct_yaml_int(node) if len(node.value) <= _MOST_SHOWN else None
+        if number is None or number.bit_length() > _NUMBER_BITS:
+            raise _too_large(node)
+        return number
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number = super().construct_yaml_float(node)
+        if math.isinf(number) and "inf" not in node.value.lower():
+            raise _too_large(node)
+        return number
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        # JSON escapes an emoji as two halves, which PyYAML leaves apart.
+        halves = super().construct_yaml_str(node).encode("utf-16-le", "surrogatepass")
+        try:
+            return halves.decode("utf-16-le")
+        except UnicodeDecodeError:
+            message = f"expected characters, got half of one in {shown(node.value)}; write it out"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark) from None
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+_Loader.add_constructor(_FLOAT_TAG, _Loader.construct_yaml_float)
+
+
+def _too_large(node: yaml.ScalarNode) -> yaml.constructor.ConstructorError:
+    message = (
+        f"expected a number of 64 bits at most, got {shown(node.value)}; put a text of digits in "
+        "quotes"
+    )
+    return yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+
+
+def _refuse_growth(root: yaml.Node) -> None:
+    """Refuse what contains itself, and more than so many values out of aliases."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        found = sizes.get(id(node))
+        if found == 0:
+            message = "contains itself, by an alias within what it stands for"
+            raise yaml.composer.ComposerError(None, None, message, node.start_mark)
+        if found is None:
+            sizes[id(node)] = 0  # until it is known
+            found = sizes[id(node)] = 1 + sum(map(size, _inner(node)))
+        return found
+
+    if size(root) - len(sizes) > _MOST_ALIASED:
+        message = (
+            f"expected aliases that stand for {_MOST_ALIASED:,} values at most, got "
+            f"{size(root) - len(sizes):,}; write the values out"
+        )
+        raise yaml.composer.ComposerError(None, None, message, root.start_mark)
+
+
+def _inner(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 class _Dumper(yaml.SafeDumper):
@@ -58,10 +134,15 @@ def read(path: str | Path) -> Any:
     """The value that a UTF-8 YAML file holds.
 
     Raises:
-        YamlError: the file is missing or unreadable, is not UTF-8, or is not one YAML document.
+        YamlError: the file is missing, unreadable or larger than 16 MiB, is not UTF-8, or is not
+            one YAML document.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        with Path(path).open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise YamlError(f"expected {_MOST_BYTES // 2**20} MiB at most, got more")
+        text = data.decode("utf-8-sig")
     except FileNotFoundError:
         raise YamlError("no such file") from None
     except OSError as error:
@@ -76,7 +157,8 @@ def parse(text: str) -> Any:
     """The value that a YAML text holds.
 
     Raises:
-        YamlError: the text is not one YAML document, or a mapping has a key twice.
+        YamlError: the text is not one YAML document, a mapping has a key twice, a value contains
+            itself, or aliases or numbers are too large.
     """
     try:
         return yaml.load(text, Loader=_Loader)
@@ -100,7 +182,10 @@ def shown(value: object) -> str:
     """A value as a message shows it: its repr, cut where it is long."""
     if value is None:
         return "nothing"
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer of 4,300 digits or more; a nest
+        return f"a value of type {type(value).__name__} that is too long to show"
     return text if len(text) <= _MOST_SHOWN else text[: _MOST_SHOWN - 3] + "..."
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "unknown method 'lt-prefx'" in said and "did you mean 'lt-prefix'?" in said
     assert "unknown option 'seedz'" in said and "did you mean 'seeds'?" in said
     assert "unknown option 'rnk'" in said and "use budget.steps of the grid instead" in said
+
+
+def test_dates_and_values_that_contain_themselves_are_refused() -> None:
+    day = date(2024, 1, 1)
+    itself: list[Any] = []
+    itself.append(itself)
+    assert refusals(small(label_texts=[day], seeds=[day, day], shots=itself, beside=[day])) == [
+        "seeds: expected an integer from 0 to 4294967295, got datetime.date(2024, 1, 1)",
+        "seeds: expected an integer from 0 to 4294967295, got datetime.date(2024, 1, 1)",
+        "shots: expected an integer of 1 or more, got [[...]]",
+        "label_texts: unknown label text 'datetime.date(2024, 1, 1)': expected one of 'names', "
+        "'descriptions', 'shuffled', 'random-tokens', 'single-token'",
+        "beside: expected a text that is not empty, got the date 2024-01-01 (put it in quotes)",
+    ]
 
 
 @pytest.mark.parametrize("missing", ["backbones", "data", "methods"])

@@ -97,8 +97,9 @@ def _read_each(
     problems: list[Problem],
 ) -> list[Any]:
     several = list(value) if isinstance(value, (list, tuple)) else [value]
+    before = len(problems)
     found = [read(item, path, problems) for item in several]
-    if not several or len({json.dumps(item) for item in found}) != len(found):
+    if len(problems) == before and len(set(found)) < max(len(found), 1):
         problems.append(Problem(path, f"expected {words}, each once, got {shown(value)}"))
     return found
 
@@ -213,9 +214,11 @@ def _read_shots(value: object, path: str, problems: list[Problem]) -> list[Any]:
 
 def _read_label_texts(value: object, path: str, problems: list[Problem]) -> list[Any]:
     def one(item: object, path: str, problems: list[Problem]) -> Any:
-        if item not in LABEL_TEXTS:
-            problems.append(Problem(path, unknown("label text", str(item), LABEL_TEXTS)))
-        return item
+        if item in LABEL_TEXTS:
+            return item
+        came = item if isinstance(item, str) else shown(item)
+        problems.append(Problem(path, unknown("label text", came, LABEL_TEXTS)))
+        return None
 
     return _read_each(one, "kinds of label texts", value, path, problems)
 
@@ -305,7 +308,7 @@ class Grid:
             problems += [
                 Problem("beside", unknown("method of the grid", str(name), methods))
                 for name in values.get("beside", ())
-                if name not in methods
+                if name is not None and name not in methods
             ]
         if problems:
             raise ConfigError(problems)
