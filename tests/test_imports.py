@@ -32,7 +32,7 @@ METHODS = BACKBONES | LABELS | {"methods"}
 CHECKING = METHODS | {"checking"}
 SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
-FRONT = TRAINING | {"artifacts", "checking", "front"}
+FRONT = TRAINING | {"locks", "artifacts", "checking", "front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
 DATA = {"errors", "registry", "yamlfile", "tags", "data"}
 # A part of the package, and the parts that it may import.
@@ -51,7 +51,8 @@ ALLOWED = {
     "scoring": SCORING,
     "tag_scoring": METHODS | {"tag_scoring"},
     "training": TRAINING,
-    "artifacts": {"errors", "artifacts"},
+    "locks": {"errors", "locks"},
+    "artifacts": {"errors", "registry", "yamlfile", "locks", "artifacts"},
     "front": FRONT,
     "classifier": FRONT | {"classifier"},
     "multilabel": FRONT | {"classifier", "multilabel"},

@@ -5,8 +5,12 @@ import json
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import tempfile
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltuning.artifacts import store
-from ltuning.artifacts.store import check_output, load, save, settle
+from ltuning.artifacts.folders import claim, settle
+from ltuning.artifacts.store import check_output, load, save
 from ltuning.errors import ArtifactError
 
 OLD: dict[str, Any] = {"tensors": {"w": torch.zeros(3)}, "config": {"v": "old"}, "card": "old"}
@@ -183,7 +188,7 @@ def test_other_files_called_as_ours_beside_checkpoints_are_safe(tmp_path: Path) 
 def test_an_unfinished_run_wants_resume_or_overwrite(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     message = (
-        r"unfinished run \(nothing but checkpoints/\): go on with it with --resume, or start a"
+        r"holds an unfinished run \(in checkpoints/\): go on with it with --resume, or start a"
     )
     with pytest.raises(ArtifactError, match=message):
         check_output(tmp_path / "run")
@@ -310,6 +315,10 @@ class Faults:
         (os, "mkdir"),
         (os, "rename"),
         (os, "fsync"),
+        (os, "open"),
+        (os, "write"),
+        (os, "ftruncate"),
+        (os, "unlink"),
         (shutil, "rmtree"),
         (shutil, "copymode"),
         (safetensors.torch, "save_file"),
@@ -382,8 +391,9 @@ def test_a_full_disk_at_any_step_leaves_the_old_state_or_the_new(
             faults.during(lambda folder=folder: save(folder, **NEW, overwrite=True))
         except ArtifactError as error:
             untouched = "the earlier artifact is untouched" if start is start_saved else "nothing"
-            assert str(error).startswith(f"saving to {folder} failed: [Errno 28] No space left")
-            assert f"; {untouched}" in str(error)
+            if "which keeps two processes apart" not in str(error):
+                assert str(error).startswith(f"saving to {folder} failed: [Errno 28] No space left")
+                assert f"; {untouched}" in str(error)
             assert (names(folder) if folder.exists() else None) == before
             assert names(parent) <= {"run"}
             assert start is not start_saved or holds(folder, OLD)
@@ -438,16 +448,60 @@ def cut_off_between_the_renames(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_load_puts_back_the_folder_of_a_save_that_was_cut_off(
+def test_load_reads_the_folder_of_a_save_that_was_cut_off_and_renames_nothing(
     saved: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cut_off_between_the_renames(saved)
-    assert holds(saved, OLD)
+    before = names(saved.parent)
+    assert load(saved)[1] == OLD["config"]
+    assert "the folder from before it; the next save or training puts it back" in caplog.text
+    assert names(saved.parent) == before and "run" not in before
+    settle(saved)
     assert "was cut off: the folder from before it is back in place" in caplog.text
+    assert holds(saved, OLD)
     assert names(saved.parent) == {"run"}
 
 
-def test_load_says_where_the_folder_is_when_it_cannot_be_put_back(
+def test_what_came_in_since_a_save_was_cut_off_is_not_taken_for_the_new_folder(saved: Path) -> None:
+    cut_off_between_the_renames(saved)
+    saved.mkdir()
+    (saved / "thesis.tex").write_text("mine")
+    before = names(saved.parent)
+    for refused in (lambda: save(saved, **NEW, overwrite=True), lambda: check_output(saved, True)):
+        with pytest.raises(
+            ArtifactError,
+            match=r"^a save of .*/run was cut off, and what is there now came in since: the folder "
+            r"from before the save is .*/\.run\.old-\w+; move one of the two away$",
+        ):
+            refused()
+    assert names(saved.parent) == before
+    assert names(saved) == {"thesis.tex"}
+    shutil.rmtree(saved)
+    settle(saved)
+    assert holds(saved, OLD)
+    assert names(saved.parent) == {"run"}
+
+
+@pytest.mark.parametrize("content", ["thesis.tex", "ltuning_config.json"])
+def test_a_folder_of_the_users_own_beside_the_artifact_is_left_alone(
+    tmp_path: Path, content: str
+) -> None:
+    for name in (".run.old", ".run.tmp-1a2b3c4d", ".run.old-1a2b3c4d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / content).write_text("mine")
+    before = names(tmp_path)
+    check_output(tmp_path / "run")
+    save(tmp_path / "run", **OLD)
+    save(tmp_path / "run", **NEW, overwrite=True)
+    assert names(tmp_path) == before | {"run"}
+    shutil.rmtree(tmp_path / "run")
+    hint = ", and rename .*/.run.old to it if an earlier version left that in a save cut off"
+    with pytest.raises(ArtifactError, match=f"check the path{hint * (content != 'thesis.tex')}$"):
+        load(tmp_path / "run")
+    assert {(tmp_path / name / content).read_text() for name in before} == {"mine"}
+
+
+def test_the_folder_says_where_the_earlier_one_is_when_it_cannot_be_put_back(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off_between_the_renames(saved)
@@ -457,9 +511,9 @@ def test_load_says_where_the_folder_is_when_it_cannot_be_put_back(
 
     monkeypatch.setattr(os, "rename", refuse)
     with pytest.raises(
-        ArtifactError, match=r"whole, is in .*/\.run\.old, but renaming it back fai"
+        ArtifactError, match=r"whole, is in .*/\.run\.old-\w+, but renaming it back fai"
     ):
-        load(saved)
+        settle(saved)
 
 
 def test_check_output_sees_the_folder_of_a_save_that_was_cut_off(saved: Path) -> None:
@@ -500,6 +554,17 @@ def change_config(folder: Path, **changes: Any) -> None:
     path.write_text(json.dumps(kept))
 
 
+def sign(folder: Path, **changes: Any) -> None:
+    """As who changes a configuration on purpose would write it."""
+    path = folder / "ltuning_config.json"
+    path.write_text(store._config_text(json.loads(path.read_text()) | changes))
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
 def flip_a_bit(folder: Path) -> None:
     path = folder / "adapter_model.safetensors"
     content = bytearray(path.read_bytes())
@@ -538,6 +603,46 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda folder: change_config(folder, adapter_sha256=...),
         "ltuning_config.json lacks adapter_sha256: restore the file or train again",
     ),
+    "deeply nested": (
+        lambda folder: (folder / "ltuning_config.json").write_text("[" * 10**5),
+        "ltuning_config.json is not valid JSON .*: restore the file",
+    ),
+    "nested": (
+        lambda folder: sign(folder, v=json.loads("[" * 200 + "]" * 200)),
+        r"ltuning_config.json is not valid JSON \(nested too deeply\): restore the file",
+    ),
+    "no number": (
+        lambda folder: sign(folder, v=float("nan")),
+        r"ltuning_config.json is not valid JSON \(the number NaN\): restore the file",
+    ),
+    "too long": (
+        lambda folder: os.truncate(folder / "ltuning_config.json", 2**33),
+        "expected a file of at most 67,108,864 bytes, got a longer one: .*ltuning_config.json",
+    ),
+    "a pipe": (
+        lambda folder: pipe(folder / "ltuning_config.json"),
+        "expected a file, got something else in its place: .*ltuning_config.json; restore",
+    ),
+    "tensors from a pipe": (
+        lambda folder: pipe(folder / "adapter_model.safetensors"),
+        "expected a file, got something else in its place: .*adapter_model.safetensors; restore",
+    ),
+    "a device": (
+        lambda folder: sign(folder, parts_sha256={"/dev/zero": "0" * 64}),
+        "expected files of the artifact in lora/ with parts_sha256 in .*, got '/dev/zero'; restore",
+    ),
+    "a file outside": (
+        lambda folder: sign(folder, parts_sha256={"lora/../../x": "0" * 64}),
+        r"expected files of the artifact in lora/ with parts_sha256 in .*, got 'lora/\.\./\.\./x';",
+    ),
+    "the folder above": (
+        lambda folder: sign(folder, parts_sha256={"lora/..": "0" * 64}),
+        r"expected files of the artifact in lora/ with parts_sha256 in .*, got 'lora/\.\.';",
+    ),
+    "no checksums": (
+        lambda folder: sign(folder, parts_sha256=[1]),
+        "expected checksums of 64 hexadecimal digits in .*ltuning_config.json, got others; restore",
+    ),
     "changed config": (
         lambda folder: change_config(folder, v="forged"),
         r"ltuning_config.json was changed or damaged since .*\(.*does not match config_sha256\)",
@@ -571,10 +676,10 @@ def test_load_wants_a_folder_that_is_finished(tmp_path: Path) -> None:
 def test_load_reports_tensors_that_cannot_be_read(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(path: Path) -> None:
+    def fail(content: bytes) -> None:
         raise safetensors.SafetensorError("header too small")
 
-    monkeypatch.setattr(safetensors.torch, "load_file", fail)
+    monkeypatch.setattr(safetensors.torch, "load", fail)
     with pytest.raises(ArtifactError, match="cannot read .*safetensors: header too small; restore"):
         load(saved)
 
@@ -587,3 +692,106 @@ def test_a_reformatted_configuration_is_not_a_changed_one(saved: Path) -> None:
 
 def test_the_format_is_one(saved: Path) -> None:
     assert json.loads((saved / "ltuning_config.json").read_text())["format"] == store.FORMAT == 1
+
+
+# --- several at a time
+
+
+def test_who_reads_while_another_overwrites_gets_one_save_whole(saved: Path) -> None:
+    # Each save says its number in both files.
+    def write(number: int) -> None:
+        tensors, parts = {"w": torch.tensor([number])}, {"lora/number": str(number).encode()}
+        save(saved, tensors, {"v": number}, "", overwrite=True, parts=parts)
+
+    write(0)
+    done, found = threading.Event(), []
+
+    def read() -> None:
+        while not done.is_set():
+            artifact = store.read(saved)
+            part = int(artifact.parts["lora/number"])
+            found.append((int(artifact.tensors["w"]), artifact.config["v"], part))
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            for number in range(1, 12):
+                write(number)
+        finally:
+            done.set()
+        for reader in readers:
+            reader.result()
+    assert len(found) >= 3
+    assert [numbers for numbers in found if len(set(numbers)) > 1] == []
+    assert names(saved.parent) == {"run"}
+
+
+OCCUPIED = (
+    "^expected .*/run without another process at work in it, got one; wait for it or end it, or "
+    "choose another folder$"
+)
+
+
+def test_one_process_writes_at_a_time(saved: Path) -> None:
+    code = "import sys; from ltuning.artifacts.folders import claim\n"
+    code += "with claim(sys.argv[1]): print(flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, saved], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with other:
+        assert other.stdout is not None and other.stdout.readline()
+        for refused in (lambda: save(saved, **NEW, overwrite=True), lambda: check_output(saved)):
+            with pytest.raises(ArtifactError, match=OCCUPIED):
+                refused()
+        assert holds(saved, OLD)
+        other.kill()
+    # The lock of a dead process holds nobody up, and what it left is cleared.
+    assert names(saved.parent) == {"run", ".run.ltuning"}
+    save(saved, **NEW, overwrite=True)
+    assert holds(saved, NEW)
+    assert names(saved.parent) == {"run"}
+
+
+def test_who_has_claimed_a_folder_may_save_to_it(saved: Path) -> None:
+    with claim(saved), claim(saved):
+        save(saved, **NEW, overwrite=True)
+        assert names(saved.parent) == {"run", ".run.ltuning"}
+    assert names(saved.parent) == {"run"}
+
+
+def test_a_claim_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with claim(tmp_path / "deep" / "run"):
+        pass
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("~nosuchuser/run", "^expected a folder, got '~nosuchuser/run': Could not determine home"),
+        ("a\0b", "^expected a folder, got 'a\0b': embedded null byte$"),
+        (
+            "é" * 121,
+            "^expected a folder with a name of at most 241 bytes, got one of 242: 'é{20}...'; "
+            "choose a shorter one$",
+        ),
+        ("n" * 300 + "/run", "cannot be made: .*File name too long"),
+    ],
+)
+def test_what_is_no_name_of_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, message: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for refused in (check_output, lambda folder: save(folder, **NEW)):
+        with pytest.raises(ArtifactError, match=message):
+            refused(folder)
+    with pytest.raises(ArtifactError):
+        load(folder)
+    assert names(tmp_path / "here") == set()
+
+
+def test_the_longest_name_of_a_folder_is_saved_to(tmp_path: Path) -> None:
+    for _ in range(2):
+        save(tmp_path / ("n" * 241), **NEW, overwrite=True)
+    assert names(tmp_path) == {"n" * 241}

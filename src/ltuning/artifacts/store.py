@@ -1,18 +1,9 @@
 """Saved classifiers: a folder that is written whole or not at all, and checked when it is read.
 
 The artifact is three files: the tensors (safetensors, never pickle), the configuration (JSON) and
-the model card. The folder of a training run holds more: its resolved configuration and its figures,
-and `checkpoints/` while it trains.
-
-A folder is saved in three steps, so that whatever ends the process leaves the old artifact or the
-new one::
-
-    .NAME.tmp-1a2b3c4d   the new folder is built and flushed to the disk
-    NAME -> .NAME.old    the old folder steps aside
-    .NAME.tmp-... -> NAME
-
-A process that ends between the last two leaves `.NAME.old` and no `NAME`; the next `load`, `save`
-or `check_output` puts it back.
+the model card, and of some methods parts in a sub-folder. The folder of a training run holds more:
+its resolved configuration and its figures, and `checkpoints/` while it trains. How a folder is
+replaced whole is in `folders`.
 """
 
 from __future__ import annotations
@@ -21,53 +12,85 @@ import hashlib
 import json
 import logging
 import os
-import secrets
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ltuning.artifacts import folders
+from ltuning.artifacts.folders import (
+    ARTIFACT_FILES,
+    CARD,
+    CHECKPOINTS,
+    CONFIG,
+    PARTS,
+    RUN_FILES,
+    TENSORS,
+    Claim,
+    claim,
+    names_in,
+    own_parts,
+    read_file,
+)
 from ltuning.errors import ArtifactError
+from ltuning.yamlfile import shown
 
 if TYPE_CHECKING:
     import torch
 
-TENSORS = "adapter_model.safetensors"
-CONFIG = "ltuning_config.json"
-CARD = "README.md"
-CHECKPOINTS = "checkpoints"
 FORMAT = 1
-
-PARTS = frozenset({"lora"})  # sub-folders
-ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD}) | PARTS
-RUN_FILES = frozenset({"config.yaml", "metrics.json", "history.jsonl"})
 RESERVED_KEYS = frozenset({"format", "adapter_sha256", "config_sha256", "parts_sha256"})
 # Written since parts came; an artifact without parts may lack it.
 _OPTIONAL_KEYS = frozenset({"parts_sha256"})
+_SHA = re.compile(r"[0-9a-f]{64}")
+# A folder that is replaced each time while it is read is read this often.
+_MOST_READS = 100
+# Lists in lists that a configuration may have.
+_DEEPEST = 100
 
 logger = logging.getLogger("ltuning")
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a folder of an artifact holds, all of one save.
+
+    Attributes:
+        folder: where it was read.
+        tensors: on the CPU.
+        config: what was given to `save`.
+        parts: content of its further files, by `FOLDER/NAME`.
+    """
+
+    folder: Path
+    tensors: dict[str, torch.Tensor]
+    config: dict[str, Any]
+    parts: dict[str, bytes]
 
 
 def check_output(folder: str | Path, overwrite: bool = False) -> None:
     """Refuse, before any training, an output folder that `save` could not fill or would spoil.
 
     Free are a folder that does not exist and an empty one; with `overwrite` also an artifact and an
-    unfinished run (a folder with nothing but `checkpoints/`). Writes nothing, except that it first
-    brings a save that was cut off to its end (see `settle`).
+    unfinished run (`checkpoints/`, and what else came in). Writes nothing, except that it first
+    brings to its end what a killed process left.
 
     Raises:
         ArtifactError: the folder cannot be used; says why and what to do.
     """
-    target = _resolve(folder)
-    _check_place(target)
-    settle(target)
-    names = _names(target)
-    if not names or (overwrite and (CONFIG in names or names == {CHECKPOINTS})):
+    target = folders.resolve(folder)
+    folders.check_place(target)
+    folders.settle(target)
+    names = names_in(target)
+    unfinished = _is_unfinished(names)
+    if not names or (overwrite and (CONFIG in names or unfinished)):
         return
-    if names == {CHECKPOINTS}:
+    if unfinished:
         raise ArtifactError(
-            f"{target} holds an unfinished run (nothing but {CHECKPOINTS}/): "
+            f"{target} holds an unfinished run (in {CHECKPOINTS}/): "
             "go on with it with --resume, or start anew with --overwrite"
         )
     raise _occupied(target, names)
@@ -97,20 +120,13 @@ def save(
         parts: more files of the artifact itself, such as PEFT's, `FOLDER/NAME` to content.
 
     Raises:
-        ArtifactError: the folder may not be replaced, or holds one of its own where parts go, or
-            writing failed. What was there is untouched.
+        ArtifactError: the folder may not be replaced, or holds one of its own where parts go,
+            another process is at work in it, or writing failed. What was there is untouched.
     """
-    target = _resolve(folder)
-    _check_place(target)
-    settle(target)
-    names = _names(target)
-    unfinished = CHECKPOINTS in names and not names & (ARTIFACT_FILES | RUN_FILES)
-    if names and not unfinished and not (overwrite and CONFIG in names):
-        raise _occupied(target, names)
     texts = {**_check_files(files or {}), CARD: card}
     content = _plain_json(config)
-    with _failing_whole(target, existed=CONFIG in names), _building(target) as new:
-        _check_parts(target, names, parts or {})
+    with claim(folder) as mine, _failing_whole(mine), _building(mine) as new:
+        _check_free(mine.folder, overwrite, parts or {})
         for name, text in texts.items():
             _write_text(new / name, text)
         shas = _write_parts(new, parts or {})
@@ -119,153 +135,92 @@ def save(
         shutil.copymode(new / CARD, new / TENSORS)
         written = {"format": FORMAT, **content, "parts_sha256": shas, "adapter_sha256": sha}
         _write_text(new / CONFIG, _config_text(written))
-        _sync_folder(new)
-        replace_folder(new, target)
+        folders.sync(new)
+        mine.replace(new)
 
 
 def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Read an artifact: its tensors, on the CPU, and the configuration that was given to `save`.
+    """Tensors and configuration of an artifact; see `read`."""
+    artifact = read(folder)
+    return artifact.tensors, artifact.config
+
+
+def read(folder: str | Path) -> Artifact:
+    """Read an artifact, while others may be reading or replacing it. Writes nothing.
+
+    Each file is read once, and what was read is what is checked: the configuration's own checksum,
+    and by those in it all others.
 
     Raises:
         ArtifactError: the folder or a file is missing, the format is unknown, or a file was changed
             since it was saved; says which and what to do.
     """
-    import safetensors
-    from safetensors.torch import load_file
+    target = folders.resolve(folder)
+    for _ in range(_MOST_READS):
+        before = _state(target)
+        try:
+            return _read(target)
+        except ArtifactError:
+            # What was replaced in between is no fault of what is there now.
+            if _state(target) == before:
+                raise
+    raise ArtifactError(
+        f"{target} was replaced each of the {_MOST_READS} times that it was read: wait for who "
+        "writes to it, and load it again"
+    )
 
-    target = _resolve(folder)
-    _restore(target)
-    _check_artifact(target)
-    config = _read_config(target / CONFIG)
-    path = target / TENSORS
+
+def _state(folder: Path) -> tuple[Path, int, int] | None:
+    """Tells whether a folder was replaced between two looks."""
     try:
-        if _file_sha(path) != config["adapter_sha256"]:
-            raise _changed(path, "adapter_sha256")
-        for name, sha in config.get("parts_sha256", {}).items():
-            if _file_sha(target / name) != sha:
-                raise _changed(target / name, "parts_sha256")
-        tensors = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
+        place = folders.current(folder)
+        if place is None:
+            return None
+        found = place.stat()
+    except OSError:
+        return None
+    return place, found.st_ino, found.st_ctime_ns
+
+
+def _read(target: Path) -> Artifact:
+    folder = _artifact_folder(target)
+    config = _read_config(folder / CONFIG)
+    content = _checked(folder / TENSORS, config["adapter_sha256"], "adapter_sha256")
+    parts = {
+        name: _checked(folder / name, sha, "parts_sha256")
+        for name, sha in config.get("parts_sha256", {}).items()
+    }
+    tensors = tensors_of(content, folder / TENSORS)
+    own = {key: value for key, value in config.items() if key not in RESERVED_KEYS}
+    return Artifact(target, tensors, own, parts)
+
+
+def _checked(path: Path, sha: str, key: str) -> bytes:
+    content = read_file(path)
+    if hashlib.sha256(content).hexdigest() != sha:
+        raise _changed(path, key)
+    return content
+
+
+def tensors_of(content: bytes, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ArtifactError: it is none; `path` says which.
+    """
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(content)
+    # Of a type that torch has not, safetensors raises KeyError.
+    except (safetensors.SafetensorError, ValueError, KeyError, RuntimeError, TypeError) as error:
         raise ArtifactError(
             f"cannot read {path}: {error}; restore the file or train again"
         ) from error
-    return tensors, {key: value for key, value in config.items() if key not in RESERVED_KEYS}
 
 
-def replace_folder(new: Path, folder: Path) -> None:
-    """Put the finished folder `new` in the place of `folder`, both in the same parent.
-
-    What `folder` holds and `new` lacks moves across, except the files of an artifact and its run.
-    When the second rename fails, the first is undone.
-    """
-    aside = _aside(folder)
-    existed = folder.exists()
-    if existed:
-        shutil.copymode(folder, new)
-        os.rename(folder, aside)
-    try:
-        os.rename(new, folder)
-    except BaseException:
-        if existed:
-            os.rename(aside, folder)
-        raise
-    _sync_folder(folder.parent)
-    try:
-        settle(folder)
-    except ArtifactError as error:
-        # The new artifact is in place: nothing that comes after may look like a failed save.
-        logger.warning("%s", error)
-
-
-def settle(folder: str | Path) -> None:
-    """Bring a save of `folder` that was cut off to its end.
-
-    That is the old folder back in its place, or what it holds besides the artifact moved to the new
-    one. Does nothing where no save was cut off. `save` and `check_output` call it themselves; a run
-    that resumes from `checkpoints/` calls it first.
-    """
-    target = _resolve(folder)
-    _restore(target)
-    aside = _aside(target)
-    if not aside.exists():
-        return
-    try:
-        _move_leftovers(aside, target)
-    except OSError as error:
-        raise ArtifactError(
-            f"{target} is saved, but {aside}, which it replaced, cannot be cleared: {error}; "
-            "move what you need from there and remove it"
-        ) from error
-
-
-def _move_leftovers(aside: Path, folder: Path) -> None:
-    gone = (ARTIFACT_FILES - PARTS) | _own_parts(aside) | RUN_FILES | _names(folder)
-    for name in sorted(_names(aside) - gone):
-        os.rename(aside / name, folder / name)
-    # Renamed first: a removal that is cut off must never be taken for an old folder that is whole.
-    rubbish = _temporary(folder)
-    os.rename(aside, rubbish)
-    shutil.rmtree(rubbish)
-
-
-def _own_parts(folder: Path) -> set[str]:
-    """The sub-folders that belong to an artifact: another of such a name is a stranger's."""
-    try:
-        named = json.loads((folder / CONFIG).read_bytes())["parts_sha256"]
-        return {name.partition("/")[0] for name in named} & PARTS
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _restore(folder: Path) -> None:
-    aside = _aside(folder)
-    if folder.exists() or not aside.exists():
-        return
-    try:
-        os.rename(aside, folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"a save of {folder} was cut off and the earlier artifact, whole, is in {aside}, "
-            f"but renaming it back failed ({error}): rename it to {folder}"
-        ) from error
-    logger.warning("a save of %s was cut off: the folder from before it is back in place", folder)
-
-
-def _resolve(folder: str | Path) -> Path:
-    # A link is followed, so that the folder it names is replaced and not the link.
-    return Path(folder).expanduser().resolve()
-
-
-def _names(folder: Path) -> set[str]:
-    try:
-        return set(os.listdir(folder)) if folder.exists() else set()
-    except OSError as error:
-        raise ArtifactError(f"cannot read the folder {folder}: {error}; choose another") from error
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.old")
-
-
-def _temporary(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
-
-
-def _check_place(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ArtifactError(f"expected a folder to write to, got the file {folder}: choose another")
-    if folder.is_mount() or Path.cwd().is_relative_to(folder):
-        what = "a mount point" if folder.is_mount() else "the working directory or above it"
-        raise ArtifactError(
-            f"{folder} is {what}, which cannot be replaced as a whole: choose a folder inside it"
-        )
-    parent = next(place for place in folder.parents if place.exists())
-    if not parent.is_dir():
-        raise ArtifactError(f"{folder} cannot be made: {parent} is a file; choose another folder")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise ArtifactError(
-            f"{folder} cannot be made: no right to write to {parent}; choose another folder"
-        )
+def _is_unfinished(names: set[str]) -> bool:
+    return CHECKPOINTS in names and not names & (ARTIFACT_FILES | RUN_FILES)
 
 
 def _occupied(folder: Path, names: set[str]) -> ArtifactError:
@@ -280,10 +235,16 @@ def _occupied(folder: Path, names: set[str]) -> ArtifactError:
     )
 
 
-def _check_parts(folder: Path, names: set[str], parts: Mapping[str, bytes]) -> None:
-    """Refuses to put parts where a folder of the same name is that is not the artifact's."""
+def _check_free(folder: Path, overwrite: bool, parts: Mapping[str, bytes]) -> None:
+    """Refuses to replace what is not an artifact or an unfinished run.
+
+    And to put parts where a folder of the same name is that is not the artifact's.
+    """
+    names = names_in(folder)
+    if names and not _is_unfinished(names) and not (overwrite and CONFIG in names):
+        raise _occupied(folder, names)
     taken = names & {name.partition("/")[0] for name in parts}
-    if CONFIG in names and (strange := sorted(taken - _own_parts(folder))):
+    if CONFIG in names and (strange := sorted(taken - own_parts(folder))):
         raise ArtifactError(
             f"expected {folder} without a folder {strange[0]}/, where a part of the artifact goes, "
             "got one that the artifact there does not name; rename it, or choose another folder, "
@@ -310,30 +271,31 @@ def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
         )
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(config), allow_nan=False))
-    except (TypeError, ValueError) as error:
+        _check_depth(plain, _DEEPEST)
+    except (TypeError, ValueError, RecursionError) as error:
         raise ArtifactError(f"the configuration holds what JSON cannot carry: {error}") from error
     return plain
 
 
 @contextmanager
-def _failing_whole(folder: Path, existed: bool) -> Iterator[None]:
+def _failing_whole(mine: Claim) -> Iterator[None]:
     import safetensors
 
+    existed = CONFIG in names_in(mine.folder)
     try:
         yield
     except (OSError, UnicodeError, safetensors.SafetensorError) as error:
         untouched = "the earlier artifact is untouched" if existed else "nothing was left behind"
         raise ArtifactError(
-            f"saving to {folder} failed: {error}; {untouched}. "
+            f"saving to {mine.folder} failed: {error}; {untouched}. "
             "Make room or choose another folder, and save again"
         ) from error
 
 
 @contextmanager
-def _building(folder: Path) -> Iterator[Path]:
-    """A new empty folder beside `folder`, removed when what is done with it fails."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    new = _temporary(folder)
+def _building(mine: Claim) -> Iterator[Path]:
+    """A new empty folder beside the claimed one, removed when what is done with it fails."""
+    new = mine.temporary()
     # Not tempfile.mkdtemp, whose folders are closed to everyone else.
     new.mkdir()
     try:
@@ -353,8 +315,8 @@ def _write_parts(folder: Path, parts: Mapping[str, bytes]) -> dict[str, str]:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _sync_folder(path.parent)
-    return {name: _file_sha(folder / name) for name in parts}
+        folders.sync(path.parent)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 
 
 def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
@@ -365,7 +327,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
     save_file(copies, path, metadata={"format": "pt"})
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-    return _file_sha(path)
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_text(path: Path, text: str) -> None:
@@ -375,51 +337,56 @@ def _write_text(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    # Windows and some file systems cannot flush a folder; the order of renames is theirs to keep.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _check_artifact(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is a file" if folder.exists() else "does not exist"
-        raise ArtifactError(
-            f"expected the folder of a saved classifier, but {folder} {what}: check the path"
+def _artifact_folder(target: Path) -> Path:
+    """Where the files of an artifact are now."""
+    try:
+        folder = folders.current(target)
+        if folder is not None and not folder.is_dir():
+            raise _no_artifact(target, "is a file")
+    except OSError as error:
+        raise _no_artifact(target, f"cannot be looked at ({error.strerror})") from error
+    if folder is None:
+        raise _no_artifact(target, "does not exist")
+    if folder != target:
+        logger.warning(
+            "a save of %s is under way or was cut off: what is read is %s, the folder from before "
+            "it; the next save or training puts it back",
+            target,
+            folder,
         )
-    names = _names(folder)
+    names = names_in(folder)
     if names == {CHECKPOINTS}:
         raise ArtifactError(
-            f"{folder} holds an unfinished run (nothing but {CHECKPOINTS}/): "
+            f"{target} holds an unfinished run (nothing but {CHECKPOINTS}/): "
             "finish it with --resume first"
         )
     if missing := sorted({CONFIG, TENSORS} - names):
         raise ArtifactError(
-            f"{folder} is not a whole saved classifier: {' and '.join(missing)} missing; "
+            f"{target} is not a whole saved classifier: {' and '.join(missing)} missing; "
             "copy the whole folder, or train again"
         )
+    return folder
+
+
+def _no_artifact(folder: Path, what: str) -> ArtifactError:
+    earlier = folder.parent / f".{folder.name}.old"
+    hint = ""
+    if what == "does not exist" and (earlier / CONFIG).is_file():
+        hint = f", and rename {earlier} to it if an earlier version left that in a save cut off"
+    return ArtifactError(
+        f"expected the folder of a saved classifier, but {folder} {what}: check the path{hint}"
+    )
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error}") from error
-    except ValueError as error:
-        raise ArtifactError(
-            f"{path} is not valid JSON ({error}): restore the file or train again"
-        ) from error
+    config = parse_json(read_file(path, folders.LONGEST_JSON), path)
     if not isinstance(config, dict) or "format" not in config:
         raise ArtifactError(
             f"{path} is no configuration of ltuning (it has no format): check the path"
         )
     if config["format"] != FORMAT:
         raise ArtifactError(
-            f"{path} has format {config['format']!r}, this version of ltuning reads format "
+            f"{path} has format {shown(config['format'])}, this version of ltuning reads format "
             f"{FORMAT}: install the version that saved it, or train again"
         )
     if missing := sorted(RESERVED_KEYS - _OPTIONAL_KEYS - config.keys()):
@@ -428,7 +395,58 @@ def _read_config(path: Path) -> dict[str, Any]:
         )
     if _config_sha(config) != config["config_sha256"]:
         raise _changed(path, "config_sha256")
+    _check_shas(config, path)
     return config
+
+
+def parse_json(content: bytes, path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        ArtifactError: it holds none, or what `save` never writes: NaN, a hundred lists in lists.
+    """
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(f"the number {constant}")
+
+    try:
+        parsed = json.loads(content, parse_constant=refuse)
+        _check_depth(parsed, _DEEPEST)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(
+            f"{path} is not valid JSON ({error}): restore the file or train again"
+        ) from error
+    return parsed
+
+
+def _check_depth(value: Any, left: int) -> None:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if inner and not left:
+        raise ValueError("nested too deeply")
+    for one in inner:
+        _check_depth(one, left - 1)
+
+
+def _check_shas(config: Mapping[str, Any], path: Path) -> None:
+    """Only files of the artifact are looked at, whatever else the configuration names."""
+    shas = config.get("parts_sha256", {})
+    parts = [*shas] if isinstance(shas, dict) else []
+    found = [config["adapter_sha256"], *(shas.values() if isinstance(shas, dict) else [None])]
+    if not all(isinstance(sha, str) and _SHA.fullmatch(sha) for sha in found):
+        raise ArtifactError(
+            f"expected checksums of 64 hexadecimal digits in {path}, got others; restore the file "
+            "or train again"
+        )
+    if strange := [name for name in parts if not _is_part(name)]:
+        raise ArtifactError(
+            f"expected files of the artifact in {' or '.join(f'{part}/' for part in PARTS)} with "
+            f"parts_sha256 in {path}, got {shown(strange[0])}; restore the file or train again"
+        )
+
+
+def _is_part(name: str) -> bool:
+    folder, _, file = name.partition("/")
+    return folder in PARTS and file not in ("", ".", "..") and Path(file).name == file
 
 
 def _changed(path: Path, key: str) -> ArtifactError:
@@ -447,8 +465,3 @@ def _config_sha(config: Mapping[str, Any]) -> str:
     rest = {key: value for key, value in config.items() if key != "config_sha256"}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _file_sha(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

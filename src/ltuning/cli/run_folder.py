@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ltuning import yamlfile
-from ltuning.artifacts import store
+from ltuning.artifacts import folders, store
 from ltuning.cli.configuration import differences
 from ltuning.config import Config
 from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
@@ -25,6 +27,14 @@ from ltuning.yamlfile import YamlError
 _CONFIG = "config.yaml"
 _DIGEST = "data.sha256"
 _STATE = "trainer_state.json"  # what transformers writes last into a checkpoint
+_WEIGHTS = "model.safetensors"
+# What it needs to go on, besides these: optimizer, schedule, and every generator's state.
+_ARCHIVES = ("optimizer.pt", "scheduler.pt")
+_GENERATORS = "rng_state*.pth"
+# Of a file that goes with its process, unless the process is killed.
+_SCRATCH = "lower-layers-*"
+
+logger = logging.getLogger("ltuning")
 
 
 class RunFolder:
@@ -32,11 +42,24 @@ class RunFolder:
 
     Args:
         folder: where the classifier will be saved.
+
+    Raises:
+        ArtifactError: what is no path.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.checkpoints = folder / store.CHECKPOINTS
+        self.checkpoints = folders.resolve(folder) / folders.CHECKPOINTS
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keep other processes out of the folder; what a killed one left is brought to its end.
+
+        Raises:
+            ArtifactError: another process is at work in it, or it is no place for a folder.
+        """
+        with folders.claim(self.folder):
+            yield
 
     def check(self, overwrite: bool) -> None:
         """Refuse a folder that the run could not be saved to.
@@ -44,9 +67,14 @@ class RunFolder:
         Raises:
             ArtifactError: the folder holds something that may not be replaced.
         """
-        store.check_output(self.folder, overwrite)
-        foreign = self.checkpoints.exists() and not (self.checkpoints / _CONFIG).is_file()
-        if foreign and any(self.checkpoints.iterdir()):
+        names = folders.names_in(self.checkpoints) if self.checkpoints.is_dir() else set()
+        is_left = self.checkpoints.is_dir() and names <= {_DIGEST}
+        # Nothing has begun there that could be gone on with, and nothing is lost.
+        is_nothing = is_left and folders.names_in(self.checkpoints.parent) == {
+            self.checkpoints.name
+        }
+        store.check_output(self.folder, overwrite or is_nothing)
+        if self.checkpoints.exists() and not is_left and _CONFIG not in names:
             raise ArtifactError(
                 f"{self.checkpoints} is not from an ltuning run (it has no {_CONFIG}), so it is "
                 "never overwritten: choose another folder"
@@ -56,12 +84,14 @@ class RunFolder:
         """The options of the unfinished run in the folder.
 
         Raises:
-            ArtifactError: there is none, or its configuration cannot be read.
+            ArtifactError: there is none, its configuration cannot be read, or another process is at
+                work in the folder.
         """
-        store.settle(self.folder)
+        folders.settle(self.folder)
         path = self.checkpoints / _CONFIG
         if not path.is_file():
-            held = "a finished one" if (self.folder / store.CONFIG).is_file() else "none"
+            is_finished = (self.checkpoints.parent / folders.CONFIG).is_file()
+            held = "a finished one" if is_finished else "none"
             raise ArtifactError(
                 f"expected an unfinished run in {self.folder} to go on with, got {held}; "
                 "leave out --resume to start a run"
@@ -72,7 +102,11 @@ class RunFolder:
             raise ArtifactError(
                 f"{path} cannot be read ({error}): start the run anew with --overwrite"
             ) from error
-        return options if isinstance(options, Mapping) else {}
+        if not isinstance(options, Mapping):
+            raise ArtifactError(
+                f"{path} cannot be read (it holds no options): start the run anew with --overwrite"
+            )
+        return options
 
     def check_same(self, config: Config) -> None:
         """Refuse to go on with other options than the run began with.
@@ -103,26 +137,44 @@ class RunFolder:
         Raises:
             ArtifactError: it cannot be written.
         """
-        with self.writing():
+        with self.writing(), folders.claim(self.folder) as claim:
+            new = claim.temporary()
+            new.mkdir()
+            (new / _DIGEST).write_text(f"{digest}\n")
+            (new / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
             if self.checkpoints.exists():
-                shutil.rmtree(self.checkpoints)
-            self.checkpoints.mkdir(parents=True)
-            (self.checkpoints / _DIGEST).write_text(f"{digest}\n")
-            (self.checkpoints / _CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+                claim.remove(self.checkpoints)
+            self.checkpoints.parent.mkdir(exist_ok=True)
+            # Whole from the first moment on.
+            os.rename(new, self.checkpoints)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a whole checkpoint; removes what a killed process left half written."""
-        whole = False
-        for checkpoint in self.checkpoints.glob("checkpoint-*"):
-            if _is_whole(checkpoint):
-                whole = True
-            else:
-                shutil.rmtree(checkpoint)
-        return whole
+        """Whether there is a whole checkpoint; removes what a killed process left half written.
+
+        Raises:
+            ArtifactError: another process is at work in the folder.
+        """
+        with folders.claim(self.folder) as claim:
+            for left in self.checkpoints.glob(_SCRATCH):
+                left.unlink()
+            for checkpoint in self._checkpoints(lambda found: not _is_whole(found)):
+                claim.remove(checkpoint)
+            for checkpoint in self._checkpoints(_lost_its_best):
+                claim.remove(checkpoint)
+            return bool(self._checkpoints(_is_whole))
 
     def finish(self) -> None:
-        """Remove the checkpoints of a run that is saved."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        """Remove the checkpoints of a run that is saved, all at once."""
+        try:
+            with folders.claim(self.folder) as claim:
+                claim.remove(self.checkpoints)
+        except OSError as error:
+            logger.warning(
+                "%s is saved, but its checkpoints cannot be removed: %s", self.folder, error
+            )
+
+    def _checkpoints(self, fits: Callable[[Path], bool]) -> list[Path]:
+        return [path for path in self.checkpoints.glob("checkpoint-*") if fits(path)]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -148,8 +200,39 @@ def digest(parts: Sequence[Examples | MultilabelExamples | TaggedExamples | None
 
 
 def _is_whole(checkpoint: Path) -> bool:
-    try:
-        json.loads((checkpoint / _STATE).read_bytes())
-    except (OSError, ValueError):
+    """Whether all is there that going on as if nothing had happened takes."""
+    archives = [checkpoint / name for name in _ARCHIVES]
+    generators = [*checkpoint.glob(_GENERATORS)]
+    if not generators or not all(map(_is_archive, archives + generators)):
         return False
-    return True
+    return _state(checkpoint) is not None and _is_tensors(checkpoint / _WEIGHTS)
+
+
+def _lost_its_best(checkpoint: Path) -> bool:
+    """Whether the checkpoint with the best weights so far, which end as the run's, is gone."""
+    best = (_state(checkpoint) or {}).get("best_model_checkpoint")
+    return best is not None and not (checkpoint.parent / Path(str(best)).name).is_dir()
+
+
+def _state(checkpoint: Path) -> Mapping[str, Any] | None:
+    path = checkpoint / _STATE
+    try:
+        state = json.loads(path.read_bytes()) if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
+
+
+def _is_archive(path: Path) -> bool:
+    # torch's files are zip archives, whose end says what is in them.
+    return path.is_file() and zipfile.is_zipfile(path)
+
+
+def _is_tensors(path: Path) -> bool:
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, "pt"):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False

@@ -253,9 +253,21 @@ def _with_method(base: Mapping[str, Any], task: str | None) -> Mapping[str, Any]
 
 
 def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: Terminal) -> None:
-    from ltuning.cli.run_folder import RunFolder, digest
+    from ltuning.cli.run_folder import RunFolder
 
     folder = RunFolder(output)
+    with folder.claimed():
+        classifier = _train(config, folder, resume, overwrite, terminal)
+    if not terminal.quiet:
+        _summarize(config, classifier, output)
+
+
+def _train(
+    config: Config, folder: RunFolder, resume: bool, overwrite: bool, terminal: Terminal
+) -> Front[Any]:
+    """Train and save, while no other process is at work in the folder."""
+    from ltuning.cli.run_folder import digest
+
     if resume:
         folder.check_same(config)
     # An interrupted run that was to replace a classifier finds that classifier there.
@@ -266,10 +278,10 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
         folder.check_same_data(sha)
     classifier = _fit(config, training, validation, folder, sha, resume, terminal)
     with folder.writing(), terminal.waiting("saving"):
-        classifier.save_pretrained(output, overwrite=overwrite or resume, files=_files(classifier))
+        files = _files(classifier)
+        classifier.save_pretrained(folder.folder, overwrite=overwrite or resume, files=files)
         folder.finish()
-    if not terminal.quiet:
-        _summarize(config, classifier, output)
+    return classifier
 
 
 def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:

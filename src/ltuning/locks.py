@@ -1,0 +1,133 @@
+"""What tells a living process from a dead one: locks that end with the process that holds them.
+
+::
+
+    FILE                    locked while someone is at work; gone when the work is done
+    TMP/ltuning-1a2b3c4d/   a folder of temporary files, whose `.lock` is held while it is in use
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from ltuning.errors import ArtifactError
+
+logger = logging.getLogger("ltuning")
+
+_PREFIX = "ltuning-"
+_LOCK = ".lock"
+
+
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[IO[str]]:
+    """Hold a lock file, which is made where it is not there; at the end an empty one is removed.
+
+    Args:
+        path: of the lock file.
+        refusal: what to say where another process holds it.
+
+    Raises:
+        ArtifactError: `refusal`, or that the file cannot be made.
+    """
+    try:
+        file = _acquired(path)
+    except OSError as error:
+        raise ArtifactError(
+            f"{path}, which keeps two processes apart, cannot be written ({error.strerror}); "
+            "make room or rights for it, or choose another folder"
+        ) from error
+    if file is None:
+        raise ArtifactError(refusal)
+    with file:
+        try:
+            yield file
+        finally:
+            # While it is held: who opened it meanwhile sees that it is gone, and makes a new one.
+            if not os.fstat(file.fileno()).st_size:
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder for temporary files, removed at the end; if this process is killed, by a later one.
+
+    Only folders whose process is gone are removed: its lock went with it.
+    """
+    _clear_dead(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        with (folder / f"{_LOCK}.new").open("w") as file:
+            _locked(file, folder)
+            # Under its name it is locked from the first moment on.
+            os.rename(file.name, folder / _LOCK)
+            (folder / "files").mkdir()
+            yield folder / "files"
+
+
+def _locked(file: IO[str], path: Path) -> bool:
+    """Lock a file until it is closed; False where another process has it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such locks
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        logger.warning(
+            "%s cannot be locked (%s): see to it that no other process writes there",
+            path,
+            error.strerror,
+        )
+    return True
+
+
+def _acquired(path: Path) -> IO[str] | None:
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    while True:
+        file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
+        if not _locked(file, path):
+            file.close()
+            return None
+        if _is_still_at(file, path):
+            return file
+        file.close()
+
+
+def _is_still_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _clear_dead(parent: Path) -> None:
+    """Remove what killed processes of this user left."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if _is_ours(folder):
+                with (folder / _LOCK).open("r+") as file:
+                    if _locked(file, folder):
+                        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_ours(folder: Path) -> bool:
+    if not hasattr(os, "getuid") or folder.is_symlink():
+        return False
+    lock = folder / _LOCK
+    names = set(os.listdir(folder)) if folder.is_dir() else set()
+    return (
+        names <= {_LOCK, "files"}
+        and lock.is_file()
+        and not lock.is_symlink()
+        and folder.stat().st_uid == os.getuid()
+    )
