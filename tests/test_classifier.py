@@ -368,7 +368,7 @@ def test_another_backbone_than_the_one_trained_on_is_refused(
     assert str(caught.value) == (
         f"expected the backbone that '{saved}' was trained on, '{bert.name}' with fingerprint "
         f"{bert.fingerprint[:16]}, got '{other.name}' with {other.fingerprint[:16]}; give the "
-        "folder or revision of the first one as backbone"
+        "folder or hub id of the first one as backbone, in Python with its revision"
     )
 
 

@@ -424,6 +424,12 @@ def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
     return texts, problems
 
 
+def absolute_path(name: str) -> str:
+    """The absolute path of a file or folder that is there; other names, as of a hub, stay."""
+    path = Path(name).expanduser()
+    return str(path.absolute()) if name.strip() and path.exists() else name
+
+
 def _name_as_text(name: object) -> object:
     if not isinstance(name, str):
         return name

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_type_hints
 
 from transformers import TrainingArguments
 
@@ -16,7 +16,7 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
 from ltuning.backbones.prefix import InTraining
 from ltuning.checking import check, configure
-from ltuning.config import Config
+from ltuning.config import BackboneOptions, Config, absolute_path
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
@@ -49,6 +49,20 @@ _DOORS = {
 }
 
 
+# Where the arguments of a front door stand in a configuration.
+_PATHS = {
+    "backbone": "backbone.name",
+    "labels": "labels",
+    "method": "method.name",
+    "recipe": "method.recipe",
+    "seed": "seed",
+    "epochs": "training.num_train_epochs",
+    "steps": "training.max_steps",
+}
+# Options of a backbone that nothing can change once it is loaded, and that load it again.
+_OF_LOADED = ("name", "revision", "dtype", "quantize", "attention", "max_length")
+
+
 class Front(ABC, Generic[F]):
     """A front door of the library; see `LabelClassifier` and `TokenClassifier` for its arguments.
 
@@ -66,28 +80,35 @@ class Front(ABC, Generic[F]):
         labels: Any = None,
         method: str | None = None,
         *,
-        recipe: str = "default",
-        seed: int = 0,
+        recipe: str | None = None,
+        seed: int | None = None,
         epochs: float | None = None,
         steps: int | None = None,
         options: Mapping[str, Any] | None = None,
         config: Config | None = None,
     ):
         self._backbone = backbone if isinstance(backbone, Backbone) else None
+        named = None if backbone is None or self._backbone else absolute_path(str(backbone))
+        given = {
+            "labels": labels,
+            "method": method,
+            "recipe": recipe,
+            "seed": seed,
+            "epochs": epochs,
+            "steps": steps,
+        }
+        given = {argument: value for argument, value in given.items() if value is not None}
         if config is None:
-            name = backbone.name if isinstance(backbone, Backbone) else backbone
-            mapping: dict[str, Any] = {
-                "task": self.task,
-                "backbone": {"name": str(name or BUILTIN)},
-                "labels": None if labels is None else self._read_labels(labels),
-                "method": {"name": method or self.default_method, "recipe": recipe},
-                "seed": seed,
-                "training": {},
-            }
-            config = _config(mapping, epochs, steps, options or {})
+            if labels is not None:
+                given["labels"] = self._read_labels(labels)
+            if named is not None:
+                given["backbone"] = named
+            config = self._configured(given, options or {})
         else:
-            if backbone is not None and not isinstance(backbone, Backbone):
-                config = replace(config, backbone=replace(config.backbone, name=str(backbone)))
+            if options:
+                given["options"] = options
+            _refuse_beside(config, given, named)
+            config = replace(config, backbone=_agreed(config.backbone, self._backbone))
             check(config)
         if config.task != self.task:
             message = (
@@ -160,6 +181,7 @@ class Front(ABC, Generic[F]):
         folder: str | Path,
         *,
         backbone: str | Path | Backbone | None = None,
+        revision: str | None = None,
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Self:
@@ -168,6 +190,8 @@ class Front(ABC, Generic[F]):
         Args:
             folder: what `save_pretrained` or `ltuning train` wrote.
             backbone: where the backbone is now, or a loaded one; None = where it was.
+            revision: commit, tag or branch of the backbone on the hub; None = the one trained on,
+                where `backbone` names no other place.
             device: where to run it.
             trust_remote_code: let a backbone's checkpoint run code of its own; what the artifact
                 says of it does not count.
@@ -175,6 +199,7 @@ class Front(ABC, Generic[F]):
         Raises:
             ArtifactError: a missing or changed file, another backbone than the one trained on, or
                 an artifact of another task.
+            ConfigError: `revision` or `device` beside a loaded backbone.
         """
         tensors, saved = store.load(Path(folder))
         config = Config.from_dict(saved["config"])
@@ -183,18 +208,46 @@ class Front(ABC, Generic[F]):
                 f"expected an artifact of task '{cls.task}' in '{folder}', got one of task "
                 f"'{config.task}'; load it with {_DOORS[config.task]}"
             )
-        loaded = backbone if isinstance(backbone, Backbone) else None
-        if loaded is None:
-            name = config.backbone.name if backbone is None else str(backbone)
+        if isinstance(backbone, Backbone):
+            _refuse_beside_loaded(revision, device)
+            default = BackboneOptions()
+            as_loaded = {name: getattr(default, name) for name in _OF_LOADED}
+            options = replace(config.backbone, **(as_loaded | loaded_options(backbone)))
+        else:
+            name = config.backbone.name if backbone is None else absolute_path(str(backbone))
+            same = config.backbone.revision if name == config.backbone.name else None
             options = replace(
-                config.backbone, name=name, device=device, trust_remote_code=trust_remote_code
+                config.backbone,
+                name=name,
+                revision=revision or same,
+                device=device,
+                trust_remote_code=trust_remote_code,
             )
-            config = replace(config, backbone=options)
-        door = cls(loaded, config=config)
+        config = replace(config, backbone=options)
+        door = cls(backbone if isinstance(backbone, Backbone) else None, config=config)
         door._check_fingerprint(Path(folder), saved)
         door._restore(Path(folder), tensors, saved)
         door.figures = saved["figures"]
         return door
+
+    def _configured(self, given: Mapping[str, Any], options: Mapping[str, Any]) -> Config:
+        """The configuration of what was given without one."""
+        flat, problems = _flat_options(options, given, self._backbone is not None)
+        loaded = {} if self._backbone is None else loaded_options(self._backbone)
+        mapping: dict[str, Any] = {
+            "task": self.task,
+            "backbone": {"name": BUILTIN, **loaded},
+            "method": {"name": self.default_method},
+            "training": {},
+        }
+        arguments = {_PATHS[argument]: value for argument, value in given.items()}
+        for path, value in (arguments | flat).items():
+            section, _, name = path.partition(".")
+            if name and isinstance(mapping.setdefault(section, {}), dict):
+                mapping[section][name] = value
+            else:
+                mapping[section] = value
+        return configure(mapping, problems=problems)
 
     @abstractmethod
     def _read_labels(self, labels: Any) -> Any:
@@ -223,7 +276,8 @@ class Front(ABC, Generic[F]):
                 f"expected the backbone that '{folder}' was trained on, "
                 f"'{saved['backbone']['name']}' with fingerprint {expected[:16]}, "
                 f"got '{self.backbone.name}' with {got[:16]}; "
-                "give the folder or revision of the first one as backbone"
+                "give the folder or hub id of the first one as backbone, in Python with its "
+                "revision"
             )
 
     def _arguments(
@@ -261,7 +315,7 @@ class Front(ABC, Generic[F]):
     def _artifact_config(self, fitted: F) -> dict[str, Any]:
         backbone = self.backbone
         config = self.config.to_dict()
-        # A backbone that was given loaded may compute otherwise than the configuration says.
+        # What was left open, as it was computed.
         config["backbone"]["attention"] = backbone.attention
         return {
             "task": self.task,
@@ -300,17 +354,114 @@ def check_device(backbone: Backbone) -> None:
         )
 
 
-def _config(
-    mapping: dict[str, Any], epochs: float | None, steps: int | None, options: Mapping[str, Any]
-) -> Config:
-    if epochs is not None:
-        mapping["training"]["num_train_epochs"] = epochs
-    if steps is not None:
-        mapping["training"]["max_steps"] = steps
+def loaded_options(backbone: Backbone) -> dict[str, Any]:
+    """Options that load the same backbone again; those that it was loaded without are left out."""
+    default = BackboneOptions()
+    if backbone.options is not None:
+        chosen = {name: getattr(backbone.options, name) for name in _OF_LOADED}
+    else:
+        # Made by hand, of a model: only what it is can be said.
+        dtype = _dtype_name(backbone)
+        known = dtype in get_args(get_type_hints(BackboneOptions)["dtype"])
+        chosen = {"revision": backbone.revision, "dtype": dtype if known else default.dtype}
+    changed = {name: of for name, of in chosen.items() if of != getattr(default, name)}
+    return {**changed, "name": absolute_path(backbone.name)}
+
+
+def _dtype_name(backbone: Backbone) -> str:
+    return str(backbone.dtype).removeprefix("torch.")
+
+
+def _refuse_beside_loaded(revision: str | None, device: str) -> None:
+    given = {"revision": revision is not None, "device": device != "auto"}
+    problems = [
+        Problem(f"backbone.{name}", "the backbone is loaded already; give it to Backbone.load")
+        for name, is_given in given.items()
+        if is_given
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _flat_options(
+    options: Mapping[str, Any], given: Mapping[str, Any], is_loaded: bool
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Options by dotted path, and which of them say again what was said, or have no effect."""
+    flat: dict[str, Any] = {}
     for path, value in options.items():
-        section, _, name = path.partition(".")
-        if name and isinstance(mapping.setdefault(section, {}), dict):
-            mapping[section][name] = value
+        if isinstance(value, Mapping) and "." not in path and path != "labels":
+            flat.update({f"{path}.{name}": inner for name, inner in value.items()})
         else:
-            mapping[section] = value
-    return configure(mapping)
+            flat[path] = value
+    problems = [
+        Problem(path, f"expected it once, got it as {argument}= and in options; leave one out")
+        for argument, path in _PATHS.items()
+        if argument in given and path in flat
+    ]
+    fixed = [f"backbone.{name}" for name in (*_OF_LOADED, "device", "trust_remote_code")]
+    problems += [
+        Problem(path, "expected it where the backbone is loaded, got a loaded one; leave it out")
+        for path in fixed
+        if is_loaded and path in flat
+    ]
+    return flat, problems
+
+
+def _refuse_beside(config: Config, given: Mapping[str, Any], named: str | None) -> None:
+    """Refuse arguments beside a configuration, which would not be read.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    problems = [
+        Problem(
+            _PATHS.get(argument, argument),
+            f"expected it in the configuration, got {argument}= beside config=; set it there, or "
+            "leave config out",
+        )
+        for argument in given
+    ]
+    inside = absolute_path(config.backbone.name)
+    if named is not None and named != inside:
+        problems.append(
+            Problem(
+                "backbone.name",
+                f"expected '{inside}', as the configuration says, got '{named}' beside config=; "
+                "set it there, or leave one of them out",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _agreed(options: BackboneOptions, backbone: Backbone | None) -> BackboneOptions:
+    """The configuration's options of a backbone, with what a loaded one says of itself.
+
+    Raises:
+        ConfigError: where both say something, and not the same.
+    """
+    options = replace(options, name=absolute_path(options.name))
+    if backbone is None:
+        return options
+    loaded, default = loaded_options(backbone), BackboneOptions()
+    found = {
+        "name": loaded["name"],
+        "revision": backbone.revision,
+        "dtype": _dtype_name(backbone),
+        "quantize": None if backbone.options is None else backbone.options.quantize,
+        "attention": backbone.attention,
+        "max_length": backbone.max_length,
+    }
+    problems = [
+        Problem(
+            f"backbone.{name}",
+            f"expected {of_loaded!r}, as the loaded backbone has it, got {getattr(options, name)!r}"
+            " in the configuration; change it there, or load the backbone with these options",
+        )
+        for name, of_loaded in found.items()
+        if name == "name" or getattr(options, name) != getattr(default, name)
+        if getattr(options, name) not in (of_loaded, loaded.get(name))
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return replace(options, **loaded)

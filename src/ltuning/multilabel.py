@@ -42,12 +42,13 @@ class MultilabelClassifier(TextClassifier):
             `full`.
         recipe: `default`, or `paper` for the published choices where they go with this task: it is
             trained with the objective `multilabel` in both.
-        seed: of every draw; the same seed gives the same classifier on a CPU.
+        seed: of every draw, 0 if not given; the same seed gives the same classifier on a CPU.
         epochs: passes over the training texts.
         steps: optimizer steps, instead of epochs.
         options: further options by dotted path, such as `{"method.rank": 32,
             "training.learning_rate": 1e-3}`.
-        config: a whole configuration instead of the arguments above.
+        config: a whole configuration instead of the arguments above; beside it only a backbone is
+            taken, the one that it names.
 
     Raises:
         ConfigError: every problem of the options at once, before anything is loaded.

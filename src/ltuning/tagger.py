@@ -70,12 +70,13 @@ class TokenClassifier(Front[_Fitted]):
             training tags.
         method: `ls-lora` (the default), `ls-unmask` (for decoders), `probe` or `full`.
         recipe: `default`, or `paper` for the published choices.
-        seed: of every draw; the same seed gives the same tagger on a CPU.
+        seed: of every draw, 0 if not given; the same seed gives the same tagger on a CPU.
         epochs: passes over the training sentences.
         steps: optimizer steps, instead of epochs.
         options: further options by dotted path, such as `{"method.rank": 32,
             "training.learning_rate": 1e-3}`.
-        config: a whole configuration instead of the arguments above.
+        config: a whole configuration instead of the arguments above; beside it only a backbone is
+            taken, the one that it names.
 
     Raises:
         ConfigError: every problem of the options at once, before anything is loaded; the methods

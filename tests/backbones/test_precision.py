@@ -223,9 +223,14 @@ def test_a_quantised_checkpoint_stays_on_its_gpu(without_weights: Path, loader: 
 
 
 def test_a_classifier_is_loaded_on_weights_as_it_was_trained_on(
-    toy: Toy, bert: Backbone, classifier: Callable[..., LabelClassifier], tmp_path: Path
+    toy: Toy,
+    bert: Backbone,
+    classifier: Callable[..., LabelClassifier],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config = classifier(bert).config
+    monkeypatch.setattr(bert, "options", BackboneOptions(name=bert.name, quantize="4bit"))
     quantized = replace(config, backbone=replace(config.backbone, quantize="4bit", device="auto"))
     trained = LabelClassifier(bert, config=quantized).fit(toy.texts, toy.labels)
     trained.save_pretrained(tmp_path / "run")

@@ -21,7 +21,7 @@ from ltuning.backbones.loading import (
 )
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, InTraining, Pass, Prefix, Recorder, announced
-from ltuning.config import BackboneOptions
+from ltuning.config import BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
 
 Text = str | tuple[str, str]
@@ -119,6 +119,8 @@ class Backbone:
         self.prefix_problem: str | None = None
         self.unmask_problem: str | None = None
         self._fingerprint: str | None = None
+        # What it was loaded with; None = made by hand.
+        self.options: BackboneOptions | None = None
         self.max_length = self._text_room(max_length)
         layers.install(self.model, self.family)
 
@@ -136,10 +138,11 @@ class Backbone:
         backbone = cls(
             load_model(config, family, options),
             tokenizer,
-            name=options.name,
+            name=absolute_path(options.name),
             revision=options.revision,
             max_length=options.max_length,
         )
+        backbone.options = options
         if tested:
             selftest.require(backbone)
         return backbone
