@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,24 @@ def test_another_split_and_quiet(
     outcome = ltuning("evaluate", trained, *arguments)
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")
     assert json.loads((tmp_path / "m.json").read_text())["num_examples"] == 48
+
+
+def test_the_figures_leave_a_link_and_the_mode_of_its_file(
+    ltuning: Callable[..., Any], trained: Path, data: Path, tmp_path: Path
+) -> None:
+    target, link, planted = (tmp_path / name for name in ("m.json", "link.json", "planted"))
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    planted.write_text("precious")
+    (tmp_path / f".link.json.{os.getpid()}").symlink_to(planted)
+    (tmp_path / f".m.json.{os.getpid()}").symlink_to(planted)
+    outcome = ltuning("evaluate", trained, "--data", data, "--output", link, "--quiet")
+    assert outcome.code == 0
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == 0o600
+    assert json.loads(target.read_text())["num_examples"] == 30
+    assert planted.read_text() == "precious"
 
 
 def test_many_classes_show_the_pairs_that_are_confused_most() -> None:

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning.data.files import read_table, stem_of, write_table
+from ltuning.data.files import check_target, read_table, stem_of, write_table
 from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
@@ -72,7 +72,8 @@ def test_lines_of_text_come_back(rows: list[str]) -> None:
     assert decode_table(encode_table(table, "txt"), "txt", "here") == table
 
 
-_scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
+_floats = st.floats(allow_nan=False, allow_infinity=False)
+_scalars = st.none() | st.booleans() | st.integers() | _floats | texts
 
 
 @settings(max_examples=50, deadline=None)
@@ -111,6 +112,41 @@ def test_equal_tables_give_equal_compressed_files(tmp_path: Path) -> None:
     for name in ("one.csv.gz", "two.csv.gz"):
         write_table(table, tmp_path / name)
     assert (tmp_path / "one.csv.gz").read_bytes() == (tmp_path / "two.csv.gz").read_bytes()
+
+
+NUMBERS = (
+    b'{"a": 1.10, "b": [1E5, -0.0, 1e400], "c": 123456789012345678901234567890.10, "d": NaN}\n'
+    b'{"a": -Infinity, "b": {"n": 12345678901234567890123}, "c": 0.1, "d": 2}\n'
+)
+
+
+def test_json_numbers_keep_their_digits() -> None:
+    table = decode_table(NUMBERS, "jsonl", "here")
+    assert encode_table(table, "jsonl") == NUMBERS
+    assert table.rows[0]["a"] == 1.1
+    cells = decode_table(encode_table(table, "csv"), "csv", "here").rows
+    assert cells[0] == {
+        "a": "1.10",
+        "b": "[1E5, -0.0, 1e400]",
+        "c": "123456789012345678901234567890.10",
+        "d": "NaN",
+    }
+
+
+def test_json_numbers_that_parquet_would_bend() -> None:
+    table = decode_table(b'{"a": [{"n": 1e400}]}', "jsonl", "here")
+    with pytest.raises(DataError) as caught:
+        encode_table(table, "parquet")
+    assert str(caught.value) == (
+        "here, column 'a': parquet holds no number as large as 1e400; write jsonl"
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [float("-inf")]])
+def test_nan_is_not_json(value: Any) -> None:
+    assert refused_to_write([{"a": value}], "jsonl").startswith(
+        "data, row 1: a value is not JSON (Out of range float values are not JSON compliant"
+    )
 
 
 # --- reading what others wrote --------------------------------------------------------------------
@@ -239,13 +275,14 @@ def test_half_of_a_surrogate_pair_in_json() -> None:
 @pytest.mark.parametrize("format", ["csv", "tsv", "jsonl", "txt"])
 def test_bytes_that_are_not_utf8(format: str) -> None:
     assert refused("text\ncafé\n".encode("latin-1"), format) == (
-        "data, line 2: expected UTF-8, got the byte 0xe9 at offset 8; save it as UTF-8"
+        "data, line 2: expected UTF-8, got the byte 0xe9 at offset 8; say in which "
+        "encoding it is, such as --encoding cp1252 (data.encoding), or save it as UTF-8"
     )
 
 
 def test_parquet_of_other_bytes() -> None:
     assert refused(b"text,label\na,x\n", "parquet").startswith(
-        "data: expected a parquet file, got other bytes ("
+        "data: expected a whole parquet file, got other or damaged bytes ("
     )
 
 
@@ -301,6 +338,13 @@ def test_tables_that_would_lose_something() -> None:
         encode_table(Table(["a", "a"], [{"a": "1"}], "csv", "here"), "csv")
 
 
+@pytest.mark.parametrize("value", [b"a", [b"a"], {"a": {b"b": 1}}])
+def test_values_without_a_text_in_csv(value: Any) -> None:
+    message = refused_to_write([{"a": "b"}, {"a": value}], "csv")
+    assert message.startswith("data, row 2: a value has no form as text (")
+    assert message.endswith("); write parquet")
+
+
 def test_values_in_csv() -> None:
     row = {"none": None, "number": 1.5, "list": ["é", 1], "object": {"a": None}}
     table = Table([*row, "absent"], [row], "jsonl", "here")
@@ -312,7 +356,7 @@ def test_values_in_csv() -> None:
 # --- files ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["table.xlsx", "table.json", "table.gz", "table"])
+@pytest.mark.parametrize("name", ["table.xlsx", "table.gz", "table"])
 def test_unknown_ending(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("text\na\n")
@@ -327,6 +371,27 @@ def test_unknown_ending(name: str, tmp_path: Path) -> None:
         write_table(Table(["text"], [{"text": "b"}], "csv", "here"), path)
     assert path.read_text() == "text\na\n"
     assert read_table(path, "csv").rows == [{"text": "a"}]
+
+
+def test_json_that_is_not_lines(tmp_path: Path) -> None:
+    (tmp_path / "table.json").write_text("[]")
+    with pytest.raises(DataError) as caught:
+        read_table(tmp_path / "table.json")
+    assert str(caught.value).endswith(
+        ".conll (or with .gz), got the ending .json; write JSON as JSON lines, one object per "
+        "line (.jsonl)"
+    )
+    rows = [{"text": "a"}, {"text": "b"}]
+    expected = (
+        "data: expected JSON lines, one object per line, got one JSON {} of the whole file; write "
+        'each row on a line of its own as {{"text": "...", "label": "..."}}, without brackets and '
+        "commas around the rows"
+    )
+    for indent in (None, 1):
+        assert refused(json.dumps(rows, indent=indent).encode(), "jsonl") == expected.format(
+            "array"
+        )
+    assert refused(json.dumps(rows[0], indent=1).encode(), "jsonl") == expected.format("object")
 
 
 def test_ending_in_capitals(tmp_path: Path) -> None:
@@ -428,6 +493,70 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     finally:
         os.close(reading)
     assert pipe.is_fifo()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_no_data_files(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(
+        DataError, match=r"pipe\.csv: expected a file, got a pipe; write the data to"
+    ):
+        read_table(pipe)
+    with pytest.raises(
+        DataError, match=r"^/dev/zero: expected a file, got a device or socket; wri"
+    ):
+        read_table("/dev/zero", "txt")
+
+
+def test_a_pipe_whose_format_is_said_is_read() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"text\na\n")
+    os.close(writing)
+    try:
+        assert read_table(f"/dev/fd/{reading}", "csv").rows == [{"text": "a"}]
+    finally:
+        os.close(reading)
+
+
+def test_gzip_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltuning.data import files
+
+    monkeypatch.setattr(files, "_UNPACKED_AT_LEAST", 2**20)
+    path = tmp_path / "bomb.txt.gz"
+    path.write_bytes(gzip.compress(bytes(2**22)))
+    with pytest.raises(DataError) as caught:
+        read_table(path)
+    assert str(caught.value) == (
+        f"{path}: {path.stat().st_size:,} bytes of gzip unpack to more than 1,048,576, which would "
+        "fill the memory; if they are good, unpack the file first"
+    )
+    path.write_bytes(gzip.compress(b"a\n") + gzip.compress(b"b\n"))
+    assert len(read_table(path).rows) == 2
+
+
+def test_names_up_to_the_systems_limit(tmp_path: Path) -> None:
+    table = Table(["text"], [{"text": "a"}], "csv", "here")
+    for name in ("a" * 251 + ".csv", "\U0001f600" * 62 + ".csv"):
+        check_target(tmp_path / name)
+        write_table(table, tmp_path / name)
+    too_long = tmp_path / ("a" * 252 + ".csv")
+    for refused_to in (check_target, read_table, lambda path: write_table(table, path)):
+        with pytest.raises(DataError, match=r"cannot be \w+ \(File name too long\)$"):
+            refused_to(too_long)
+
+
+def test_targets_that_are_refused_before_there_is_something_to_write(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no folder .*/no to write it to; make it$"):
+        check_target(tmp_path / "no" / "x.csv")
+    with pytest.raises(DataError, match=r": expected the name of a file, got a folder; add a file"):
+        check_target(tmp_path)
+    circle = tmp_path / "circle.csv"
+    circle.symlink_to(circle)
+    with pytest.raises(DataError, match=r"circle\.csv: cannot be written \(.*[Ss]ymbolic|Symlink"):
+        check_target(circle)
+    with pytest.raises(DataError, match=r"a\x00\.csv: cannot be read \(embedded null byte\)$"):
+        read_table("a\0.csv")
 
 
 # --- streams --------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +10,6 @@ import typer
 
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts
-from ltuning.errors import DataError
 
 
 def evaluate(
@@ -42,12 +40,15 @@ def evaluate(
     match, and per label with its threshold. Of a tagger: precision, recall and F1 of entities,
     overall and per type.
     """
-    if output is not None and not output.parent.is_dir():
-        raise DataError(f"{output}: there is no folder {output.parent} to write it to; make it")
+    from ltuning.data.files import check_target, write_file
+
+    if output is not None:
+        check_target(output)
     named = (text_column, text_pair_column, label_column)
     report = _measure(folder, data, split, (backbone, trust_remote_code), named, quiet)
     if output is not None:
-        _write(report, output)
+        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        write_file(text.encode(), output)
     if not quiet:
         _show(report)
 
@@ -80,17 +81,6 @@ def _measure(
     with terminal.counting("evaluating", len(examples)) as advance:
         report = classifier.evaluate(examples.inputs, examples.labels, progress=advance)
     return {**report, "classifier": str(folder), "data": data, "split": split}
-
-
-def _write(report: dict[str, Any], path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -6,33 +6,45 @@ import gzip
 import io
 import os
 import shutil
+import stat
 import uuid
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from ltuning.data.formats import FORMATS, decode_table, encode_table
-from ltuning.data.tables import Table
+from ltuning.data.tables import AS_FOUND, Dialect, Table, encoding_of
 from ltuning.errors import DataError
 from ltuning.registry import unknown
 
 Stream = IO[str] | IO[bytes]
 
+# Text shrinks to a third or a tenth; what unpacks to more than both fills the memory on purpose.
+_UNPACKED_AT_LEAST = 2**28
+_UNPACKED_TIMES = 200
+_UNPACKED_AT_ONCE = 2**20
+_NAME_KEPT = 50
 
-def read_table(source: str | Path | Stream, format: str | None = None) -> Table:
+
+def read_table(
+    source: str | Path | Stream, format: str | None = None, dialect: Dialect = AS_FOUND
+) -> Table:
     """Read every row of a file or of an open stream.
 
     Args:
         source: a path, or a text or binary stream such as ``sys.stdin``.
-        format: ``csv``, ``tsv``, ``jsonl``, ``parquet`` or ``txt``, each also with ``.gz``; None:
-            the file's ending says it. Needed for a stream.
+        format: ``csv``, ``tsv``, ``jsonl``, ``parquet``, ``txt`` or ``conll``, each also with
+            ``.gz``; None: the file's ending says it. Needed for a stream and for a pipe.
+        dialect: the encoding and the delimiter; by default what the file itself says.
 
     Raises:
         DataError: a missing file, an unknown ending, or content that is not in the format.
     """
     if isinstance(source, str | Path):
         path = local_path(source)
-        origin, data = str(source), _read_bytes(path)
+        origin, data = str(source), _read_bytes(path, pipes=format is not None)
         plain, compressed = _split_format(format) if format else _format_of_name(path.name, origin)
     else:
         origin = str(getattr(source, "name", "<stream>"))
@@ -42,8 +54,8 @@ def read_table(source: str | Path | Stream, format: str | None = None) -> Table:
                 f"one of {', '.join(FORMATS)}"
             )
         plain, compressed = _split_format(format)
-        data = _read_stream(source)
-    return decode_table(_decompress(data, origin) if compressed else data, plain, origin)
+        data = _read_stream(source, dialect)
+    return decode_table(_decompress(data, origin) if compressed else data, plain, origin, dialect)
 
 
 def write_table(table: Table, target: str | Path | Stream) -> None:
@@ -60,9 +72,9 @@ def write_table(table: Table, target: str | Path | Stream) -> None:
         path = local_path(target)
         plain, compressed = _format_of_name(path.name, str(target))
         data = encode_table(table, plain)
-        _write_file(gzip.compress(data, mtime=0) if compressed else data, path)
+        write_file(gzip.compress(data, mtime=0) if compressed else data, path)
     else:
-        _write_stream(encode_table(table, table.format), target, table.format)
+        _write_stream(encode_table(table, table.format), target, table)
 
 
 def stem_of(name: str) -> str | None:
@@ -110,8 +122,10 @@ def _format_of_name(name: str, origin: str) -> tuple[str, bool]:
     if parsed is None:
         found = f"the ending .{_ending(name)}" if _ending(name) else "no ending"
         expected = ", ".join(f".{format}" for format in FORMATS)
+        hint = "; write JSON as JSON lines, one object per line (.jsonl)"
         raise DataError(
             f"{origin}: expected a file ending of {expected} (or with .gz), got {found}"
+            f"{hint if _ending(name).startswith('json') else ''}"
         )
     return parsed
 
@@ -119,50 +133,107 @@ def _format_of_name(name: str, origin: str) -> tuple[str, bool]:
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _read_bytes(path: Path) -> bytes:
+@contextmanager
+def _said(path: str | Path, what: str) -> Iterator[None]:
+    """Turns what the system refuses into words."""
     try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a name with a NUL in it; RuntimeError: links in a circle.
+        if what == "read" and isinstance(error, FileNotFoundError):
+            raise DataError(f"{path}: no such file") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: cannot be {what} ({reason})") from error
+
+
+def _read_bytes(path: Path, pipes: bool) -> bytes:
+    with _said(path, "read"):
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise DataError(f"{path}: expected a file, got a folder")
+        # A pipe without a writer waits for ever, and some devices never end.
+        if not stat.S_ISREG(mode) and not (pipes and stat.S_ISFIFO(mode)):
+            kind = "a pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+            raise DataError(f"{path}: expected a file, got {kind}; write the data to a file")
         return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: expected a file, got a folder") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _read_stream(stream: Stream) -> bytes:
+def _read_stream(stream: Stream, dialect: Dialect) -> bytes:
     # The bytes below a text stream: its own decoding would change line breaks inside quoted fields.
     content: str | bytes = getattr(stream, "buffer", stream).read()
     if isinstance(content, str):
+        if dialect.encoding is not None:
+            raise DataError(
+                f"expected a stream of bytes for the encoding {dialect.encoding}, got one of text; "
+                "leave the encoding out"
+            )
         # Surrogates pass here; decoding reports them, as it does any byte that is not UTF-8.
         return content.encode("utf-8", "surrogatepass")
     return content
 
 
 def _decompress(data: bytes, origin: str) -> bytes:
+    limit = max(_UNPACKED_AT_LEAST, _UNPACKED_TIMES * len(data))
+    parts, size = [], 0
     try:
-        return gzip.decompress(data)
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+            while part := file.read(_UNPACKED_AT_ONCE):
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise DataError(
+                        f"{origin}: {len(data):,} bytes of gzip unpack to more than {limit:,}, "
+                        "which would fill the memory; if they are good, unpack the file first"
+                    )
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{origin}: expected gzip, got a broken or other file ({error})") from error
+    return b"".join(parts)
 
 
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _write_file(data: bytes, path: Path) -> None:
-    target = path.resolve()  # a link stays a link
-    try:
+def check_target(path: str | Path) -> None:
+    """Whether a file could be written there, as far as can be told before there is something to.
+
+    Raises:
+        DataError: no such folder, one that cannot be written to, a folder in the file's place, or a
+            name that the system does not take.
+    """
+    with _said(path, "written"):
+        target = local_path(path)
+        if not target.parent.is_dir():
+            raise DataError(f"{path}: there is no folder {target.parent} to write it to; make it")
+        if target.is_dir():
+            raise DataError(f"{path}: expected the name of a file, got a folder; add a file name")
+        target = target.resolve()
+        is_new = target.is_file() or not target.exists()  # a file is put in the place of another
+        touched = target.parent if is_new else target
+        if not os.access(touched, os.W_OK):
+            raise DataError(f"{path}: cannot be written (no permission for {touched})")
+
+
+def write_file(data: bytes, path: str | Path) -> None:
+    """Write a file whole or not at all, with the mode of the one it replaces; a link stays a link.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with _said(path, "written"):
+        target = local_path(path).resolve()
         if target.exists() and not target.is_file():
             target.write_bytes(data)  # /dev/stdout, a pipe: nothing that could be replaced
         else:
             replace_file(data, target)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror})") from error
 
 
 def replace_file(data: bytes, target: Path) -> None:
     """Write a file whole or not at all; until then it is beside it, `.NAME.1a2b3c4d.tmp`."""
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+    # A name may have 255 bytes; a sign has four at most.
+    name = f".{target.name[:_NAME_KEPT]}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = target.with_name(name)
     try:
         with temporary.open("xb") as file:
             file.write(data)
@@ -175,12 +246,12 @@ def replace_file(data: bytes, target: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _write_stream(data: bytes, stream: Any, format: str) -> None:
+def _write_stream(data: bytes, stream: Any, table: Table) -> None:
     binary = getattr(stream, "buffer", None)
     if binary is None and isinstance(stream, io.TextIOBase):
-        if format == "parquet":
+        if table.format == "parquet":
             raise DataError("parquet is binary and the stream takes text; write it to a file")
-        stream.write(data.decode("utf-8"))
+        stream.write(data.decode(encoding_of(table, table.format)))
         return
     stream.flush()
     (binary or stream).write(data)

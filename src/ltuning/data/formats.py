@@ -9,35 +9,39 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from functools import partial
 
 from ltuning.data.conll import decode_conll, encode_conll
 from ltuning.data.delimited import decode_delimited, encode_delimited
 from ltuning.data.json_lines import decode_json_lines, encode_json_lines
+from ltuning.data.parquet import decode_parquet, encode_parquet
 from ltuning.data.tables import (
-    Decoded,
+    AS_FOUND,
+    Dialect,
     Table,
-    cell_text,
+    cell_texts,
     check_columns,
     decode_text,
     encode_text,
-    refuse_empty,
 )
 from ltuning.errors import DataError
 from ltuning.registry import unknown
 
 
-def decode_table(data: bytes, format: str, origin: str) -> Table:
+def decode_table(data: bytes, format: str, origin: str, dialect: Dialect = AS_FOUND) -> Table:
     """Read a table from a file's uncompressed bytes.
 
     Raises:
-        DataError: unknown format, no rows, or bytes that are not in the format.
+        DataError: unknown format, no rows, bytes that are not in the format, or a delimiter or an
+            encoding for a format that has none.
     """
     _check_format(format)
-    columns, rows = _DECODERS[format](data, origin)
-    check_columns(columns, origin)
-    if not rows:
+    _check_dialect(dialect, format, origin)
+    table = _DECODERS[format](data, origin, dialect)
+    check_columns(table.columns, origin)
+    if not table.rows:
         raise DataError(f"{origin}: expected at least one row, got column names only; add rows")
-    return Table(columns, rows, format, origin)
+    return table
 
 
 def encode_table(table: Table, format: str) -> bytes:
@@ -50,11 +54,9 @@ def encode_table(table: Table, format: str) -> bytes:
     if not table.columns:
         raise DataError(f"{table.origin}: a table without columns cannot be written")
     check_columns(table.columns, table.origin)
-    for number, row in enumerate(table.rows, start=1):
+    for index, row in enumerate(table.rows):
         for name in row.keys() - set(table.columns):
-            raise DataError(
-                f"{table.origin}, row {number}: {unknown('column', name, table.columns)}"
-            )
+            raise DataError(f"{table.where(index)}: {unknown('column', name, table.columns)}")
     return _ENCODERS[format](table)
 
 
@@ -63,9 +65,23 @@ def _check_format(format: str) -> None:
         raise DataError(unknown("format", format, FORMATS))
 
 
-def _decode_txt(data: bytes, origin: str) -> Decoded:
-    lines = io.StringIO(decode_text(data, origin), newline=None)
-    return ["text"], [{"text": line.removesuffix("\n")} for line in lines]
+def _check_dialect(dialect: Dialect, format: str, origin: str) -> None:
+    if dialect.delimiter is not None and format not in ("csv", "tsv"):
+        raise DataError(
+            f"{origin}: expected csv or tsv for the delimiter {dialect.delimiter!r}, got {format}; "
+            "leave the delimiter out"
+        )
+    if dialect.encoding is not None and format == "parquet":
+        raise DataError(
+            f"{origin}: expected a file of text for the encoding {dialect.encoding}, got parquet; "
+            "leave the encoding out"
+        )
+
+
+def _decode_txt(data: bytes, origin: str, dialect: Dialect) -> Table:
+    text, encoding = decode_text(data, origin, dialect.encoding)
+    rows = [{"text": line.removesuffix("\n")} for line in io.StringIO(text, newline=None)]
+    return Table(["text"], rows, "txt", origin, list(range(1, len(rows) + 1)), Dialect(encoding))
 
 
 def _encode_txt(table: Table) -> bytes:
@@ -74,65 +90,30 @@ def _encode_txt(table: Table) -> bytes:
             f"{table.origin}: txt holds one column, got {', '.join(table.columns)}; "
             "write csv, tsv, jsonl or parquet"
         )
-    lines = [cell_text(row.get(table.columns[0])) for row in table.rows]
-    for number, line in enumerate(lines, start=1):
+    lines = [line for (line,) in cell_texts(table)]
+    for index, line in enumerate(lines):
         if "\n" in line or "\r" in line:
             raise DataError(
-                f"{table.origin}, row {number}: txt holds one text per line, got a text with a "
+                f"{table.where(index)}: txt holds one text per line, got a text with a "
                 "line break; write csv, tsv, jsonl or parquet"
             )
-    return encode_text("".join(f"{line}\n" for line in lines), table)
+    text = "".join(f"{line}\n" for line in lines)
+    return encode_text(text, table, "txt")
 
 
-def _decode_parquet(data: bytes, origin: str) -> Decoded:
-    if not data:
-        refuse_empty(origin)
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{origin}: expected a parquet file, got other bytes ({error})") from error
-    # to_pylist() would keep only one of two columns of a name.
-    check_columns(table.column_names, origin)
-    return list(table.column_names), table.to_pylist()
-
-
-def _encode_parquet(table: Table) -> bytes:
-    import pyarrow
-    import pyarrow.parquet
-
-    arrays = []
-    for name in table.columns:
-        try:
-            arrays.append(pyarrow.array([row.get(name) for row in table.rows]))
-        except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
-            raise DataError(
-                f"{table.origin}, column {name!r}: parquet holds one type per column ({error}); "
-                "write jsonl"
-            ) from error
-    buffer = io.BytesIO()
-    try:
-        pyarrow.parquet.write_table(pyarrow.table(arrays, names=table.columns), buffer)
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{table.origin}: parquet cannot hold it ({error}); write jsonl") from error
-    return buffer.getvalue()
-
-
-_DECODERS: dict[str, Callable[[bytes, str], Decoded]] = {
-    "csv": lambda data, origin: decode_delimited(data, origin, ",", "comma"),
-    "tsv": lambda data, origin: decode_delimited(data, origin, "\t", "tab"),
+_DECODERS: dict[str, Callable[[bytes, str, Dialect], Table]] = {
+    "csv": partial(decode_delimited, format="csv"),
+    "tsv": partial(decode_delimited, format="tsv"),
     "jsonl": decode_json_lines,
-    "parquet": _decode_parquet,
+    "parquet": decode_parquet,
     "txt": _decode_txt,
     "conll": decode_conll,
 }
 _ENCODERS: dict[str, Callable[[Table], bytes]] = {
-    "csv": lambda table: encode_delimited(table, ","),
-    "tsv": lambda table: encode_delimited(table, "\t"),
+    "csv": partial(encode_delimited, format="csv"),
+    "tsv": partial(encode_delimited, format="tsv"),
     "jsonl": encode_json_lines,
-    "parquet": _encode_parquet,
+    "parquet": encode_parquet,
     "txt": _encode_txt,
     "conll": encode_conll,
 }

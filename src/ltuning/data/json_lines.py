@@ -6,8 +6,19 @@ import json
 from collections import Counter
 from typing import Any
 
-from ltuning.data.tables import Decoded, Table, decode_text, encode_text, refuse_empty
+from ltuning.data.tables import (
+    AS_FOUND,
+    Dialect,
+    Number,
+    Table,
+    decode_text,
+    encode_text,
+    json_text,
+    refuse_empty,
+)
 from ltuning.errors import DataError
+
+_EXAMPLE = '{"text": "...", "label": "..."}'
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -20,7 +31,12 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _decode_json_line(line: str, number: int, origin: str) -> dict[str, Any]:
     try:
-        row = json.loads(line, object_pairs_hook=_object_without_doubles)
+        row = json.loads(
+            line,
+            object_pairs_hook=_object_without_doubles,
+            parse_float=Number,
+            parse_constant=Number,
+        )
         if "\\u" in line:
             # An escape such as \ud83d alone is legal JSON, and no text: no tokenizer takes it.
             json.dumps(row, ensure_ascii=False).encode("utf-8")
@@ -36,8 +52,7 @@ def _decode_json_line(line: str, number: int, origin: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(
             f"{origin}, line {number}: expected one JSON object per line, "
-            f"got a {type(row).__name__}; write it as "
-            '{"text": "...", "label": "..."}'
+            f"got a {type(row).__name__}; write it as {_EXAMPLE}"
         )
     return row
 
@@ -49,25 +64,43 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def decode_json_lines(data: bytes, origin: str) -> Decoded:
+def _refuse_one_value(text: str, origin: str) -> None:
+    """An array of rows, or an object over several lines, is JSON whose lines alone are broken."""
+    try:
+        whole = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    raise DataError(
+        f"{origin}: expected JSON lines, one object per line, got one JSON "
+        f"{'array' if isinstance(whole, list) else 'object'} of the whole file; write each row on "
+        f"a line of its own as {_EXAMPLE}, without brackets and commas around the rows"
+    )
+
+
+def decode_json_lines(data: bytes, origin: str, dialect: Dialect = AS_FOUND) -> Table:
     """Column names in the order in which they first come, and rows; DataError with the line."""
+    text, encoding = decode_text(data, origin, dialect.encoding)
     # Not splitlines(): JSON strings may hold U+2028 and its kind as they are.
-    lines = decode_text(data, origin).rstrip().split("\n")
+    lines = text.rstrip().split("\n")
     if lines == [""]:
         refuse_empty(origin)
+    if text.lstrip().startswith("[") or lines[0].strip() == "{":
+        _refuse_one_value(text, origin)
     rows = [_decode_json_line(line, number, origin) for number, line in enumerate(lines, start=1)]
-    return list(dict.fromkeys(name for row in rows for name in row)), rows
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    numbers = list(range(1, len(rows) + 1))
+    return Table(columns, rows, "jsonl", origin, numbers, Dialect(encoding))
 
 
 def encode_json_lines(table: Table) -> bytes:
     """One line per row, each with the columns that the row has."""
     lines = []
-    for number, row in enumerate(table.rows, start=1):
+    for index, row in enumerate(table.rows):
         ordered = {name: row[name] for name in table.columns if name in row}
         try:
-            lines.append(json.dumps(ordered, ensure_ascii=False) + "\n")
-        except (TypeError, ValueError) as error:
+            lines.append(json_text(ordered) + "\n")
+        except (TypeError, ValueError, RecursionError) as error:
             raise DataError(
-                f"{table.origin}, row {number}: a value is not JSON ({error}); write parquet"
+                f"{table.where(index)}: a value is not JSON ({error}); write parquet"
             ) from error
-    return encode_text("".join(lines), table)
+    return encode_text("".join(lines), table, "jsonl")

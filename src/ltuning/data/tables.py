@@ -1,16 +1,59 @@
-"""Tables, and what every text format shares: UTF-8, empty files, values as text."""
+"""Tables, and what every text format shares: encodings, empty files, values as text."""
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from ltuning.errors import DataError
 
 _BYTE_ORDER_MARK = "\ufeff"
+# The longer marks first: that of UTF-32 begins with one of UTF-16.
+_MARKED = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_UTF8 = ("utf-8", "utf-8-sig")
+# Of UTF-16 without a mark, this many bytes tell it apart.
+_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How a table is written as text.
+
+    Attributes:
+        encoding: by Python's names; None, of a file to read: by its byte-order mark, else UTF-8.
+        delimiter: the sign between the fields of `csv` and `tsv`; None, of a file to read: a tab
+            in `tsv`, and in `csv` what the column names and the rows agree on.
+    """
+
+    encoding: str | None = None
+    delimiter: str | None = None
+
+
+AS_FOUND = Dialect()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a parquet file holds, to be written back as it was.
+
+    Attributes:
+        columns: the `pyarrow.Table`.
+        values: the rows' values by column, the same objects; a column in which one of them is
+            another is written anew.
+    """
+
+    columns: Any
+    values: dict[str, list[Any]]
 
 
 @dataclass(frozen=True)
@@ -22,16 +65,26 @@ class Table:
         rows: one mapping per row; a row may lack a column (JSON lines).
         format: ``csv``, ``tsv``, ``jsonl``, ``parquet``, ``txt`` or ``hub``.
         origin: where it came from, for messages.
+        lines: of a file of text, the line on which each row begins, counted from 1.
+        dialect: how the text that it was read from was written.
+        kept: the columns as a parquet file has them; None where it came from another place.
     """
 
     columns: list[str]
     rows: list[dict[str, Any]]
     format: str
     origin: str
+    lines: list[int] | None = field(default=None, compare=False, repr=False)
+    dialect: Dialect = field(default=AS_FOUND, compare=False)
+    kept: Kept | None = field(default=None, compare=False, repr=False)
 
+    def place(self, index: int) -> str:
+        """Where a row is, its index counted from 0: its line, or its number."""
+        return f"row {index + 1}" if self.lines is None else f"line {self.lines[index]}"
 
-# Column names and rows.
-Decoded = tuple[list[str], list[dict[str, Any]]]
+    def where(self, index: int) -> str:
+        """`place` with the table's origin, to begin a message."""
+        return f"{self.origin}, {self.place(index)}"
 
 
 def check_columns(columns: Sequence[str], origin: str) -> None:
@@ -41,32 +94,97 @@ def check_columns(columns: Sequence[str], origin: str) -> None:
         raise DataError(f"{origin}: the column {twice[0]!r} is there twice; rename one of them")
 
 
-def decode_text(data: bytes, origin: str) -> str:
-    """Text of UTF-8 bytes, with or without a byte order mark; DataError where they are not."""
+# --- bytes and text -------------------------------------------------------------------------------
+
+
+def _known_encoding(name: str) -> str:
+    """Python's own name of an encoding; DataError where it knows no such encoding of text."""
     try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        "".encode(name)
+        return codecs.lookup(name).name
+    except (LookupError, UnicodeError, ValueError):
         raise DataError(
-            f"{origin}, line {line}: expected UTF-8, got the byte 0x{data[error.start]:02x} "
-            f"at offset {error.start}; save it as UTF-8"
-        ) from error
-    text = text.removeprefix(_BYTE_ORDER_MARK)
+            f"expected the name of an encoding, such as utf-8, utf-16 or cp1252, got {name!r}"
+        ) from None
+
+
+def decode_text(data: bytes, origin: str, encoding: str | None = None) -> tuple[str, str]:
+    """Text of bytes, and its encoding: the one given, that of a byte-order mark, or UTF-8.
+
+    Raises:
+        DataError: bytes that are not in the encoding, an unknown encoding, or no text.
+    """
+    marked = next((name for mark, name in _MARKED.items() if data.startswith(mark)), "utf-8")
+    taken = _known_encoding(encoding) if encoding else marked
+    if taken == "utf-8":
+        _refuse_unmarked(data, origin)
+    try:
+        text = data.decode(taken)
+    except UnicodeError as error:
+        raise _not_in_encoding(data, origin, taken, error) from error
+    if taken not in _MARKED.values():  # these take the mark off themselves
+        text = text.removeprefix(_BYTE_ORDER_MARK)
     if not text:
         refuse_empty(origin)
-    return text
+    return text, taken
 
 
-def encode_text(text: str, table: Table) -> bytes:
-    """UTF-8 bytes that ``decode_text`` reads back; DataError for half of a surrogate pair."""
+def _not_in_encoding(data: bytes, origin: str, encoding: str, error: UnicodeError) -> DataError:
+    if not isinstance(error, UnicodeDecodeError):
+        return DataError(f"{origin}: expected {encoding}, got other bytes ({error})")
+    shown, offset = f"0x{data[error.start]:02x}", error.start
+    if encoding in _UTF8:
+        line = data.count(b"\n", 0, offset) + 1
+        return DataError(
+            f"{origin}, line {line}: expected UTF-8, got the byte {shown} at offset {offset}; "
+            "say in which encoding it is, such as --encoding cp1252 (data.encoding), or save it "
+            "as UTF-8"
+        )
+    return DataError(
+        f"{origin}: expected {encoding}, got the byte {shown} at offset {offset} "
+        f"({error.reason}); give another encoding, or save it as UTF-8"
+    )
+
+
+def _refuse_unmarked(data: bytes, origin: str) -> None:
+    """UTF-16 of mostly Latin letters is good UTF-8 too, with a zero byte beside each letter."""
+    sample = data[:_SAMPLE]
+    halves = {"utf-16-le": (sample[::2], sample[1::2]), "utf-16-be": (sample[1::2], sample[::2])}
+    for name, (letters, zeros) in halves.items():
+        if len(zeros) >= 10 and 0 not in letters and zeros.count(0) >= 0.9 * len(zeros):
+            raise DataError(
+                f"{origin}: expected UTF-8, got what looks like UTF-16 without a byte-order mark; "
+                f"say --encoding {name} (data.encoding), or save it as UTF-8"
+            )
+
+
+def encoding_of(table: Table, format: str) -> str:
+    """The encoding in which a table is written: that it was read in; JSON is always UTF-8."""
+    return "utf-8" if format == "jsonl" else table.dialect.encoding or "utf-8"
+
+
+def encode_text(text: str, table: Table, format: str) -> bytes:
+    """Bytes that ``decode_text`` reads back.
+
+    Raises:
+        DataError: half of a surrogate pair, or a character that the encoding does not have.
+    """
+    encoding = encoding_of(table, format)
     # A reader drops one leading mark, so a text that begins with one gets a second.
-    marked = _BYTE_ORDER_MARK + text if text.startswith(_BYTE_ORDER_MARK) else text
+    needs_mark = text.startswith(_BYTE_ORDER_MARK) and encoding == "utf-8"
+    marked = _BYTE_ORDER_MARK + text if needs_mark else text
     try:
-        return marked.encode("utf-8")
+        return marked.encode(encoding)
     except UnicodeEncodeError as error:
+        sign = marked[error.start]
+        if "\ud800" <= sign <= "\udfff":
+            raise DataError(
+                f"{table.origin}: a text holds half of a surrogate pair ({sign!a}), "
+                "which UTF-8 cannot hold; remove it"
+            ) from error
         raise DataError(
-            f"{table.origin}: a text holds half of a surrogate pair ({marked[error.start]!a}), "
-            "which UTF-8 cannot hold; remove it"
+            f"{table.origin}: {encoding}, the encoding of the input, cannot hold {sign!r}; write "
+            "jsonl or parquet, or save the input as UTF-8"
         ) from error
 
 
@@ -75,8 +193,66 @@ def refuse_empty(origin: str) -> NoReturn:
     raise DataError(f"{origin}: expected at least one row, got an empty file")
 
 
+# --- values ---------------------------------------------------------------------------------------
+
+
+class Number(float):
+    """A number of a JSON file, with its digits as they stand there."""
+
+    def __init__(self, digits: str):
+        self.digits = digits
+
+
+def json_text(value: Any) -> str:
+    """JSON of a value; numbers that were read from JSON keep their digits.
+
+    Raises:
+        ValueError: NaN or infinity, or a value that is nested too deeply.
+        TypeError: a value that is not JSON.
+    """
+    if isinstance(value, Number):
+        return value.digits
+    if isinstance(value, dict):
+        pairs = (f"{_key(key)}: {json_text(inner)}" for key, inner in value.items())
+        return f"{{{', '.join(pairs)}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(json_text, value))}]"
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"a key that is no text: {key!r}")
+    return json.dumps(key, ensure_ascii=False)
+
+
 def cell_text(value: Any) -> str:
-    """A value in a format that knows only text: nothing for None, lists and objects as JSON."""
+    """A value in a format that knows only text: nothing for None, lists and objects as JSON.
+
+    Raises:
+        ValueError, TypeError: bytes, or what is not JSON in a list or an object.
+    """
     if value is None:
         return ""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
+    if isinstance(value, list | dict | tuple | Number):
+        return json_text(value)
+    if isinstance(value, bytes):
+        raise TypeError("bytes are no text")
+    return str(value)
+
+
+def cell_texts(table: Table) -> list[list[str]]:
+    """The rows of a table in a format that knows only text.
+
+    Raises:
+        DataError: a value that has no text.
+    """
+    rows = []
+    for index, row in enumerate(table.rows):
+        try:
+            rows.append([cell_text(row.get(name)) for name in table.columns])
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DataError(
+                f"{table.where(index)}: a value has no form as text ({error}); write parquet"
+            ) from error
+    return rows

@@ -1,0 +1,129 @@
+"""Parquet: what is read is written back as it was, whatever Python makes of its values."""
+
+from __future__ import annotations
+
+import io
+import math
+import operator
+from typing import Any
+
+from ltuning.data.tables import AS_FOUND, Dialect, Kept, Number, Table, check_columns, refuse_empty
+from ltuning.errors import DataError
+
+
+def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
+    """The rows of a parquet file, with its columns as they are in it.
+
+    Raises:
+        DataError: other bytes, text that is not UTF-8, a value that Python cannot hold.
+    """
+    if not data:
+        refuse_empty(origin)
+    import pyarrow.parquet
+
+    try:
+        found = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
+        names = list(found.column_names)
+        # A broken file shows up here, and not as a crash where a value of it is used.
+        found.validate(full=True)
+    except Exception as error:  # the kinds are many, of pyarrow, of Python and of the system
+        raise DataError(
+            f"{origin}: expected a whole parquet file, got other or damaged bytes "
+            f"({_reason(error)}); write it again"
+        ) from error
+    # A mapping would keep only one of two columns of a name.
+    check_columns(names, origin)
+    values = {name: _values(found.column(name), name, origin) for name in names}
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    return Table(names, rows, "parquet", origin, kept=Kept(found, values))
+
+
+def _values(column: Any, name: str, origin: str) -> list[Any]:
+    try:
+        return list(_without_nanoseconds(column).to_pylist())
+    except Exception as error:  # times out of range, unknown zones and their kind
+        raise DataError(
+            f"{origin}, row {_first_bad(column)}: a value of the column {name!r} cannot be read "
+            f"({_reason(error)}); mend it or take the column out"
+        ) from error
+
+
+def _without_nanoseconds(column: Any) -> Any:
+    """Python's own times end at microseconds, so finer ones become texts."""
+    import pyarrow
+
+    kind = column.type
+    is_time = pyarrow.types.is_timestamp(kind) or pyarrow.types.is_time64(kind)
+    return column.cast(pyarrow.string()) if is_time and kind.unit == "ns" else column
+
+
+def _first_bad(column: Any) -> int:
+    for number, value in enumerate(column, start=1):
+        try:
+            value.as_py()
+        except Exception:
+            return number
+    return len(column)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def encode_parquet(table: Table) -> bytes:
+    """A parquet file; columns whose values are those read from one keep their type and metadata.
+
+    Raises:
+        DataError: a column of several types, or of one that parquet does not have.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    columns, fields = [], []
+    for name in table.columns:
+        column, field = _column(table, name)
+        columns.append(column)
+        fields.append(field)
+    metadata = table.kept.columns.schema.metadata if table.kept else None
+    buffer = io.BytesIO()
+    try:
+        whole = pyarrow.table(columns, schema=pyarrow.schema(fields, metadata))
+        pyarrow.parquet.write_table(whole, buffer)
+    except (pyarrow.ArrowException, OverflowError) as error:
+        raise DataError(f"{table.origin}: parquet cannot hold it ({error}); write jsonl") from error
+    return buffer.getvalue()
+
+
+def _column(table: Table, name: str) -> tuple[Any, Any]:
+    """The values of a column and its field: type, metadata."""
+    import pyarrow
+
+    values = [row.get(name) for row in table.rows]
+    kept = table.kept
+    if kept and name in kept.values and _are_same(values, kept.values[name]):
+        return kept.columns.column(name), kept.columns.schema.field(name)
+    if any(map(_is_too_large, values)):
+        raise DataError(
+            f"{table.origin}, column {name!r}: parquet holds no number as large as 1e400; "
+            "write jsonl"
+        )
+    try:
+        array = pyarrow.array(values)
+    except (pyarrow.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        raise DataError(
+            f"{table.origin}, column {name!r}: parquet holds one type per column ({error}); "
+            "write jsonl"
+        ) from error
+    return array, pyarrow.field(name, array.type)
+
+
+def _is_too_large(value: Any) -> bool:
+    """Whether a number of a JSON file, or one inside a value, has become infinite."""
+    if isinstance(value, list | dict):
+        return any(map(_is_too_large, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, Number) and math.isinf(value) and "Inf" not in value.digits
+
+
+def _are_same(values: list[Any], before: list[Any]) -> bool:
+    # The same objects: equal ones need not be, as 1 and 1.0 and True.
+    return len(values) == len(before) and all(map(operator.is_, values, before))
