@@ -433,6 +433,7 @@ NAN = float("nan")
             "them or set data.empty_texts=skip",
         ),
         ([("", " "), "ball"], ["food", "sport"], "got 1 empty ones, the first at index 0"),
+        (["ball", ("the", "")], ["food", "sport"], "got 1 empty ones, the first at index 1"),
         (["bread", None], ["food", "sport"], "expected a text or a pair of texts, got NoneType"),
         (["bread", NAN], ["food", "sport"], "expected a text or a pair of texts, got float"),
         ([("a", "b", "c")], ["food"], "expected a text or a pair of texts, got tuple"),

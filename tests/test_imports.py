@@ -25,7 +25,7 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "registry", "yamlfile", "config", "tags"}
+BASE = {"errors", "registry", "yamlfile", "config", "tags", "texts"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
@@ -34,13 +34,14 @@ SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
 FRONT = TRAINING | {"locks", "artifacts", "checking", "front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
-DATA = {"errors", "registry", "yamlfile", "tags", "data"}
+DATA = {"errors", "registry", "yamlfile", "tags", "texts", "data"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
     "registry": {"registry"},
     "yamlfile": {"errors", "registry", "yamlfile"},
     "tags": {"errors", "registry", "tags"},
+    "texts": {"texts"},
     "config": BASE,
     "labels": LABELS,
     "data": DATA,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 
-from ltuning.backbones.backbone import LabelStates, Text
+from ltuning.backbones.backbone import LabelStates
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
@@ -29,6 +29,7 @@ from ltuning.methods.tuned import Tuned
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
+from ltuning.texts import Text, is_empty
 from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
@@ -484,10 +485,10 @@ def checked_texts(
     pairs = [(_text(text), label) for text, label in zip(texts, labels, strict=True)]
     if empty == "keep":
         return [text for text, _ in pairs], [label for _, label in pairs]
-    kept = [(text, label) for text, label in pairs if not _is_empty(text)]
+    kept = [(text, label) for text, label in pairs if not is_empty(text)]
     dropped = len(pairs) - len(kept)
     if dropped and empty == "refuse":
-        first = next(row for row, (text, _) in enumerate(pairs) if _is_empty(text))
+        first = next(row for row, (text, _) in enumerate(pairs) if is_empty(text))
         raise DataError(
             f"expected texts with words in them, got {dropped} empty ones, the first at index "
             f"{first}; remove them or set data.empty_texts=skip"
@@ -505,10 +506,6 @@ def _text(text: Any) -> Text:
     if isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(t, str) for t in text):
         return (text[0], text[1])
     raise DataError(f"expected a text or a pair of texts, got {type(text).__name__}: {text!r:.80}")
-
-
-def _is_empty(text: Text) -> bool:
-    return not (text if isinstance(text, str) else "".join(text)).strip()
 
 
 def _check_validation(

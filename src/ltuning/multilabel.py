@@ -10,13 +10,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from ltuning.backbones.backbone import Text
 from ltuning.classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.errors import DataError
 from ltuning.labels import Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.registry import unknown
 from ltuning.scoring import Progress
+from ltuning.texts import Text
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
 from ltuning.training.trainer import TokenDataset, TrainingResult

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltuning.backbones.backbone import Backbone, LabelStates, Text, TextBatch
+from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.batches import at_once, by_length
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import pool
 from ltuning.methods.plain import combine, mean_over_texts
 from ltuning.methods.tuned import Tuned
+from ltuning.texts import Text
 
 Progress = Callable[[int], None]
 

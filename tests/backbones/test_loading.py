@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -32,6 +33,9 @@ from ltuning.backbones.families import FAMILIES, Sizes, family_of
 from ltuning.backbones.loading import fingerprint, meta_backbone
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError
+
+from ..conformance.tiny import FAMILIES as CONFORMING
+from ..conftest import TOPICS
 
 Load = Callable[..., Backbone]
 
@@ -328,6 +332,56 @@ def test_the_segments_of_a_pair_reach_the_model(bert: Backbone) -> None:
         input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.types
     )[0]
     torch.testing.assert_close(bert.forward(batch)[batch.mask], expected[batch.mask])
+
+
+class Watched:
+    """A tokenizer, and how many parts of texts that it cut off it has kept."""
+
+    def __init__(self, tokenizer: Any):
+        self.tokenizer, self.parts = tokenizer, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tokenizer, name)
+
+    def __call__(self, *texts: Any, **options: Any) -> Any:
+        encoded = self.tokenizer(*texts, **options)
+        self.parts += sum(len(encoding.overflowing) for encoding in encoded.encodings)
+        return encoded
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_a_pair_is_cut_as_the_tokenizer_would_cut_it(
+    backbone: Backbone, side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(backbone.tokenizer)
+    monkeypatch.setattr(watched.tokenizer, "truncation_side", side)
+    monkeypatch.setattr(backbone, "tokenizer", watched)
+    first, second = (TOPICS[topic].split() * 4 for topic in ("food", "sport"))
+    lengths = [1, 2, 5, 8, 9, 10, 30, 31]
+    pairs = [(" ".join(first[:a]), " ".join(second[:b])) for a in lengths for b in lengths]
+    for room in (5, 16, 17):
+        got = backbone.tokenize(pairs, room)
+        assert watched.parts == 0
+        expected = watched.tokenizer(*zip(*pairs, strict=True), truncation=True, max_length=room)
+        assert got == [{key: expected[key][row] for key in got[0]} for row in range(len(pairs))]
+
+
+@pytest.mark.parametrize("family", ["roberta", "gpt2"])
+def test_a_model_without_segments_gets_no_segment_ids(
+    family: str, tmp_path: Path, load: Load
+) -> None:
+    backbone = load(CONFORMING[family].save(tmp_path / family))
+    pair = [("the ball", "a hotel")]
+    backbone.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+    backbone.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A", pair="$A:0 $B:1", special_tokens=[]
+    )
+    (tokens,) = backbone.tokenize(pair)
+    assert set(tokens["token_type_ids"]) == {0, 1}
+    assert backbone.batch([tokens]).types is None
+    with torch.no_grad():
+        expected = backbone.forward(backbone.batch([{"input_ids": tokens["input_ids"]}]))
+    torch.testing.assert_close(backbone.encode(pair)[0], expected)
 
 
 def test_a_label_text_longer_than_its_room_is_refused(backbone: Backbone) -> None:

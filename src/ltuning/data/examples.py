@@ -11,12 +11,12 @@ from typing import Any, Literal, NoReturn
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
 from ltuning.registry import unknown
+from ltuning.texts import Text, is_empty
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question1", "content", "message")
 TEXT_PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2")
 LABEL_COLUMNS = ("label", "labels", "category", "class", "intent")
 
-Text = str | tuple[str, str]
 EmptyTexts = Literal["refuse", "skip", "keep"]
 
 _ROWS_NAMED = 5
@@ -182,14 +182,9 @@ def _is_missing(value: Any) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _is_empty(text: Text) -> bool:
-    parts = (text,) if isinstance(text, str) else text
-    return any(not part.strip() for part in parts)
-
-
 def _kept_rows(texts: Sequence[Text], empty_texts: EmptyTexts, origin: str) -> list[int]:
     every = list(range(len(texts)))
-    empty = [] if empty_texts == "keep" else [index for index in every if _is_empty(texts[index])]
+    empty = [] if empty_texts == "keep" else [index for index in every if is_empty(texts[index])]
     if not empty:
         return every
     found = f"{origin}: {len(empty)} empty text{'s' if len(empty) != 1 else ''} {_rows(empty)}"

@@ -11,13 +11,13 @@ from ltuning.data.examples import (
     BY_CONVENTION,
     Columns,
     EmptyTexts,
-    Text,
     label_column_of,
     label_name,
     texts_of,
 )
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
+from ltuning.texts import Text
 
 LABEL_COLUMNS = ("labels", "label", "categories", "classes")
 # Between the names where a cell holds text and no list.

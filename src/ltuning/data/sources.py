@@ -11,7 +11,6 @@ from ltuning.data.examples import (
     Columns,
     EmptyTexts,
     Examples,
-    Text,
     examples_from_table,
 )
 from ltuning.data.files import local_path, read_table, stem_of, write_table
@@ -22,6 +21,7 @@ from ltuning.data.tables import Table
 from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
 from ltuning.registry import unknown
+from ltuning.texts import Text
 
 __all__ = [
     "FORMATS",
