@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -95,14 +96,104 @@ def test_an_interrupt_ends_with_130(
     assert (outcome.code, outcome.stdout) == (130, "")
 
 
-def test_a_closed_pipe_is_no_error(trained: Path) -> None:
-    command = f"{sys.executable} -m ltuning predict {trained} | true; echo ${{PIPESTATUS[0]}}"
-    done = subprocess.run(
-        ["bash", "-c", command],
-        input="a ball\n",
-        capture_output=True,
-        text=True,
-        env=ENVIRONMENT,
+LTUNING = f"{sys.executable} -m ltuning"
+
+
+def shell(command: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=ENVIRONMENT, **options
     )
-    assert done.stdout == "141\n"
-    assert done.stderr == ""
+
+
+def test_a_closed_pipe_is_no_error(trained: Path) -> None:
+    done = shell(f"{LTUNING} predict {trained} | true; echo ${{PIPESTATUS[0]}}", input="a ball\n")
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+SHOWN = "from ltuning.cli import streams, terminal; streams.guard(); terminal.results().print('x')"
+
+
+@pytest.mark.parametrize("words", ["-m ltuning train --help", f'-c "{SHOWN}"'])
+def test_nothing_that_is_shown_minds_a_reader_that_goes_away(words: str) -> None:
+    done = shell(f"{sys.executable} {words} | true; echo ${{PIPESTATUS[0]}}")
+    assert (done.stdout, done.stderr) == ("141\n", "")
+
+
+@pytest.mark.parametrize(
+    ("redirection", "reason"),
+    [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+)
+def test_an_output_that_cannot_be_written_is_said(redirection: str, reason: str) -> None:
+    done = shell(f"{LTUNING} --version {redirection}")
+    assert done.returncode == 1
+    assert done.stderr == f"error: standard output: cannot be written ({reason})\n"
+
+
+def test_a_closed_input_is_said() -> None:
+    code = "import sys; from ltuning.cli import streams; streams.guard(); sys.stdin.buffer.read()"
+    done = shell(f"{sys.executable} -c '{code}' <&-")
+    message = "standard input: cannot be read (Bad file descriptor)"
+    assert done.stderr.endswith(f"ltuning.errors.DataError: {message}\n")
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- >&- 2>&-"])
+def test_messages_that_nobody_can_read_are_no_error_of_their_own(redirection: str) -> None:
+    assert shell(f"{LTUNING} --no-such-option {redirection}").returncode == 2
+
+
+SCRIPT = """
+import sys
+from ltuning.cli import main
+def fail(*_, **__):
+    raise {error}
+main.show_warnings = fail
+sys.argv = ["ltuning", "params"]
+main.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (
+            "KeyError('x\\x1b[31m')",
+            70,
+            "a bug of ltuning, please report it (KeyError: 'x\\x1b[31m'); LTUNING_DEBUG=1 in "
+            "front of the command shows where it happened",
+        ),
+        (
+            "EOFError('Ran out of input')",
+            70,
+            "a bug of ltuning, please report it (RuntimeError: EOFError: Ran out of input); "
+            "LTUNING_DEBUG=1 in front of the command shows where it happened",
+        ),
+        (
+            "PermissionError(13, 'Permission denied', 'some/place')",
+            1,
+            "some/place: cannot be read or written (Permission denied)",
+        ),
+        (
+            "MemoryError",
+            1,
+            "out of memory; a smaller backbone.max_length or max_branches needs less",
+        ),
+    ],
+)
+def test_what_no_verb_expected_ends_in_one_line(error: str, code: int, message: str) -> None:
+    done = python("-c", SCRIPT.format(error=error))
+    assert (done.returncode, done.stderr, done.stdout) == (code, f"error: {message}\n", "")
+
+
+def test_ltuning_debug_shows_where_a_bug_is() -> None:
+    done = python(
+        "-c", "import os; os.environ['LTUNING_DEBUG'] = '1'" + SCRIPT.format(error="KeyError")
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith("KeyError\n") and "line" in done.stderr
+
+
+def test_every_exit_code_stands_in_the_table() -> None:
+    from ltuning.cli import main
+
+    codes = re.findall(r"^\| (\d+) \|", main.__doc__ or "", flags=re.MULTILINE)
+    assert codes == ["0", "1", "2", "70", "130", "141"]

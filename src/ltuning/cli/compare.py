@@ -190,7 +190,7 @@ def _list(cells: Sequence[Cell], folder: ResultFolder) -> None:
             state = f"done    accuracy {result.record['test']['accuracy']:.3f}"
         elif failure is not None:
             state = f"failed  {failure}"
-        results().print(f"{cell}: {state}", soft_wrap=True, markup=False)
+        results().print(f"{cell}: {state}", soft_wrap=True)
 
 
 def _report(grid: Grid, folder: ResultFolder, terminal: Terminal, texts: bool) -> None:
@@ -198,6 +198,6 @@ def _report(grid: Grid, folder: ResultFolder, terminal: Terminal, texts: bool) -
 
     with terminal.waiting("writing the report"):
         table, files = write_report(grid, folder, texts)
-    results().print(table, soft_wrap=True, markup=False)
+    results().print(table, soft_wrap=True)
     if not terminal.quiet:
         show_facts({"report": ", ".join(map(str, files))})

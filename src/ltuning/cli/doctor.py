@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ltuning.cli.configuration import configure
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
@@ -81,7 +82,7 @@ def _show(findings: list[Finding]) -> None:
     table.add_column("found")
     table.add_column("needed by", no_wrap=True)
     for finding in findings:
-        verdict = "[green]holds[/green]" if finding.holds else "[red]FAILS[/red]"
+        verdict = Text("holds", "green") if finding.holds else Text("FAILS", "red")
         table.add_row(finding.name, verdict, finding.found, finding.needed_by)
     results().print()
     results().print(table)

@@ -1,25 +1,31 @@
 """The command `ltuning`: its verbs, and how an error ends it.
 
-Exit codes: 0 done, 1 an error that a message explains, 2 wrong usage, 130 interrupted.
+| exit code | what ended it |
+|---|---|
+| 0 | it is done |
+| 1 | an error that a message explains; a failed cell of `compare`, a finding of `doctor` |
+| 2 | wrong usage: an option or argument that the verb does not take |
+| 70 | a bug of ltuning; LTUNING_DEBUG=1 shows the traceback |
+| 130 | Ctrl-C |
+| 141 | whoever read the output went away, as `head` does |
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from ltuning.cli import compare, demo, doctor, evaluate, params, predict, train
+from ltuning.cli import compare, demo, doctor, evaluate, params, predict, streams, train
 from ltuning.cli.terminal import show_error, show_warnings
 from ltuning.errors import LTuningError
 
+_BUG = 70
 _INTERRUPTED = 130
-_CLOSED_PIPE = 141
 
 
 class _Verbs(TyperGroup):
@@ -28,9 +34,7 @@ class _Verbs(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a verb; set LTUNING_DEBUG=1 to see where an error comes from."""
         try:
-            outcome = super().invoke(ctx)
-            sys.stdout.flush()
-            return outcome
+            return super().invoke(ctx)
         except LTuningError as error:
             if os.environ.get("LTUNING_DEBUG"):
                 raise
@@ -38,9 +42,9 @@ class _Verbs(TyperGroup):
             raise typer.Exit(1) from None
         except KeyboardInterrupt:
             raise typer.Exit(_INTERRUPTED) from None
-        except BrokenPipeError:
-            _drop_output()
-            raise typer.Exit(_CLOSED_PIPE) from None
+        except EOFError as error:
+            # Typer would take it for the end of a user's typing, and say no more than "Aborted."
+            raise RuntimeError(f"EOFError: {error}") from error
 
 
 app = typer.Typer(
@@ -81,10 +85,33 @@ def ltuning(
 
 def run() -> None:
     """The entry point of the command `ltuning`."""
-    app(prog_name="ltuning")
+    streams.guard()
+    try:
+        try:
+            app(prog_name="ltuning")
+        finally:
+            sys.stdout.flush()
+    except Exception as error:
+        if os.environ.get("LTUNING_DEBUG"):
+            raise
+        sys.exit(_explain(error))
 
 
-def _drop_output() -> None:
-    # Python flushes stdout once more at its end, which would report the closed pipe again.
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _explain(error: Exception) -> int:
+    """Show what no verb expected; gives the exit code."""
+    if isinstance(error, LTuningError):
+        show_error(error)
+        return 1
+    if isinstance(error, OSError) and error.strerror:
+        place = "" if error.filename is None else f"{error.filename}: "
+        show_error(f"{place}cannot be read or written ({error.strerror})")
+        return 1
+    if isinstance(error, MemoryError):
+        show_error("out of memory; a smaller backbone.max_length or max_branches needs less")
+        return 1
+    words = f"{type(error).__name__}: {error}".strip().partition("\n")[0]
+    show_error(
+        f"a bug of ltuning, please report it ({words}); LTUNING_DEBUG=1 in front of the command "
+        "shows where it happened"
+    )
+    return _BUG

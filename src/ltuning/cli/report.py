@@ -9,6 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ltuning.cli.terminal import visible
+
 # With more classes a confusion matrix does not fit a screen; its largest cells say more.
 _LARGEST_MATRIX = 12
 _MOST_PAIRS = 10
@@ -49,7 +51,7 @@ def per_class(report: Mapping[str, Any]) -> RenderableType:
         table.add_column(name, justify="right", no_wrap=True)
     for row in report["per_class"]:
         numbers = [f"{row[name]:.3f}" for name in shown]
-        table.add_row(Text(row["label"]), *numbers, f"{row['support']:,}")
+        table.add_row(Text(visible(row["label"])), *numbers, f"{row['support']:,}")
     of = "label" if has_thresholds else "class" if of_texts else "type"
     return _titled(f"per {of}", table)
 
@@ -73,7 +75,7 @@ def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Renderabl
             Text(str(count), "bold green" if column == place else "red" if count else "dim")
             for column, count in enumerate(row)
         ]
-        table.add_row(Text(str(place + 1)), Text(label), *cells)
+        table.add_row(Text(str(place + 1)), Text(visible(label)), *cells)
     return _titled("confusion: rows are the truth, columns the prediction", table)
 
 
@@ -95,7 +97,8 @@ def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> R
     table.add_column("of the truth's", justify="right", no_wrap=True)
     for negative, row, column in pairs[:_MOST_PAIRS]:
         share = -negative / sum(counts[row])
-        table.add_row(Text(labels[row]), Text(labels[column]), f"{-negative:,}", f"{share:.0%}")
+        truth, predicted = Text(visible(labels[row])), Text(visible(labels[column]))
+        table.add_row(truth, predicted, f"{-negative:,}", f"{share:.0%}")
     return _titled("most confused", table)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -20,19 +22,40 @@ if TYPE_CHECKING:
 
 # Tables in a pipe or a file are not cut to a screen.
 _PIPED_WIDTH = 200
+# Line breaks and tabs are the only ones that a text may have.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def visible(text: str) -> str:
+    r"""With control characters as `\x1b`, so that no label or file name steers the terminal."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class _Console(Console):
+    """Shows texts as they are: without marks or smileys read out of them, without control codes."""
+
+    def __init__(self, **options: Any):
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            text, style, control = segment
+            yield segment if control else Segment(visible(text), style)
 
 
 @cache
 def messages() -> Console:
     """The console on stderr."""
-    return Console(stderr=True, highlight=False)
+    return _Console(stderr=True)
 
 
 @cache
 def results() -> Console:
     """The console on stdout."""
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _PIPED_WIDTH
-    return Console(highlight=False, width=width)
+    return _Console(width=width)
 
 
 def _print(console: Console, text: Text) -> None:
@@ -40,7 +63,7 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def show_error(error: Exception) -> None:
+def show_error(error: Exception | str) -> None:
     """An error in red, on stderr."""
     _print(messages(), Text.assemble(("error: ", "bold red"), (str(error), "red")))
 
@@ -153,10 +176,10 @@ def _bar(unit: str, over: float, disable: bool) -> Progress:
     from rich.table import Column
 
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} " + unit),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
         TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True, min_width=5)),
         TextColumn("left"),
         console=messages(),

@@ -1,0 +1,74 @@
+"""What of a text reaches a terminal."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from ltuning.cli import terminal
+
+CODES = "a\x1b[31mb\x9b1mc\x07"
+REPORT = {
+    "per_class": [
+        {"label": name, "precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 2}
+        for name in ("[bold]x[/y] :smile:", CODES)
+    ],
+    "confusion": {"labels": ["[bold]x[/y] :smile:", CODES], "counts": [[2, 0], [0, 2]]},
+}
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What a terminal of 60 columns is sent."""
+    output = io.StringIO()
+    console = terminal._Console(file=output, width=60, force_terminal=True, color_system=None)
+    for name in ("messages", "results"):
+        monkeypatch.setattr(terminal, name, lambda: console)
+    return output
+
+
+def test_control_characters_and_marks_of_names_are_shown_and_not_obeyed(
+    screen: io.StringIO,
+) -> None:
+    from ltuning.cli import report
+
+    terminal.results().print(report.per_class(REPORT))
+    terminal.results().print(report.confusion(REPORT))
+    terminal.show_facts({"label": CODES})
+    terminal.show_error(CODES)
+    terminal.Terminal(quiet=False).note(CODES)
+    terminal.results().print(CODES)
+    said = screen.getvalue()
+    assert "\x1b" not in said and "\x9b" not in said and "\x07" not in said
+    assert said.count(r"a\x1b[31mb\x9b1mc") == 6
+    assert said.count("[bold]x[/y] :smile:") == 2
+
+
+def test_a_bar_shows_names_as_they_are(screen: io.StringIO) -> None:
+    with terminal.Terminal(quiet=False).bar("cells") as bar:
+        task = bar.add_task("x[/y]", total=2, rate="")
+        bar.update(task, completed=1, rate="prefix on [/y]")
+        bar.refresh()
+    assert "x[/y]" in screen.getvalue() and "prefix on [/y]" in screen.getvalue()
+
+
+def test_a_terminal_that_lacks_a_character_is_sent_its_number() -> None:
+    code = (
+        "from ltuning.cli import streams, terminal, report\n"
+        "streams.guard()\n"
+        f"report_of = {REPORT!r}\n"
+        "report_of['per_class'][0]['label'] = '\\u0435\\u0434\\u0430'\n"
+        "terminal.results().print(report.per_class(report_of))\n"
+        "terminal.show_error('\\u0435')\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "COLUMNS": "80"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"| \u0435\u0434\u0430" in done.stdout
+    assert done.stderr == "error: \\u0435\n"
