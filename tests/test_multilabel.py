@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
+from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
@@ -22,7 +23,7 @@ from ltuning.methods.counts import closed_forms
 from ltuning.multilabel import MultilabelClassifier
 from ltuning.scoring import Scorer
 from ltuning.training.multilabel import sigmoid, start_at_base_rate
-from ltuning.training.trainer import TrainingModel
+from ltuning.training.trainer import AdapterTrainer, TrainingModel
 
 from .conftest import FILLERS, TOPICS
 
@@ -170,12 +171,35 @@ def test_the_loss_is_the_mean_over_texts_and_labels(
     texts, targets = TRAINING[0][:4], [[0, 2], [], [1], [0, 1, 2]]
     model = model_of(backbone, fitted)
     tokens = backbone.tokenize(texts)
-    loss = model(backbone.batch(tokens), targets, range(4), 0)
+    loss = model(backbone.batch(tokens), targets, range(4), model.draw(targets, range(4), 0))
     owners = fitted.labels.owners if fitted.states is not None else range(3)
     scores = Scorer(backbone, fitted.adapter, fitted.states, owners, 256).score_tokens(tokens)
     truth = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(scores), truth)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "options"), [("prefix", {}), ("lt-prefix", {"negatives": 1})])
+def test_accumulated_batches_are_one_of_their_size(
+    method: str, options: dict[str, Any], bert: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        AdapterTrainer, "_get_train_sampler", lambda *_: SequentialSampler(range(7))
+    )
+
+    def weights(batch: int, parts: int) -> dict[str, torch.Tensor]:
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": parts}
+        paths = {f"training__{name}": value for name, value in sizes.items()}
+        paths |= {f"method__{name}": value for name, value in options.items()}
+        rate = {"training__learning_rate": 0.1, "training__optim": "sgd"}
+        made = multilabel(bert, method, steps=2, **paths, **rate)
+        made.fit(TRAINING[0][:7], TRAINING[1][:7])
+        return made._trained().adapter.state_dict()
+
+    whole = weights(7, 1)
+    # Of 4 and 3 texts, whose branches differ in number more than that.
+    for name, weight in weights(4, 2).items():
+        torch.testing.assert_close(weight, whole[name], atol=1e-6, rtol=1e-5)
 
 
 def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None:
@@ -185,7 +209,7 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 
     def gradient(targets: list[list[int]]) -> torch.Tensor:
         fitted.adapter.zero_grad()
-        model(batch, targets, range(2), 0).backward()
+        model(batch, targets, range(2), model.draw(targets, range(2), 0)).backward()
         return fitted.adapter.head.weight.grad.clone()
 
     first, second = gradient([[0], [1]]), gradient([[0, 2], [1]])
@@ -200,7 +224,8 @@ def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Ba
     scores = Scorer(bert, fitted.adapter, fitted.states, fitted.labels.owners, 256)
     row = torch.tensor(scores.score_tokens(tokens)[0]) + torch.tensor([3.0, 2.0, 2.0]).log()
     with torch.no_grad():
-        found = [float(model(bert.batch(tokens), [[0]], [0], step)) for step in range(20)]
+        draws = [model.draw([[0]], [0], step) for step in range(20)]
+        found = [float(model(bert.batch(tokens), [[0]], [0], draw)) for draw in draws]
     nothing, applies = torch.nn.functional.softplus(row), torch.nn.functional.softplus(-row)
     wanted = [float((applies[0] + nothing[wrong]) / 2) for wrong in (1, 2)]
     assert sorted({round(loss, 4) for loss in found}) == pytest.approx(sorted(wanted), abs=1e-3)

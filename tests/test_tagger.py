@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import SequentialSampler
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
@@ -19,6 +20,7 @@ from ltuning.config import Config
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
 from ltuning.tagger import Entity, TokenClassifier
 from ltuning.tags import Sentence
+from ltuning.training.trainer import AdapterTrainer
 
 from .conformance.tiny import FAMILIES, WORDS
 from .conftest import FILLERS, TOPICS
@@ -76,6 +78,28 @@ def test_it_learns(trained: TokenClassifier) -> None:
     validation = trained.figures["validation"]
     assert validation["f1"] == pytest.approx(report["f1"])
     assert trained.figures["training"]["texts"] == 40
+
+
+def test_accumulated_batches_are_one_of_their_size(
+    bert: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        AdapterTrainer, "_get_train_sampler", lambda *_: SequentialSampler(range(7))
+    )
+    # Of 1, 3, 5, ... words: a mean of the batches' means is not the mean over the words.
+    sentences = [words[: 2 * row + 1] for row, words in enumerate(TRAINING[0][:7])]
+    tags = [names[: len(words)] for names, words in zip(TRAINING[1], sentences, strict=False)]
+
+    def weights(batch: int, parts: int) -> dict[str, torch.Tensor]:
+        sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": parts}
+        paths = {f"training__{name}": value for name, value in sizes.items()}
+        rate = {"training__learning_rate": 0.1, "training__optim": "sgd"}
+        made = tagger(bert, steps=2, method__dropout=0.0, **paths, **rate).fit(sentences, tags)
+        return made._trained().adapter.state_dict()
+
+    whole = weights(7, 1)
+    for name, weight in weights(2, 4).items():
+        torch.testing.assert_close(weight, whole[name], atol=1e-6, rtol=1e-5)
 
 
 def test_a_saved_tagger_says_the_same(trained: TokenClassifier, tmp_path: Path) -> None:

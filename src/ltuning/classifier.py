@@ -30,6 +30,7 @@ from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.texts import Text, is_empty
+from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
 from ltuning.training.trainer import (
@@ -231,8 +232,9 @@ class TextClassifier(Front[FittedLabels]):
         callbacks: Sequence[Any],
     ) -> None:
         check_device(self.backbone)
-        fitted = self._build(labels, len(data[0]))
-        with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+        callbacks = self._callbacks(callbacks, checkpoints)
+        with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+            fitted = self._build(labels, len(data[0]))
             folder = checkpoints or Path(temporary)
             result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the classifier as it was.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
+from ltuning.training.checkpoints import TimedCheckpoints
 from ltuning.training.trainer import TrainingResult, in_training, training_arguments
 
 
@@ -296,6 +297,11 @@ class Front(ABC, Generic[F]):
             on_cpu=self.backbone.device.type == "cpu",
         )
         return arguments, layers
+
+    def _callbacks(self, given: Sequence[Any], checkpoints: Path | None) -> list[Any]:
+        """With checkpoints by the clock where they are kept."""
+        is_timed = checkpoints is not None and self.config.training.get("save_strategy") != "no"
+        return [*given, *([TimedCheckpoints()] if is_timed else [])]
 
     def _run_figures(self, result: TrainingResult, fitted: F) -> dict[str, Any]:
         training = {

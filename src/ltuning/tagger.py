@@ -21,6 +21,7 @@ from ltuning.metrics import span_report
 from ltuning.registry import unknown
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.training.isolation import alone
 from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
 from ltuning.training.trainer import TrainingResult
 
@@ -125,8 +126,9 @@ class TokenClassifier(Front[_Fitted]):
             held_out = _checked(*validation, "validation")[:2]
             _check_types(held_out[1], types, "validation")
         check_device(self.backbone)
-        fitted = self._build(types, scheme, len(sentences))
-        with tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+        callbacks = self._callbacks(callbacks, checkpoints)
+        with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+            fitted = self._build(types, scheme, len(sentences))
             folder = checkpoints or Path(temporary)
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
@@ -22,8 +25,10 @@ from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import resolve
 from ltuning.scoring import Scorer
+from ltuning.training.checkpoints import Tally, TimedCheckpoints
 from ltuning.training.plain import HeldOutScores
 from ltuning.training.trainer import (
+    AdapterTrainer,
     LengthGroupedBatches,
     TokenDataset,
     TrainingModel,
@@ -215,6 +220,114 @@ def test_a_resumed_run_counts_on_towards_its_patience(
     assert resumed.result_.steps == whole.result_.steps == 12
 
 
+def history(classifier: Any) -> list[dict[str, Any]]:
+    """What was logged, but for what depends on the machine."""
+    timed = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
+    rows = classifier.result_.history
+    return [{name: row[name] for name in row if name not in timed} for row in rows]
+
+
+@pytest.mark.parametrize("ending", [{"steps": 4}, {"epochs": 9, "stopping__patience": 1}])
+def test_a_run_resumed_at_its_end_does_no_more_steps(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, ending: dict[str, Any]
+) -> None:
+    """4 steps end within the second epoch, and patience ends a run that has a rate of 0."""
+    rate = 3e-2 if "steps" in ending else 0.0
+    constant = {"training__lr_scheduler_type": "constant", "rate": rate}
+
+    def new() -> LabelClassifier:
+        return classifier(bert, "prefix", **ending, **constant)
+
+    run, data = tmp_path / "run", (toy.texts, toy.labels, toy.test)
+    whole = new().fit(*data, checkpoints=run)
+    # Nothing depends on where the folder was.
+    resumed = new().fit(*data, checkpoints=run.rename(tmp_path / "moved"), resume=True)
+    assert resumed.result_.steps == whole.result_.steps
+    assert_same(resumed, whole)
+    assert resumed.result_.best == whole.result_.best
+    losses = [row for row in history(whole) if "train_loss" not in row]
+    assert [row for row in history(resumed) if "train_loss" not in row] == losses
+
+
+def test_losses_and_seconds_are_those_of_the_whole_run(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def new() -> LabelClassifier:
+        # A checkpoint at step 4, between the losses that are logged at steps 3 and 6.
+        options = {"training__logging_steps": 3, "training__save_steps": 4}
+        return classifier(bert, "prefix", steps=7, rate=1e-2, **options)
+
+    whole = new().fit(toy.texts, toy.labels)
+    run = tmp_path / "run"
+    monkeypatch.setattr(Tally, "clock", itertools.count(step=1000).__next__)
+    new().fit(toy.texts, toy.labels, checkpoints=run, callbacks=[StopAt(4)])
+    resumed = new().fit(toy.texts, toy.labels, checkpoints=run, resume=True)
+    assert_same(resumed, whole)
+    assert history(resumed)[:-1] == history(whole)[:-1]
+    assert history(resumed)[-1] == pytest.approx(history(whole)[-1])
+    assert resumed.result_.seconds > 1000 > whole.result_.seconds
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("optimizer.pt", "optimizer.pt is missing"),
+        ("scheduler.pt", "scheduler.pt is cut off or damaged"),
+        ("model.safetensors", "model.safetensors is cut off or damaged"),
+        ("trainer_state.json", "trainer_state.json is cut off or damaged"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_is_refused(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, name: str, words: str
+) -> None:
+    classifier(bert, "prompt", steps=2, training__save_steps=1).fit(
+        toy.texts, toy.labels, checkpoints=tmp_path
+    )
+    path = tmp_path / "checkpoint-2" / name
+    if "missing" in words:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-20] if name.startswith("model") else b"")
+    with pytest.raises(
+        TrainingError,
+        match=re.escape(
+            f"expected a whole checkpoint in '{path.parent}', got one in which {words}; remove "
+            "this folder to resume from an earlier one, or train without resume"
+        ),
+    ):
+        classifier(bert, "prompt", steps=3).fit(
+            toy.texts, toy.labels, checkpoints=tmp_path, resume=True
+        )
+
+
+def test_checkpoints_are_written_by_the_clock_and_the_best_weights_stay(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+
+    class Interrupt(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            saved.append(state.global_step)
+            if state.global_step == 11:
+                raise KeyboardInterrupt
+
+    def new() -> LabelClassifier:
+        # So high a rate that the loss goes up and down.
+        return classifier(bert, "prefix", epochs=4, rate=1.0)
+
+    data = (toy.texts, toy.labels, toy.test)
+    whole = new().fit(*data)
+    # Every look at the clock, at the start, at a step and after a checkpoint, is 250 s later.
+    monkeypatch.setattr(TimedCheckpoints, "clock", itertools.count(step=250).__next__)
+    with pytest.raises(KeyboardInterrupt):
+        new().fit(*data, checkpoints=tmp_path, callbacks=[Interrupt()])
+    assert saved == [2, 3, 5, 6, 8, 9, 11]
+    resumed = new().fit(*data, checkpoints=tmp_path, resume=True)
+    assert resumed.result_.steps == 12
+    assert_same(resumed, whole)
+    assert history(resumed)[:-1] == history(whole)[:-1]
+
+
 def test_resuming_without_a_checkpoint_is_an_error_of_ours(
     bert: Backbone, classifier: Make, toy: Any, tmp_path: Path
 ) -> None:
@@ -346,19 +459,39 @@ def test_the_best_weights_are_kept(
         assert fitted.result_.best[name] == pytest.approx(value, abs=1e-6), name
 
 
-def test_two_accumulated_batches_are_one_of_twice_the_size(
-    backbone: Backbone, classifier: Make, toy: Any
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("prefix", {}),
+        ("ls-lora", {"dropout": 0.0}),
+        ("lt-prefix", {"objective": "contrast", "negatives": 1}),
+        ("lt-prefix", {"objective": "pairs"}),
+        ("lt-prefix", {"shortlist": 2, "negatives": 1}),
+    ],
+)
+def test_accumulated_batches_are_one_of_their_size(
+    bert: Backbone,
+    classifier: Make,
+    toy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    options: dict[str, Any],
 ) -> None:
-    # 8 texts, so that a step sees all of them however they are divided.
-    texts, labels = toy.texts[:8], toy.labels[:8]
-    options = {"epochs": 3, "training__optim": "sgd", "rate": 0.1}
-    whole = classifier(backbone, "prefix", batch=8, **options).fit(texts, labels)
-    parts = classifier(
-        backbone, "prefix", batch=4, training__gradient_accumulation_steps=2, **options
+    monkeypatch.setattr(
+        AdapterTrainer, "_get_train_sampler", lambda *_: SequentialSampler(range(11))
+    )
+    texts, labels = toy.texts[:11], toy.labels[:11]
+    common = {"epochs": 2, "training__optim": "sgd", "rate": 1.0, **options}
+    whole = classifier(bert, method, batch=11, **common).fit(texts, labels)
+    # Of 4, 4 and 3 texts: an odd number, and a short last one.
+    split = classifier(
+        bert, method, batch=4, training__gradient_accumulation_steps=3, **common
     ).fit(texts, labels)
-    assert parts.result_.steps == whole.result_.steps == 3
+    assert split.result_.steps == whole.result_.steps == 2
+    start = classifier(bert, method, batch=11, **{**common, "rate": 0.0}).fit(texts, labels)
+    assert any(not torch.equal(w, weights(start)[name]) for name, w in weights(whole).items())
     for name, weight in weights(whole).items():
-        torch.testing.assert_close(weights(parts)[name], weight, atol=1e-5, rtol=0)
+        torch.testing.assert_close(weights(split)[name], weight, atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -465,7 +598,7 @@ def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, 
     )
     model = TrainingModel(backbone, adapter, states, labels.owners, 0, held_out)
     batch = backbone.batch(backbone.tokenize(toy.texts[:2]))
-    loss = model(batch, [1, 0], [1, 2], 0)
+    loss = model(batch, [1, 0], [1, 2], model.draw([1, 0], [1, 2], 0))
     scorer = Scorer(backbone, adapter, states, labels.owners, 256)
     scorer.exact = True
     tokens = backbone.tokenize(toy.texts[:2])

@@ -56,6 +56,17 @@ class Draw:
     truth: Tensor
     shift: Tensor | None = None
 
+    def part(self, start: int, stop: int) -> Draw:
+        """What is drawn of the texts from `start` to before `stop`, which are counted from 0."""
+        texts = self.branches.texts
+        chosen = (start <= texts) & (texts < stop)
+        is_by_branch = len(self.truth) == len(texts)
+        return Draw(
+            Branches(texts[chosen] - start, self.branches.rows[chosen]),
+            self.truth[chosen] if is_by_branch else self.truth[start:stop],
+            None if self.shift is None else self.shift[chosen],
+        )
+
 
 def draw_pairs(targets: Tensor, rows: LabelRows, generator: torch.Generator) -> Draw:
     """The paper's A.3: half of the batch with its true label, half with one wrong label.

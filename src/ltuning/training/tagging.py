@@ -50,13 +50,19 @@ class WindowDataset(Dataset):
 class TagModel(nn.Module):
     """The trainable weights with what it needs to compute a loss."""
 
+    accepts_loss_kwargs = True  # as `TrainingModel`
+
     def __init__(self, backbone: Backbone, tuned: Tuned):
         super().__init__()
         self.tuned = tuned
         self._frozen = (backbone,)
 
-    def forward(self, batch: WordBatch, targets: Tensor, step: int) -> Tensor:
-        """Mean cross-entropy of the words; nothing is drawn, whatever the step."""
+    def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+        """The micro-batches of a step, each with its words as `share`; nothing is drawn."""
+        return [{**batch, "share": int((batch["targets"] != _NO_WORD).sum())} for batch in batches]
+
+    def forward(self, batch: WordBatch, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of the words."""
         (backbone,) = self._frozen
         scores = self.tuned.score_words(backbone, batch.to(backbone.device))
         truth = targets.to(scores.device).flatten()

@@ -18,9 +18,9 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.backbones.prefix import Compiler, InTraining
@@ -30,6 +30,7 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
+from ltuning.training.checkpoints import STATE, Tally, newest
 from ltuning.training.objectives import (
     Draw,
     LabelRows,
@@ -120,6 +121,9 @@ class LengthGroupedBatches(Sampler[int]):
 class TrainingModel(nn.Module):
     """The adapter with what it needs to compute a loss; only the adapter has parameters here."""
 
+    # Trainer then leaves it to the loss to be a share of the whole step's.
+    accepts_loss_kwargs = True
+
     def __init__(
         self,
         backbone: Backbone,
@@ -138,32 +142,59 @@ class TrainingModel(nn.Module):
         # Held in a tuple so that no weight of the backbone becomes a weight of this module.
         self._frozen = (backbone, labels)
 
-    def forward(self, batch: Any, targets: Sequence[Any], rows: Sequence[int], step: int) -> Tensor:
-        """Mean loss of a batch; what it draws is a function of the seed and the step.
+    def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+        """The micro-batches of a step, each with its `draw` and as `share` what its loss weighs.
+
+        The draws are made over the whole step: into how many parts it is cut does not change them.
+        """
+        targets = [target for batch in batches for target in batch["targets"]]
+        rows = [row for batch in batches for row in batch["rows"]]
+        draw, prepared, start = self.draw(targets, rows, step), [], 0
+        for batch in batches:
+            stop = start + len(batch["targets"])
+            part = None if draw is None else draw.part(start, stop)
+            share = stop - start if part is None else part.truth.numel()
+            prepared.append({**batch, "draw": part, "share": share})
+            start = stop
+        return prepared
+
+    def draw(self, targets: Sequence[Any], rows: Sequence[int], step: int) -> Draw | None:
+        """What a step draws for all its texts, a function of the seed and the step.
+
+        Args:
+            targets: of each text its label, or with the objective `multilabel` a list of them.
+            rows: the place of each among the training texts.
+            step: number of the optimizer step.
+
+        Returns:
+            None without label texts: nothing is drawn.
+        """
+        if self._frozen[1] is None:
+            return None
+        return self._draw(self._known(targets), rows, step)
+
+    def forward(
+        self, batch: Any, targets: Sequence[Any], rows: Sequence[int], draw: Draw | None
+    ) -> Tensor:
+        """Mean loss of a batch.
 
         Args:
             batch: B texts.
             targets: the label of each, or with the objective `multilabel` a list of its labels.
             rows: the place of each among the training texts.
-            step: number of the micro-batch.
+            draw: its part of what the step draws.
         """
         backbone, labels = self._frozen
         batch = batch.to(backbone.device)
         tokens = self.adapter.virtual_tokens(labels, backbone.embed)
         lower = None if self.store is None else self.store.lower(rows, batch)
-        is_multilabel = self.adapter.method.objective == "multilabel"
-        known = (
-            multi_hot(targets, len(self.label_rows.first))
-            if is_multilabel
-            else torch.tensor(targets)
-        )
-        if labels is None:
+        if draw is None:
             scores = self.adapter.score(backbone, batch, tokens, lower=lower)
-            truth = known.to(scores.device)
+            truth = self._known(targets).to(scores.device)
+            is_multilabel = self.adapter.method.objective == "multilabel"
             return (
                 pairs_loss(scores, truth.float()) if is_multilabel else choice_loss(scores, truth)
             )
-        draw = self._draw(known, rows, step)
         branches = draw.branches.to(backbone.device)
         scores = self.adapter.score(backbone, batch, tokens, labels, branches, lower)
         truth = draw.truth.to(scores.device)
@@ -175,6 +206,11 @@ class TrainingModel(nn.Module):
         if self._plain is not None:
             scores = scores + self._plain.scores[rows].to(scores.device)
         return choice_loss(scores, truth)
+
+    def _known(self, targets: Sequence[Any]) -> Tensor:
+        if self.adapter.method.objective == "multilabel":
+            return multi_hot(targets, len(self.label_rows.first))
+        return torch.tensor(targets)
 
     def _draw(self, targets: Tensor, rows: Sequence[int], step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
@@ -225,11 +261,27 @@ class AdapterTrainer(Trainer):
         super().__init__(**rest)
         self._scorer = scorer
         self._validation = validation
-        self._micro_step = (-1, 0)
+        self.add_callback(Tally())
+        self.add_callback(_AtBegin(self._find_best))
+
+    def get_batch_samples(self, *given: Any, **named: Any) -> tuple[list[dict[str, Any]], Any]:
+        """The micro-batches of a step, each with its share of the step's loss.
+
+        A loss is a mean over the words, texts or branches of a micro-batch. Weighted by how many
+        they are, micro-batches make the loss that one batch of all their texts has.
+        """
+        batches, _ = super().get_batch_samples(*given, **named)
+        model: Any = self.model
+        batches = model.of_step(batches, self.state.global_step)
+        items = sum(batch["share"] for batch in batches)
+        for batch in batches:
+            batch["share"] /= items
+        return batches, items
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
-        """Loss of one batch; NaN or infinity ends the run."""
-        loss = model(step=self._draw_number(), **inputs)
+        """A micro-batch's part of the loss of its step; NaN or infinity ends the run."""
+        share = inputs.pop("share")
+        loss = model(**inputs) * share
         # On a GPU to look at the loss is to wait for it. One that is not finite leaves weights
         # that are not, and every later loss shows it.
         looked_at = self.state.global_step % max(1, self.state.logging_steps) == 0
@@ -238,6 +290,7 @@ class AdapterTrainer(Trainer):
                 f"expected a finite loss, got {float(loss.detach())} at step "
                 f"{self.state.global_step}; lower training.learning_rate or check the data"
             )
+        self.tally.add(loss)
         return loss
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
@@ -252,12 +305,76 @@ class AdapterTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
         return named
 
-    def _draw_number(self) -> int:
-        """Number of the micro-batch, from its step: a resumed run draws the same."""
-        step, micro = self._micro_step
-        micro = micro + 1 if step == self.state.global_step else 0
-        self._micro_step = (self.state.global_step, micro)
-        return self.state.global_step * self.args.gradient_accumulation_steps + micro
+    @property
+    def tally(self) -> Tally:
+        """What is counted; a resumed run has another one than it began with."""
+        return next(one for one in self.callback_handler.callbacks if isinstance(one, Tally))
+
+    def log(self, logs: dict[str, float], *rest: Any, **named: Any) -> None:
+        """Log figures; losses and times are those of the whole run."""
+        if "loss" in logs:
+            logs["loss"] = self.tally.log(self.state.global_step)
+        if "train_runtime" in logs:
+            self._count_earlier_parts(logs)
+        super().log(logs, *rest, **named)
+
+    def _count_earlier_parts(self, logs: dict[str, float]) -> None:
+        tally, steps, here = self.tally, self.state.global_step, logs["train_runtime"]
+        if not tally.seconds:
+            return
+        whole = tally.seconds + here
+        texts = logs["train_samples_per_second"] / logs["train_steps_per_second"]
+        logs["train_runtime"] = whole
+        logs["train_steps_per_second"] = steps / whole
+        logs["train_samples_per_second"] = texts * steps / whole
+        logs["train_loss"] = tally.mean(steps)
+
+    def is_over(self, checkpoint: Path) -> bool:
+        """Whether a run had come to its end where a checkpoint was written.
+
+        Trainer would do one step more where that is not the end of an epoch, and where patience
+        was at its end an epoch.
+        """
+        state: Any = TrainerState.load_from_json(str(checkpoint / STATE))
+        found = state.stateful_callbacks.get(EarlyStoppingCallback.__name__, [])
+        has_stopped = any(
+            one["attributes"]["early_stopping_patience_counter"]
+            >= one["args"]["early_stopping_patience"]
+            for one in (found if isinstance(found, list) else [found])
+        )
+        return has_stopped or state.global_step >= self._last_step()
+
+    def _last_step(self) -> int:
+        if self.args.max_steps > 0:
+            return self.args.max_steps
+        batches = len(self.get_train_dataloader())
+        steps = max(1, math.ceil(batches / self.args.gradient_accumulation_steps))
+        return math.ceil(self.args.num_train_epochs * steps)
+
+    def take(self, checkpoint: Path) -> None:
+        """Take up what a run that is over left in its last checkpoint."""
+        self._load_from_checkpoint(str(checkpoint))
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE))
+        kept: Any = self.state.stateful_callbacks
+        if counted := kept.get(Tally.__name__):
+            self.pop_callback(Tally)
+            self.add_callback(Tally(**counted["args"]))
+        self._find_best()
+        if self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def _find_best(self) -> None:
+        """The best weights so far, where the run's folder is now."""
+        step = self.state.best_global_step
+        if step is None or not self.args.load_best_model_at_end:
+            return
+        found = Path(str(self.args.output_dir)) / f"checkpoint-{step}"
+        if not found.is_dir():
+            raise TrainingError(
+                f"expected the checkpoint whose weights were the best so far in '{found}', got "
+                "none; bring it back, or train without resume"
+            )
+        self.state.best_model_checkpoint = str(found)
 
     def batches(self, train_dataset: Any = None) -> LengthGroupedBatches:
         """The order of the training texts."""
@@ -275,7 +392,8 @@ class TrainingResult:
 
     Attributes:
         steps: optimizer steps.
-        seconds: wall-clock time of training, evaluations included.
+        seconds: wall-clock time of training, evaluations included; of a run that was interrupted
+            without what was done twice.
         padding_share: part of the first epoch's text tokens that was padding, 0 to 1.
         history: what was logged, in order.
         best: figures on validation of the weights that were kept; empty without validation.
@@ -330,7 +448,7 @@ def training_arguments(
         # The best weights can only be kept where evaluations and checkpoints fall together.
         fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
     arguments = TrainingArguments(
-        output_dir=str(folder),
+        output_dir=str(folder.absolute()),
         seed=seed,
         remove_unused_columns=False,
         load_best_model_at_end=has_validation and when != "no",
@@ -434,17 +552,10 @@ def run(
     """
     arguments = trainer.args
     trainer.remove_callback(PrinterCallback)
-    if resume and get_last_checkpoint(arguments.output_dir) is None:
-        raise TrainingError(
-            f"expected a checkpoint to resume from in '{arguments.output_dir}', got none; "
-            "train without resume"
-        )
-    backbone.in_training = layers
-    try:
-        outcome = trainer.train(resume_from_checkpoint=resume or None)
-    finally:
-        backbone.in_training = InTraining()
+    seconds = _run(trainer, backbone, layers, resume)
     assert trainer.model is not None
+    if not trainer.state.global_step:
+        raise TrainingError("expected one step of training or more, got none; give more texts")
     if not all(bool(weight.isfinite().all()) for weight in trainer.model.parameters()):
         raise TrainingError(
             "expected finite weights at the end of training, got NaN or infinity; lower "
@@ -453,11 +564,27 @@ def run(
     history = trainer.state.log_history
     return TrainingResult(
         steps=trainer.state.global_step,
-        seconds=float(outcome.metrics["train_runtime"]),
+        seconds=seconds,
         padding_share=trainer.batches().padding_share(),
         history=history,
         best=_best(history, arguments, trainer.state.best_global_step),
     )
+
+
+def _run(trainer: AdapterTrainer, backbone: Backbone, layers: InTraining, resume: bool) -> float:
+    """Train to the end; the seconds that it took, those before an interruption included."""
+    checkpoint = newest(Path(str(trainer.args.output_dir))) if resume else None
+    if checkpoint is not None and trainer.is_over(checkpoint):
+        trainer.take(checkpoint)
+        return trainer.tally.seconds
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # its start is behind it
+    backbone.in_training = layers
+    try:
+        outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    finally:
+        backbone.in_training = InTraining()
+    return float(outcome.metrics["train_runtime"])
 
 
 class _AtBegin(TrainerCallback):

@@ -1,0 +1,153 @@
+"""Checkpoints of a run: when they are written, and what a run that goes on from one needs."""
+
+from __future__ import annotations
+
+import json
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import get_last_checkpoint
+
+from ltuning.errors import TrainingError
+
+STATE = "trainer_state.json"
+_WEIGHTS = "model.safetensors"
+# As torch writes them: zip archives, whose directory comes last.
+_ARCHIVES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+
+# Seconds of training that an interruption may cost.
+INTERVAL = 300.0
+
+
+def newest(folder: Path) -> Path:
+    """The newest checkpoint of a run.
+
+    Raises:
+        TrainingError: there is none, or a file of it is missing or damaged.
+    """
+    found = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if found is None:
+        raise TrainingError(
+            f"expected a checkpoint to resume from in '{folder}', got none; train without resume"
+        )
+    if problem := fault(Path(found)):
+        raise TrainingError(
+            f"expected a whole checkpoint in '{found}', got one in which {problem}; remove this "
+            "folder to resume from an earlier one, or train without resume"
+        )
+    return Path(found)
+
+
+def fault(checkpoint: Path) -> str | None:
+    """What a run cannot go on from in a checkpoint, such as `scheduler.pt is missing`."""
+    for name in (_WEIGHTS, *_ARCHIVES, STATE):
+        path = checkpoint / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if not _is_whole(path):
+            return f"{name} is cut off or damaged"
+    return None
+
+
+def _is_whole(path: Path) -> bool:
+    if path.name in _ARCHIVES:
+        return zipfile.is_zipfile(path)
+    try:
+        if path.name == STATE:
+            return isinstance(json.loads(path.read_bytes()), dict)
+        with safe_open(path, "pt"):
+            return True
+    except (OSError, ValueError, SafetensorError):
+        return False
+
+
+class TimedCheckpoints(TrainerCallback):
+    """Writes a checkpoint where the last one is older than some seconds.
+
+    They come beside those of the evaluations, and which weights are the best is not touched.
+    """
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(self, seconds: float = INTERVAL):
+        self._seconds = seconds
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The run begins."""
+        self._last = self.clock()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """One optimizer step is done."""
+        if self.clock() - self._last >= self._seconds:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """A checkpoint is written, whatever for; the end of an epoch need not write it again."""
+        self._last = self.clock()
+        control.should_save = False
+
+
+class Tally(TrainerCallback, ExportableState):
+    """Seconds and losses of a run, which checkpoints keep: Trainer counts a resumed part alone.
+
+    Args:
+        seconds: of training before this part.
+        logged: sum of the steps' losses up to the last one logged.
+        pending: sum of those since.
+        logged_step: the last step whose loss is logged.
+    """
+
+    clock = staticmethod(time.monotonic)
+
+    def __init__(
+        self,
+        seconds: float = 0.0,
+        logged: float = 0.0,
+        pending: float = 0.0,
+        logged_step: int = 0,
+    ):
+        self.seconds = seconds
+        self._logged = logged
+        self._pending: float | Tensor = pending
+        self._logged_step = logged_step
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """The run begins, or goes on."""
+        self._began = self.clock()
+        if type(self).__name__ not in state.stateful_callbacks:  # a checkpoint of before
+            state.stateful_callbacks[type(self).__name__] = {}
+            self._logged_step = state.global_step
+
+    def add(self, loss: Tensor) -> None:
+        """A part of a step's loss; on a GPU it is not waited for."""
+        self._pending = self._pending + loss.detach()
+
+    def log(self, step: int) -> float:
+        """Mean loss of the steps since this was last asked for, up to and with `step`."""
+        pending = float(self._pending)
+        mean = pending / (step - self._logged_step)
+        self._logged, self._pending, self._logged_step = self._logged + pending, 0.0, step
+        return mean
+
+    def mean(self, step: int) -> float:
+        """Mean loss of all steps up to and with `step`."""
+        return (self._logged + float(self._pending)) / step
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        began = getattr(self, "_began", None)
+        return {
+            "args": {
+                "seconds": self.seconds + (0.0 if began is None else self.clock() - began),
+                "logged": self._logged,
+                "pending": float(self._pending),
+                "logged_step": self._logged_step,
+            },
+            "attributes": {},
+        }
