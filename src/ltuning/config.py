@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -426,8 +427,9 @@ def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
 
 def absolute_path(name: str) -> str:
     """The absolute path of a file or folder that is there; other names, as of a hub, stay."""
-    path = Path(name).expanduser()
-    return str(path.absolute()) if name.strip() and path.exists() else name
+    # Not the methods of Path: they raise at a home folder of nobody and at a name too long.
+    path = os.path.expanduser(name)
+    return os.path.abspath(path) if name.strip() and os.path.exists(path) else name
 
 
 def _name_as_text(name: object) -> object:

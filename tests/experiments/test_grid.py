@@ -223,6 +223,26 @@ def test_data_that_is_not_there_is_refused_before_anything_runs(data: Path) -> N
     assert "set measure_on: validation or test" in problems["data.pairs.path"]
 
 
+def test_a_data_folder_that_cannot_be_listed_is_said(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: object) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("os.listdir", refuse)
+    with pytest.raises(ConfigError) as caught:
+        check_data(Grid.from_dict(small(data={"reviews": {"path": str(data)}})), None)
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"data.reviews.path: the folder {data} cannot be listed (Permission denied)"
+    ]
+
+
+@pytest.mark.parametrize("path", ["~nosuchuser/reviews", "x" * 300])
+def test_a_path_that_no_folder_can_have_is_said(path: str) -> None:
+    with pytest.raises(ConfigError, match=f"data.reviews.path: expected a folder, got no '{path}'"):
+        check_data(Grid.from_dict(small(data={"reviews": {"path": path}})), None)
+
+
 def test_data_folders_are_relative_to_the_data_folder_or_absolute(data: Path) -> None:
     sets = {"near": {"path": "toy"}, "far": {"path": str(data / "pairs")}, "hub": {"path": "a/b"}}
     grid = Grid.from_dict(small(data=sets))

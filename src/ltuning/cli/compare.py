@@ -25,11 +25,17 @@ _WHOLE_RUN = 1e9
 def compare(
     grid: Annotated[
         Path,
-        typer.Argument(metavar="GRID.yaml", help="What is compared.", show_default=False),
+        typer.Argument(
+            parser=options.user_path,
+            metavar="GRID.yaml",
+            help="What is compared.",
+            show_default=False,
+        ),
     ],
     output: Annotated[
         Path,
         typer.Option(
+            parser=options.user_path,
             metavar="DIR",
             help="Folder for the results; given again, finished cells are not run again.",
             show_default=False,
@@ -38,7 +44,10 @@ def compare(
     data: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", help="Folder in which the grid's data folders are.", show_default=False
+            parser=options.user_path,
+            metavar="DIR",
+            help="Folder in which the grid's data folders are.",
+            show_default=False,
         ),
     ] = None,
     jobs: Annotated[

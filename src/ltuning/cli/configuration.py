@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -143,5 +144,6 @@ def _with_absolute_paths(config: Config) -> Config:
 
 def _absolute(name: str) -> str:
     """The absolute path of a file or folder that is there; other names, as of a hub, stay."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if name.strip() and path.exists() else name
+    # Not the methods of Path: they raise at a home folder of nobody and at a name too long.
+    path = os.path.expanduser(name)
+    return os.path.realpath(path) if name.strip() and os.path.exists(path) else name

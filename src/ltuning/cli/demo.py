@@ -28,9 +28,10 @@ Rows = Sequence[tuple[str, str]]
 
 
 def demo(
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the classifier.")] = Path(
-        "runs/demo"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option(parser=options.user_path, metavar="DIR", help="Folder for the classifier."),
+    ] = Path("runs/demo"),
     quiet: options.Quiet = False,
 ) -> None:
     """Train a classifier of customer messages, test it, and add a label after training.

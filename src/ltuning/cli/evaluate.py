@@ -24,7 +24,10 @@ def evaluate(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write all figures to this JSON file.", show_default=False
+            parser=options.user_path,
+            metavar="FILE",
+            help="Write all figures to this JSON file.",
+            show_default=False,
         ),
     ] = None,
     backbone: options.OtherBackbone = None,

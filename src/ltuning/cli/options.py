@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+
+def user_path(word: str) -> Path:
+    """The path that a user means; `~` is the home folder, also where a shell leaves it."""
+    return Path(os.path.expanduser(word))
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")]
 Artifact = Annotated[
     Path,
-    typer.Argument(metavar="DIR", help="Folder of a trained classifier.", show_default=False),
+    typer.Argument(
+        metavar="DIR",
+        help="Folder of a trained classifier.",
+        show_default=False,
+        parser=user_path,
+    ),
 ]
 OtherBackbone = Annotated[
     str | None,

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from ltuning.cli.configuration import configure, read_labels
+from ltuning.cli.options import user_path
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.config import Config
 from ltuning.errors import BackboneError, ConfigError, Problem
@@ -55,6 +56,7 @@ def params(
     labels: Annotated[
         Path | None,
         typer.Option(
+            parser=user_path,
             metavar="FILE",
             help="YAML file with labels, whose longest text and number are taken.",
             show_default=False,

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -137,7 +136,7 @@ class Terminal:
         """What is shown while a backbone loads: a spinner, or the hub's own download bars."""
         from huggingface_hub.utils.tqdm import enable_progress_bars
 
-        if self.quiet or backbone.startswith("builtin:") or Path(backbone).is_dir():
+        if self.quiet or backbone.startswith("builtin:") or os.path.isdir(backbone):
             with self.waiting(f"loading {backbone}"):
                 yield
             return

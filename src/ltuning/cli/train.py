@@ -52,6 +52,7 @@ def train(
     labels: Annotated[
         Path | None,
         typer.Option(
+            parser=options.user_path,
             metavar="FILE",
             help="YAML file: label names, or names with the texts that stand for them.",
             rich_help_panel=_DATA,
@@ -149,6 +150,7 @@ def train(
     config: Annotated[
         Path | None,
         typer.Option(
+            parser=options.user_path,
             metavar="FILE",
             help="YAML file with options, such as the config.yaml of an earlier run. Options "
             "given here win over it.",
@@ -167,7 +169,12 @@ def train(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder for the classifier.", rich_help_panel=_OUTPUT),
+        typer.Option(
+            parser=options.user_path,
+            metavar="DIR",
+            help="Folder for the classifier.",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = None,
     overwrite: Annotated[
         bool,

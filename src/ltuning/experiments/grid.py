@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -431,10 +432,11 @@ def _loads(entry: MethodEntry) -> bool:
 def data_path(data: DataSet, folder: Path | None) -> str:
     """Where a data set is: in the data folder, at its own path, or on the hub."""
     assert data.path is not None  # Grid checks it
-    path = Path(data.path).expanduser()
+    # Not the methods of Path: they raise at a home folder of nobody and at a name too long.
+    path = Path(os.path.expanduser(data.path))
     if folder is not None and not path.is_absolute():
         path = folder / path
-    return str(path) if path.exists() else data.path
+    return str(path) if os.path.exists(path) else data.path
 
 
 def check_data(grid: Grid, folder: Path | None) -> None:
@@ -446,14 +448,19 @@ def check_data(grid: Grid, folder: Path | None) -> None:
     problems = []
     for name, data in grid.data.items():
         where = Path(data_path(data, folder))
-        if where.is_dir():
-            splits = {SPLIT_NAMES.get(stem_of(path.name) or "") for path in where.iterdir()}
+        if os.path.isdir(where):
+            try:
+                splits = {SPLIT_NAMES.get(stem_of(file) or "") for file in os.listdir(where)}
+            except OSError as error:
+                message = f"the folder {where} cannot be listed ({error.strerror})"
+                problems.append(Problem(f"data.{name}.path", message))
+                continue
             for split in ("train", data.measure_on):
                 if split not in splits:
                     hint = "" if split == "train" else "; set measure_on: validation or test"
                     message = f"expected a split '{split}' in {where}, got none{hint}"
                     problems.append(Problem(f"data.{name}.path", message))
-        elif where.exists():
+        elif os.path.exists(where):
             message = f"expected a folder with a file per split, got the file {where}"
             problems.append(Problem(f"data.{name}.path", message))
         elif "/" not in str(data.path) or not looks_like_hub_id(str(data.path)):

@@ -92,7 +92,11 @@ class ResultFolder:
             ArtifactError: it holds something else, or results of another grid.
         """
         path = self.folder / GRID
-        if self.folder.exists() and not path.exists() and _holds_something(self.folder):
+        try:
+            is_other = not path.exists() and self.folder.exists() and _holds_something(self.folder)
+        except OSError as error:
+            raise ArtifactError(f"{self.folder}: cannot be read ({error.strerror})") from error
+        if is_other:
             raise ArtifactError(
                 f"expected a new or empty folder or one of a comparison, got {self.folder} without "
                 f"a {GRID}; choose another folder"

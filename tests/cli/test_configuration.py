@@ -1,0 +1,43 @@
+"""Paths that are given on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ltuning.cli.configuration import configure
+from ltuning.config import absolute_path
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300, "x/" * 2500])
+def test_a_path_that_nothing_can_have_stays_as_it_is(name: str) -> None:
+    assert configure({}, {"backbone.name": name}, [], []).backbone.name == name
+    assert absolute_path(name) == name
+
+
+def test_the_home_folder_is_meant_in_every_option_with_a_path(
+    ltuning: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "grid.yaml").write_text("{}\n")
+    outcome = ltuning("compare", "~/grid.yaml", "--output=~/results", "--list")
+    assert "error: 3 problems in the configuration" in outcome.stderr
+    outcome = ltuning("train", "--config=~/none.yaml", "--output=~/run")
+    assert f"{tmp_path}/none.yaml: no such file" in outcome.stderr
+    outcome = ltuning("evaluate", "~/none", "--data=x.csv", "--output=~/none/metrics.json")
+    assert f"there is no folder {tmp_path}/none to write it to" in outcome.stderr
+
+
+def test_a_name_of_results_that_is_too_long_is_said(
+    ltuning: Callable[..., Any], tmp_path: Path
+) -> None:
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("{backbones: [builtin:minilm], data: {d: {path: x}}, methods: [prefix]}\n")
+    outcome = ltuning("compare", grid, "--output", tmp_path / ("x" * 300), "--list")
+    assert outcome.code == 1
+    assert outcome.stderr == (
+        f"error: {tmp_path / ('x' * 300)}: cannot be read (File name too long)\n"
+    )
