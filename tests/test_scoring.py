@@ -79,6 +79,31 @@ def test_a_text_has_the_scores_that_it_has_alone(build: Build, texts: list[str])
     close(alone, scorer.score(texts))
 
 
+@pytest.mark.parametrize("name", ["lt-prefix", "prompt"])
+def test_no_more_texts_than_a_piece_wait_for_their_scores(
+    backbone: Backbone, build: Build, texts: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, tokenize = build(), backbone.tokenize
+    texts = [*texts[:5], ("the ball", "bread"), *texts[5:]]
+    expected, short = scorer.score(texts), scorer.score_tokens(tokenize(texts, 4))
+    done: list[int] = []
+    waiting: list[int] = []
+
+    def watched(some: Sequence[Any], room: int | None = None) -> Any:
+        # Whatever was tokenized before has its scores.
+        assert sum(waiting) == sum(done)
+        waiting.append(len(some))
+        return tokenize(some, room)
+
+    monkeypatch.setattr("ltuning.backbones.batches._TEXTS", 4)
+    monkeypatch.setattr(backbone, "tokenize", watched)
+    close(scorer.score(texts, done.append), expected)
+    assert waiting == [4, 4, 4, 2] and sum(done) == 14
+    waiting.clear(), done.clear()
+    close(scorer.score(texts, done.append, max_length=4), short)
+    assert abs(short - expected).max() > 1e-3
+
+
 @every_method
 @pytest.mark.parametrize("max_branches", [1, 2, 3, 7, 10_000])
 def test_the_batch_size_in_branches_changes_no_score(

@@ -134,6 +134,29 @@ def test_company_and_order_change_nothing(trained: TokenClassifier) -> None:
         np.testing.assert_allclose(alone, table, atol=1e-5, rtol=1e-5)
 
 
+def test_sentences_are_tagged_piece_by_piece(
+    trained: TokenClassifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentences = [Sentence.of_tokens(tokens) for tokens in TEST[0]]
+    sentences.insert(3, Sentence.of_text(""))
+    expected = trained.scorer().probabilities(sentences)
+    done: list[int] = []
+    waiting: list[int] = []
+
+    def watched(backbone: Backbone, some: Sequence[Sentence]) -> Any:
+        # Whatever was tokenized before has its tags.
+        assert sum(waiting) == sum(done)
+        waiting.append(len(some))
+        return windows_of(backbone, some)
+
+    monkeypatch.setattr("ltuning.backbones.batches._TEXTS", 6)
+    monkeypatch.setattr("ltuning.tag_scoring.windows_of", watched)
+    tables = trained.scorer().probabilities(sentences, done.append)
+    assert waiting == [6, 6, 4] and sum(done) == 16
+    for table, other in zip(tables, expected, strict=True):
+        np.testing.assert_allclose(table, other, atol=1e-5, rtol=1e-5)
+
+
 def test_the_scheme_of_the_training_tags_comes_back(llama: Backbone) -> None:
     names = {"B-food": "S-food", "B-sport": "S-sport"}
     singles = [[names.get(tag, "O") for tag in tags] for tags in TRAINING[1]]

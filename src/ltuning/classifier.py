@@ -90,8 +90,8 @@ class TextClassifier(Front[FittedLabels]):
             raise DataError("expected a list of texts, got one text; write [text]")
         if not len(texts):
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
-        tokens = self.backbone.tokenize([_text(text) for text in texts], fitted.max_length)
-        return self.scorer().score_tokens(tokens, progress)
+        given = [_text(text) for text in texts]
+        return self.scorer().score(given, progress, fitted.max_length)
 
     @abstractmethod
     def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
-from ltuning.backbones.batches import at_once, by_length
+from ltuning.backbones.batches import at_once, by_length, pieces
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import pool
 from ltuning.methods.plain import combine, mean_over_texts
 from ltuning.methods.tuned import Tuned
-from ltuning.texts import Text
+from ltuning.texts import Text, num_characters
 
 Progress = Callable[[int], None]
 
@@ -62,17 +62,28 @@ class Scorer:
         with torch.inference_mode():
             self.tokens = adapter.virtual_tokens(labels, backbone.embed)
 
-    def score(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+    def score(
+        self,
+        texts: Sequence[Text],
+        progress: Progress | None = None,
+        max_length: int | None = None,
+    ) -> np.ndarray:
         """Scores of texts.
 
         Args:
-            texts: N texts, in any order; they are batched by length.
+            texts: N texts, in any order; they are tokenized piece by piece, so that many take no
+                more memory than some, and batched by length.
             progress: called with the number of texts just done.
+            max_length: most tokens of one text; None = the backbone's own limit.
 
         Returns:
             `[N, K]` float32, row for row in the order of the texts.
         """
-        return self.score_tokens(self.backbone.tokenize(texts), progress)
+        scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
+        for rows in pieces([num_characters(text) for text in texts]):
+            tokens = self.backbone.tokenize([texts[row] for row in rows], max_length)
+            scores[rows.start : rows.stop] = self.score_tokens(tokens, progress)
+        return scores
 
     def score_tokens(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.batches import by_length
+from ltuning.backbones.batches import by_length, pieces
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.methods.tuned import Tuned
 from ltuning.tags import OUTSIDE, Sentence
@@ -39,8 +39,13 @@ class TagScorer:
         self, sentences: Sequence[Sentence], progress: Progress | None = None
     ) -> list[np.ndarray]:
         """`[W, 1 + 2K]` for each sentence; a word without a token is outside."""
-        windows = windows_of(self.backbone, sentences)
-        return self.of_windows(windows, [len(sentence.words) for sentence in sentences], progress)
+        tables: list[np.ndarray] = []
+        for rows in pieces([len(sentence.text) for sentence in sentences]):
+            piece = [sentences[row] for row in rows]
+            windows = windows_of(self.backbone, piece)
+            lengths = [len(sentence.words) for sentence in piece]
+            tables += self.of_windows(windows, lengths, progress)
+        return tables
 
     def of_windows(
         self, windows: Sequence[Window], lengths: Sequence[int], progress: Progress | None = None

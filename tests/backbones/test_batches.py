@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltuning.backbones.batches import at_once, by_length
+from ltuning.backbones.batches import at_once, by_length, pieces
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTHS = [7, 300, 30, 7, 4000, 31, 5, 250, 30]
@@ -33,3 +33,14 @@ def test_a_text_longer_than_all_that_runs_together_still_runs() -> None:
     assert at_once(100_000, 8, CPU) == 1 and at_once(100_000, 8, GPU) == 8
     assert at_once(0, 8, CPU) == 8
     assert by_length([], 8, CPU) == []
+
+
+def test_pieces_follow_each_other_and_none_is_larger_than_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert [*pieces([])] == []
+    assert [*pieces([10] * 5000)] == [range(4096), range(4096, 5000)]
+    monkeypatch.setattr("ltuning.backbones.batches._CHARACTERS", 100)
+    assert [*pieces([60, 40, 1, 500, 0, 100, 7])] == [
+        range(2), range(2, 3), range(3, 4), range(4, 6), range(6, 7),
+    ]  # fmt: skip

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones import layers, prefix_attention, selftest
+from ltuning.backbones.batches import pieces
 from ltuning.backbones.families import Sizes, family_of
 from ltuning.backbones.loading import (
     fingerprint,
@@ -23,7 +24,7 @@ from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, InTraining, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
-from ltuning.texts import Text
+from ltuning.texts import Text, num_characters
 
 # What is read of a text where neither the model nor its tokenizer has a limit.
 _LONGEST_TEXT = 2048
@@ -203,10 +204,11 @@ class Backbone:
         tokens: list[dict[str, list[int]]] = [{} for _ in texts]
         for are_pairs in (False, True):
             rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
-            if rows:
-                chosen = [texts[row] for row in rows]
-                for row, made in zip(rows, self._tokenize_alike(chosen, max_length), strict=True):
-                    tokens[row] = made
+            for piece in pieces([num_characters(texts[row]) for row in rows]):
+                chosen = [rows[place] for place in piece]
+                made = self._tokenize_alike([texts[row] for row in chosen], max_length)
+                for row, made_of_it in zip(chosen, made, strict=True):
+                    tokens[row] = made_of_it
         return tokens
 
     def _tokenize_alike(

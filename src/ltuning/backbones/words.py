@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.batches import pieces
 from ltuning.errors import BackboneError
 from ltuning.tags import Sentence
 
@@ -82,8 +83,17 @@ def windows_of(backbone: Backbone, sentences: Sequence[Sentence]) -> list[Window
             "model, or choose another checkpoint"
         )
     numbers = [number for number, sentence in enumerate(sentences) if sentence.words]
-    if not numbers:
-        return []
+    windows: list[Window] = []
+    for piece in pieces([len(sentences[number].text) for number in numbers]):
+        windows += _windows_of(backbone, sentences, [numbers[place] for place in piece])
+    return windows
+
+
+def _windows_of(
+    backbone: Backbone, sentences: Sequence[Sentence], numbers: Sequence[int]
+) -> list[Window]:
+    """Windows of the sentences with these numbers, which all have words."""
+    tokenizer = backbone.tokenizer
     room = backbone.max_length - tokenizer.num_special_tokens_to_add()
     encoded = tokenizer(
         [sentences[number].text for number in numbers],
