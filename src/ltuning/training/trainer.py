@@ -631,4 +631,4 @@ def _best(
 
 def _mix(seed: int, step: int) -> int:
     """One seed out of two numbers, without the patterns of their sum."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
