@@ -188,6 +188,9 @@ class DataOptions:
         validation_fraction: part of the training split held out where there is no validation
             split.
         empty_texts: what to do with rows whose text is empty.
+        missing_labels: what to do with rows that have no label.
+        delimiter: what stands between the fields of csv and tsv; None is found.
+        encoding: of files of text; None is by their byte-order mark, else UTF-8.
     """
 
     path: str | None = None
@@ -197,6 +200,9 @@ class DataOptions:
     shots: int | None = number_option(None, FROM_ONE)
     validation_fraction: float = number_option(0.1, FRACTION)
     empty_texts: Literal["refuse", "skip"] = "refuse"
+    missing_labels: Literal["refuse", "skip"] = "refuse"
+    delimiter: str | None = None
+    encoding: str | None = None
 
 
 # What the best weights may be chosen by, for each task.

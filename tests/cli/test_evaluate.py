@@ -83,6 +83,10 @@ def test_many_classes_show_the_pairs_that_are_confused_most() -> None:
             "unknown split 'tset': expected one of 'test', 'train'; did you mean",
         ),
         (["--text-column", "txt"], "unknown column 'txt': expected one of 'text', 'label'"),
+        (
+            ["--empty-texts", "skpi"],
+            "unknown value of --empty-texts 'skpi': expected one of 'refuse', ",
+        ),
         (["--output", "no/folder/m.json"], "there is no folder no/folder to write it to"),
     ],
 )

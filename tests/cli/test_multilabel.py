@@ -131,8 +131,8 @@ def test_a_part_is_held_out_and_the_options_repeat_the_run(
 @pytest.mark.parametrize(
     ("lists", "arguments", "sentence"),
     [
-        ([["food"], "food"], [], "train.jsonl, row 2: expected a list of label names"),
-        ([["food", "food"], []], [], "train.jsonl, row 1: expected every label once"),
+        ([["food"], "food"], [], "train.jsonl, line 2: expected a list of label names"),
+        ([["food", "food"], []], [], "train.jsonl, line 1: expected every label once"),
         ([[], []], [], "expected labels in the training texts, got an empty list for every one"),
         ([["food"], ["fod"]], ["--label", "food=a", "--label", "sport=b"], "unknown label 'fod'"),
         ([["food"], []], ["--shots", 3], "data.shots: task 'multilabel' has no texts of one class"),

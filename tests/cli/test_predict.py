@@ -97,6 +97,80 @@ def test_the_format_of_standard_input(ltuning: Callable[..., Any], trained: Path
     assert rows(outcome.stdout, "\t")[0]["text"] == "a ball"
 
 
+def test_a_text_of_the_command_line(ltuning: Callable[..., Any], trained: Path) -> None:
+    outcome = ltuning("predict", trained, "--text", "a ball", "--text", "bread,\nbread")
+    found = rows(outcome.stdout, "\t")
+    assert [row["text"] for row in found] == ["a ball", "bread,\nbread"]
+    assert found[0] == rows(ltuning("predict", trained, input="a ball\n").stdout, "\t")[0]
+
+
+def test_parquet_keeps_its_types(
+    ltuning: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    given = pyarrow.table(
+        {
+            "text": pyarrow.array(["a ball", "bread"]).dictionary_encode(),
+            "when": pyarrow.array([1, 2], pyarrow.timestamp("ns", tz="UTC")),
+            "big": pyarrow.array([2**64 - 1, None], pyarrow.uint64()),
+        }
+    )
+    pyarrow.parquet.write_table(given, tmp_path / "in.parquet")
+    output = tmp_path / "out.parquet"
+    outcome = ltuning("predict", trained, tmp_path / "in.parquet", "--output", output)
+    assert outcome.code == 0
+    found = pyarrow.parquet.read_table(output)
+    assert found.drop_columns(["predicted_label", "probability"]).equals(given)
+    assert found["predicted_label"].to_pylist() == ["sport", "food"]
+
+
+def test_an_earlier_prediction_gives_way_where_that_is_said(
+    ltuning: Callable[..., Any], trained: Path, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    first.write_text("text,predicted_labels\na ball,x|y\nbread,\n")
+    assert ltuning("predict", trained, first, "--output", second, "--probabilities").code == 0
+    assert [row["predicted_labels"] for row in rows(second.read_text())] == ["x|y", ""]
+    outcome = ltuning("predict", trained, second)
+    assert outcome.code == 1
+    assert "a column 'predicted_label' already; rename it or take it out, or replace it with " in (
+        outcome.stderr
+    )
+    outcome = ltuning("predict", trained, second, "--replace-columns")
+    assert list(rows(outcome.stdout)[0]) == [
+        *("text", "predicted_labels", "predicted_label", "probability")
+    ]
+    outcome = ltuning("predict", trained, second, "--replace-columns", "--probabilities")
+    assert outcome.stdout == second.read_text()
+
+
+def test_formulas_are_escaped_where_that_is_said(
+    ltuning: Callable[..., Any], trained: Path
+) -> None:
+    given = ("predict", trained, "--format", "csv")
+    input = "id,text\n-1,=SUM(A1)\n@x,a ball\n"
+    assert rows(ltuning(*given, input=input).stdout)[0]["text"] == "=SUM(A1)"
+    found = rows(ltuning(*given, "--escape-formulas", input=input).stdout)
+    assert [row["id"] for row in found] == ["-1", "'@x"]
+    assert [row["text"] for row in found] == ["'=SUM(A1)", "a ball"]
+
+
+def test_what_cannot_be_written_is_said_before_predicting(
+    ltuning: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.classifier import LabelClassifier
+
+    monkeypatch.setattr(LabelClassifier, "predict_proba", None)
+    file, output = tmp_path / "x.jsonl", tmp_path / "x.parquet"
+    file.write_text('{"text": "a", "id": 1}\n{"text": "b", "id": "c"}\n')
+    outcome = ltuning("predict", trained, file, "--output", output)
+    assert outcome.code == 1
+    assert "column 'id': parquet holds one type per column" in outcome.stderr
+    assert not output.exists()
+
+
 def test_an_output_that_exists_needs_overwrite(
     ltuning: Callable[..., Any], trained: Path, tmp_path: Path
 ) -> None:
@@ -124,6 +198,12 @@ def test_an_output_that_exists_needs_overwrite(
         (["--output", "out"], "a", "out: expected a file ending of .csv, .tsv, .jsonl"),
         (["--output", "no/out.csv"], "a", "there is no folder no to write it to"),
         (["missing.csv"], "", "missing.csv: no such file"),
+        (["a ball"], "", "if these words are what is to be labelled, say --text 'a ball'"),
+        (["--text", "a", "-", "--format", "csv"], "", "place of a file, got FILE, --format too"),
+        (["--text", "a\udcff"], "", "--text: a text holds half of a surrogate pair"),
+        (["--escape-formulas", "--format", "jsonl"], '{"text": "a"}', "csv or tsv for --escape-fo"),
+        (["--delimiter", ";"], "a", "expected csv or tsv for the delimiter ';', got txt"),
+        (["--output", "a" * 300 + ".csv"], "a", "cannot be written (File name too long)"),
         (["file.doc"], "", "file.doc: no such file"),
     ],
 )

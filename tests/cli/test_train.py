@@ -284,10 +284,10 @@ def test_a_problem_names_its_option(
         ("x.csv", b"text,label\na,b\nc\n", "x.csv, line 3: expected 2 fields, got 1"),
         ("x.jsonl", b'{"text": "a", "label": "b"}\n{"text\n', "x.jsonl, line 2: expected one JSON"),
         ("x.csv", b"text,label\n\xe9,b\n", "x.csv, line 2: expected UTF-8, got the byte 0xe9"),
-        ("x.csv", b"text,label\n ,b\nb,c\n", "x.csv: 1 empty text (row 1)"),
+        ("x.csv", b"text,label\n ,b\nb,c\n", "x.csv: 1 empty text (line 2)"),
         ("x.csv", b"txt,label\na,b\n", "expected a text column"),
         ("x.csv", b"text,lable\na,b\n", "expected a label column"),
-        ("x.csv", b"text,label\na,b\nc,\n", "1 of 2 rows have no label in column 'label' (row 2)"),
+        ("x.csv", b"text,label\na,b\nc,\n", "1 of 2 rows have no label in column 'label' (line 3)"),
         ("x.csv", b"text,label\na,b\nc,d\n", "no class has two examples, so none can be held out"),
         ("x.csv", b"text,label\na,b\nc,b\n", "expected two labels or more, got 1: ['b']"),
         ("x.doc", b"a", "x.doc: expected a file ending of .csv"),
@@ -332,13 +332,51 @@ def test_labels_that_do_not_fit_the_data(
     assert not (tmp_path / "run").exists()
 
 
-def test_empty_texts_may_be_skipped(run: Callable[..., Any], tmp_path: Path, data: Path) -> None:
+def test_rows_without_a_text_or_a_label_may_be_skipped(
+    run: Callable[..., Any], ltuning: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
     file = tmp_path / "train.csv"
-    file.write_text((data / "train.csv").read_text() + " ,food\n")
-    outcome = run("--data", file, "--output", tmp_path / "run", "--set", "data.empty_texts=skip")
+    file.write_text((data / "train.csv").read_text() + " ,food\na ball,\n")
+    outcome = run("--data", file, "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert "2 problems:" in outcome.stderr
+    skip = ("--empty-texts", "skip", "--missing-labels", "skip")
+    outcome = run("--data", file, "--output", tmp_path / "run", *skip)
     assert outcome.code == 0
-    assert "warning: " in outcome.stderr
-    assert "1 empty text (row 49) skipped" in outcome.stderr
+    assert "1 empty text (line 50) skipped" in outcome.stderr
+    assert "1 row without a label (line 51) skipped" in outcome.stderr
+    outcome = ltuning("evaluate", tmp_path / "run", "--data", file, *skip)
+    assert (outcome.code, "48 of" in outcome.stdout) == (0, True)
+
+
+def test_files_as_excel_writes_them(
+    run: Callable[..., Any], ltuning: Callable[..., Any], tmp_path: Path, toy: Any
+) -> None:
+    rows = [f"{text} ü;{label}" for text, label in zip(toy.texts, toy.labels, strict=True)]
+    text = "\r\n".join(["Satz;Art", *rows])
+    columns = ("--text-column", "Satz", "--label-column", "Art")
+    file, output = tmp_path / "train.csv", tmp_path / "out.csv"
+    file.write_bytes(text.encode("utf-8-sig"))
+    outcome = run("--data", file, "--output", tmp_path / "run")
+    assert "expected a text column (text, " in outcome.stderr
+    assert (
+        "got the columns 'Satz', 'Art'; name the text column with --text-column" in outcome.stderr
+    )
+    outcome = run("--data", file, "--output", tmp_path / "run", *columns)
+    assert outcome.code == 0
+    assert "read with a semicolon between the fields" in outcome.stderr
+    file.write_bytes(text.encode("cp1252"))
+    for verb in ("evaluate", "predict"):
+        given = ["--data", file] if verb == "evaluate" else [file, "--output", output]
+        outcome = ltuning(verb, tmp_path / "run", *given)
+        assert "such as --encoding cp1252 (data.encoding)" in outcome.stderr
+        outcome = ltuning(
+            verb, tmp_path / "run", *given, "--encoding", "cp1252", "--delimiter", ";"
+        )
+        assert (outcome.code, outcome.stderr) == (0, "")
+    lines = output.read_bytes().decode("cp1252").splitlines()
+    assert lines[0] == "Satz;Art;predicted_label;probability"
+    assert lines[1].startswith(rows[0] + ";")
 
 
 def test_a_label_text_that_is_too_long(run: Callable[..., Any], tmp_path: Path) -> None:

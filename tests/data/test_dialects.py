@@ -113,9 +113,12 @@ def test_a_byte_order_mark_says_the_encoding(encoding: str, format: str) -> None
     assert written == (data if format != "jsonl" else data.decode(encoding).encode())
 
 
-def test_big_endian_is_read_by_its_mark() -> None:
+def test_big_endian_is_read_by_its_mark_and_said(caplog: pytest.LogCaptureFixture) -> None:
     data = "\ufefftext\ngrün\n".encode("utf-16-be")
-    assert decode_table(data, "csv", "data").rows == [{"text": "grün"}]
+    with caplog.at_level(logging.WARNING, logger="ltuning"):
+        assert decode_table(data, "csv", "data").rows == [{"text": "grün"}]
+        assert decode_table(data, "csv", "data", Dialect("utf-16")).rows == [{"text": "grün"}]
+    assert caplog.messages == ["data: read as UTF-16, which its byte-order mark says"]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])

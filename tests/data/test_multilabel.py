@@ -71,7 +71,7 @@ def test_columns_pairs_and_empty_texts(caplog: pytest.LogCaptureFixture) -> None
         found = multilabel_from_table(source, Columns(label="of"), "skip")
     assert (found.texts, found.labels) == ([("a", "b"), ("c", "d")], [["x"], []])
     assert caplog.messages == ["t: 1 empty text (row 2) skipped"]
-    assert "t: 1 empty text (row 2); fill them in" in refused(source, Columns(label="of"))
+    assert "t: 1 empty text (row 2); fill in" in refused(source, Columns(label="of"))
     assert "t, row 1: expected a list of label names in column 'label', got 1" in refused(
         source, Columns(), "skip"
     )
@@ -101,7 +101,9 @@ def test_what_is_refused(source: Table, sentence: str) -> None:
 def test_a_missing_key_is_not_an_empty_list(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps({"text": "a", "labels": []}) + "\n" + json.dumps({"text": "b"}))
-    with pytest.raises(DataError, match="row 2: expected a list of label names in column 'labels'"):
+    with pytest.raises(
+        DataError, match="line 2: expected a list of label names in column 'labels'"
+    ):
         read_multilabel_split(path, "train")
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from ltuning.data.sources import (
     Columns,
+    Dialect,
     Examples,
     Table,
     examples_from_table,
@@ -87,7 +88,8 @@ def test_named_columns() -> None:
 def test_no_text_column() -> None:
     assert refused(table({"body": "a", "label": "x"})) == (
         "t: expected a text column (text, sentence, sentence1, premise, question1, content, "
-        "message), got the columns 'body', 'label'; name the text column with data.text_column"
+        "message), got the columns 'body', 'label'; name the text column with --text-column "
+        "(data.text_column)"
     )
 
 
@@ -95,9 +97,17 @@ def test_no_label_column() -> None:
     source = table({"text": "a", "topic": "x"})
     assert refused(source) == (
         "t: expected a label column (label, labels, category, class, intent), got the columns "
-        "'text', 'topic'; name the label column with data.label_column"
+        "'text', 'topic'; name the label column with --label-column (data.label_column)"
     )
     assert examples_from_table(source, need_labels=False).labels is None
+
+
+def test_neither_text_nor_label_column() -> None:
+    message = refused(table({"Satz": "a", "Art": "x"}), Columns(label="art"))
+    assert message.startswith("t: 2 problems:\n  expected a text column (text, ")
+    assert message.endswith(
+        "\n  unknown column 'art': expected one of 'Satz', 'Art'; did you mean 'Art'?"
+    )
 
 
 @pytest.mark.parametrize("option", ["text", "text_pair", "label"])
@@ -117,7 +127,7 @@ def test_named_label_column_may_be_absent_where_labels_are_not_needed() -> None:
 def test_one_column_for_both_texts() -> None:
     assert refused(table({"text": "a", "label": "x"}), Columns(text_pair="text")) == (
         "t: the text and the second text are both column 'text'; "
-        "name another with data.text_pair_column"
+        "name another with --text-pair-column (data.text_pair_column)"
     )
 
 
@@ -131,11 +141,12 @@ def with_empty(*empty: Any, count: int) -> Table:
 
 def test_empty_texts_are_refused_with_their_rows() -> None:
     assert refused(with_empty(" \n", count=2)) == (
-        "t: 1 empty text (row 3); fill them in, remove the rows, or set data.empty_texts to 'skip'"
+        "t: 1 empty text (row 3); "
+        "fill in, remove, or skip with --empty-texts skip (data.empty_texts)"
     )
     assert refused(with_empty("", None, float("nan"), "\t", "", "\u3000", count=1)) == (
         "t: 6 empty texts (rows 2, 3, 4, 5, 6, ...); "
-        "fill them in, remove the rows, or set data.empty_texts to 'skip'"
+        "fill in, remove, or skip with --empty-texts skip (data.empty_texts)"
     )
 
 
@@ -166,8 +177,8 @@ def test_a_pair_with_one_empty_text_is_empty() -> None:
 @pytest.mark.parametrize(("value", "kind"), [(404, "int"), (["a"], "list"), (True, "bool")])
 def test_text_that_is_no_text(value: Any, kind: str) -> None:
     assert refused(table({"text": "a", "label": "x"}, {"text": value, "label": "x"})) == (
-        f"t, row 2: expected a text in column 'text', got {value!r} ({kind}); "
-        "write it as text or name another column"
+        "t: expected texts in column 'text', got 1 of another kind (row 2), the first is "
+        f"{value!r} ({kind}); write them as text or name another column"
     )
 
 
@@ -184,7 +195,7 @@ def test_missing_labels(missing: Any) -> None:
     source = labelled("x", missing, "y")
     assert refused(source) == (
         f"t: 1 of 3 rows have no label in column 'label' (row 2), the first is {missing!r}; "
-        "expected a name or a number in every row: label them or remove them"
+        "label, remove, or skip them with --missing-labels skip (data.missing_labels)"
     )
     assert examples_from_table(source, need_labels=False).labels is None
 
@@ -197,6 +208,47 @@ def test_a_skipped_row_needs_no_label() -> None:
     source = table({"text": "", "label": ""}, {"text": "a", "label": "x"}, {"text": "b"})
     assert "1 of 2 rows have no label in column 'label' (row 3)" in refused(
         source, empty_texts="skip"
+    )
+
+
+def test_rows_without_a_label_are_skipped_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    source = labelled("x", None, "y", "", float("nan"))
+    with caplog.at_level(logging.WARNING, logger="ltuning"):
+        examples = examples_from_table(source, missing_labels="skip")
+    assert examples == Examples(["text 0", "text 2"], ["x", "y"], "t")
+    assert caplog.messages == ["t: 3 rows without a label (rows 2, 4, 5) skipped"]
+    assert refused(labelled("", None), missing_labels="skip") == (
+        "t: no row has a label in column 'label'; expected at least one that has"
+    )
+
+
+def test_all_that_is_wrong_with_the_rows_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text('text,label\n"two\nlines",x\n,x\nb,\n,\nc,\nd,y\n')
+    with pytest.raises(DataError) as caught:
+        read_split(path, "train")
+    assert str(caught.value) == (
+        f"{path}: 2 problems:\n"
+        "  2 empty texts (lines 4, 6); "
+        "fill in, remove, or skip with --empty-texts skip (data.empty_texts)\n"
+        "  2 of 4 rows have no label in column 'label' (lines 5, 7), the first is ''; "
+        "label, remove, or skip them with --missing-labels skip (data.missing_labels)"
+    )
+    examples = read_split(path, "train", empty_texts="skip", missing_labels="skip")
+    assert examples == Examples(["two\nlines", "d"], ["x", "y"], str(path))
+
+
+def test_an_encoding_and_a_delimiter_reach_every_file(tmp_path: Path) -> None:
+    for name in ("train.csv", "test.csv"):
+        (tmp_path / name).write_bytes("text~label\ngrün~x\n".encode("cp1252"))
+    dialect = Dialect("cp1252", "~")
+    assert read_splits(tmp_path, dialect=dialect)["test"].texts == ["grün"]
+    assert read_split(tmp_path, "train", dialect=dialect).texts == ["grün"]
+    with pytest.raises(DataError) as caught:
+        read_split("owner/name", "train", dialect=dialect)
+    assert str(caught.value) == (
+        "owner/name: expected a file or a folder for an encoding or a delimiter, got a data set of "
+        "the hub; leave it out"
     )
 
 
@@ -309,6 +361,7 @@ def test_folder_without_splits(names: list[str], found: str, tmp_path: Path) -> 
         "a/b/c",
         "",
         "a/b.gz",
+        "a" * 300 + ".csv",
     ],
 )
 def test_no_such_source(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -399,7 +452,8 @@ def test_secret_labels_are_missing_labels(hub: list[tuple[str, ...]]) -> None:
             read()
         assert str(caught.value) == (
             "owner/name (test): 2 of 2 rows have no label in column 'label' (rows 1, 2), "
-            "the first is None; expected a name or a number in every row: label them or remove them"
+            "the first is None; label, remove, or skip them with --missing-labels skip "
+            "(data.missing_labels)"
         )
 
 

@@ -203,7 +203,7 @@ def test_a_span_that_is_wrong_is_named(spans: list[Any], sentence: str) -> None:
 def test_columns_that_are_missing() -> None:
     assert refused({"a": 1}).startswith(
         "here: expected a column of words or texts (tokens, words, text, sentence), got the "
-        "columns 'a'; name it with data.text_column, or write rows such as"
+        "columns 'a'; name it with --text-column (data.text_column), or write rows such as"
     )
     assert "expected a column of tags or spans" in refused({"text": "a"})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,6 +12,8 @@ import typer
 
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts
+from ltuning.errors import DataError
+from ltuning.registry import unknown
 
 
 def evaluate(
@@ -35,6 +39,10 @@ def evaluate(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    empty_texts: options.EmptyTexts = None,
+    missing_labels: options.MissingLabels = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")] = False,
 ) -> None:
     """Measure a classifier on labelled texts: accuracy, per class, and what it confuses.
@@ -48,7 +56,13 @@ def evaluate(
     if output is not None:
         check_target(output)
     named = (text_column, text_pair_column, label_column)
-    report = _measure(folder, data, split, (backbone, trust_remote_code), named, quiet)
+    rows = {
+        "--empty-texts": empty_texts or "refuse",
+        "--missing-labels": missing_labels or "refuse",
+    }
+    read = partial(_read, folder, data, split, named, (encoding, delimiter), rows)
+    report = _measure(folder, (backbone, trust_remote_code), read, Terminal(quiet))
+    report |= {"classifier": str(folder), "data": data, "split": split}
     if output is not None:
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
@@ -56,34 +70,70 @@ def evaluate(
         _show(report)
 
 
-def _measure(
+def _read(
     folder: Path,
     data: str,
     split: str,
-    backbone: tuple[str | None, bool],
     named: tuple[str | None, str | None, str | None],
-    quiet: bool,
+    written: tuple[str | None, str | None],
+    rows: dict[str, str],
+    task: str,
+) -> Any:
+    """The labelled texts, as the classifier's task has them."""
+    from ltuning.cli import saved
+    from ltuning.data.sources import (
+        Dialect,
+        read_multilabel_split,
+        read_split,
+        read_tagged_split,
+    )
+    from ltuning.data.tagged import refuse_skipping
+
+    for option, value in rows.items():
+        if value not in ("refuse", "skip"):
+            raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
+    columns, dialect = saved.columns_of(folder, *named), Dialect(*written)
+    if task == "tags":
+        refuse_skipping(*rows.values())
+        return read_tagged_split(data, split, columns, dialect=dialect)
+    read: Any = read_multilabel_split if task == "multilabel" else read_split
+    empty_texts, missing_labels = rows.values()
+    return read(
+        data,
+        split,
+        columns,
+        empty_texts=empty_texts,
+        missing_labels=missing_labels,
+        dialect=dialect,
+    )
+
+
+def _measure(
+    folder: Path,
+    backbone: tuple[str | None, bool],
+    read: Callable[[str], Any],
+    terminal: Terminal,
 ) -> dict[str, Any]:
     from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
-    from ltuning.data.sources import read_multilabel_split, read_split, read_tagged_split
     from ltuning.multilabel import MultilabelClassifier
     from ltuning.tagger import TokenClassifier
 
-    doors: dict[str, tuple[Any, Any]] = {
-        "classes": (LabelClassifier, read_split),
-        "multilabel": (MultilabelClassifier, read_multilabel_split),
-        "tags": (TokenClassifier, read_tagged_split),
+    doors: dict[str, Any] = {
+        "classes": LabelClassifier,
+        "multilabel": MultilabelClassifier,
+        "tags": TokenClassifier,
     }
-    terminal = Terminal(quiet)
-    door, read = doors[saved.task_of(folder)]
-    with terminal.waiting(f"reading {data}"):
-        examples = read(data, split, saved.columns_of(folder, *named))
+    task = saved.task_of(folder)
+    with terminal.waiting("reading the texts"):
+        examples = read(task)
     assert examples.labels is not None  # they are needed
-    classifier = saved.load(door, folder, *backbone, terminal)
+    classifier = saved.load(doors[task], folder, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
-        report = classifier.evaluate(examples.inputs, examples.labels, progress=advance)
-    return {**report, "classifier": str(folder), "data": data, "split": split}
+        report: dict[str, Any] = classifier.evaluate(
+            examples.inputs, examples.labels, progress=advance
+        )
+    return report
 
 
 def _show(report: dict[str, Any]) -> None:

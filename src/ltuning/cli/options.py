@@ -56,6 +56,44 @@ TextPairColumn = Annotated[
         show_default=False,
     ),
 ]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIGN",
+        help="What stands between the fields of a csv or tsv file, or the word tab; by default "
+        "found: a comma, semicolon, tab or |.",
+        rich_help_panel="Files",
+        show_default=False,
+    ),
+]
+Encoding = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Encoding of the text, such as cp1252; by default by the file's byte-order mark, "
+        "else UTF-8.",
+        rich_help_panel="Files",
+        show_default=False,
+    ),
+]
+EmptyTexts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="refuse (the default) or skip rows whose text is empty.",
+        rich_help_panel="Files",
+        show_default=False,
+    ),
+]
+MissingLabels = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT",
+        help="refuse (the default) or skip rows without a label.",
+        rich_help_panel="Files",
+        show_default=False,
+    ),
+]
 LabelColumn = Annotated[
     str | None,
     typer.Option(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +18,11 @@ from ltuning.errors import DataError
 
 if TYPE_CHECKING:
     from ltuning.classifier import TextClassifier
-    from ltuning.data.sources import Examples, Table
-    from ltuning.tagger import Entity, TokenClassifier
+    from ltuning.data.sources import Columns, Dialect, Table
+    from ltuning.tagger import Entity
+
+# The classifier's folder, another backbone, whether foreign code may run, and where to show it.
+_Place = tuple[Path, str | None, bool, Terminal]
 
 LABEL, LABELS, PROBABILITY = "predicted_label", "predicted_labels", "probability"
 SPANS, TAGS = "predicted_spans", "predicted_tags"
@@ -57,16 +63,43 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="A column for every label's probability.")
     ] = False,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TEXT",
+            help="Label this text, in place of a file; give it once per text.",
+            show_default=False,
+        ),
+    ] = None,
+    replace_columns: Annotated[
+        bool,
+        typer.Option(
+            "--replace-columns",
+            help="Where the input has columns of an earlier prediction, put the new ones in their "
+            "place.",
+        ),
+    ] = False,
+    escape_formulas: Annotated[
+        bool,
+        typer.Option(
+            "--escape-formulas",
+            help="In csv and tsv, put a ' before every text that begins with =, +, -, @, a tab or "
+            "a carriage return and is no number, so that a spreadsheet does not run it.",
+        ),
+    ] = False,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
 ) -> None:
     """Label texts: the rows of the input in their order, with predicted_label and probability.
 
     Every column of the input stays. Lines of text come out as tab-separated values with a header
-    (text, predicted_label, probability). Empty texts stay in their place and get a label too.
+    (text, predicted_label, probability). Empty texts stay in their place and get a label too. A
+    csv file comes back with its delimiter and in its encoding, a parquet file with its types.
 
     Where several labels may apply, predicted_labels are those that do: a list in jsonl and parquet,
     names with | between them in csv and tsv, and nothing where none does.
@@ -74,46 +107,66 @@ def predict(
     A tagger gives predicted_spans (start, end, text, type, probability) for texts, and
     predicted_tags for lists of words; lines of text come out as JSON lines.
     """
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
-    from ltuning.data.examples import BY_CONVENTION
-    from ltuning.data.sources import examples_from_table, write_table
-    from ltuning.multilabel import MultilabelClassifier
-    from ltuning.tagger import TokenClassifier
+    from ltuning.data.sources import Dialect, write_table
 
     terminal = Terminal(quiet)
     _check_output(output, overwrite)
-    table = _read(source, format, terminal)
+    named = {
+        "FILE": source,
+        "--format": format,
+        "--delimiter": delimiter,
+        "--encoding": encoding,
+        "--text-column": text_column,
+        "--text-pair-column": text_pair_column,
+    }
+    if text:
+        table = _of_texts(text, [name for name, value in named.items() if value is not None])
+    else:
+        table = _read(source, format, Dialect(encoding, delimiter), terminal)
     _check_format(table, output)
     columns = saved.columns_of(folder, text_column, text_pair_column)
-    task, place = saved.task_of(folder), (folder, backbone, trust_remote_code, terminal)
+    write = _Writing(output, escape_formulas, replace_columns)
+    place = (folder, backbone, trust_remote_code, terminal)
+    task = saved.task_of(folder)
     if task == "tags":
         if probabilities:
             raise DataError(
                 "expected --probabilities for labels of texts, got a tagger, whose spans come with "
                 "theirs; leave it out"
             )
-        text = None if table.format == "txt" else columns.text
-        tagged = _tagged(saved.load(TokenClassifier, *place), table, text, terminal)
-        write_table(tagged, sys.stdout if output is None else output)
-        return
-    if table.format == "txt":
-        columns = BY_CONVENTION  # lines have one column, whatever training read
-    examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
-    door = MultilabelClassifier if task == "multilabel" else LabelClassifier
-    classifier = saved.load(door, *place)
-    labelled = _labelled(classifier, table, examples, probabilities, terminal)
-    write_table(_writable(labelled, output), sys.stdout if output is None else output)
+        done = _tagged(place, table, columns, write)
+    else:
+        done = _labelled(place, table, columns, probabilities, write)
+    write_table(write.prepared(done), sys.stdout if output is None else output)
 
 
-def _read(source: Path | None, format: str | None, terminal: Terminal) -> Table:
+def _of_texts(texts: list[str], others: list[str]) -> Table:
+    """The texts of `--text` as lines of text."""
+    from ltuning.data.sources import Table
+    from ltuning.data.tables import encode_text
+
+    if others:
+        raise DataError(f"expected --text in place of a file, got {', '.join(others)} too")
+    table = Table(["text"], [{"text": text} for text in texts], "txt", "--text")
+    # Bytes of the command line that are no text come as halves of surrogate pairs.
+    encode_text("\n".join(texts), table, "txt")
+    return table
+
+
+def _read(source: Path | None, format: str | None, dialect: Dialect, terminal: Terminal) -> Table:
     from ltuning.data.sources import read_table
 
     if source is not None and str(source) != "-":
-        return read_table(source, format)
+        if " " in str(source) and not os.path.exists(source):
+            raise DataError(
+                f"{source}: no such file; if these words are what is to be labelled, say --text "
+                f"{shlex.quote(str(source))}"
+            )
+        return read_table(source, format, dialect)
     if sys.stdin.isatty():
         terminal.note("type one text per line; Ctrl-D on a line of its own ends them")
-    return read_table(sys.stdin, format or "txt")
+    return read_table(sys.stdin, format or "txt", dialect)
 
 
 def _check_output(output: Path | None, overwrite: bool) -> None:
@@ -139,57 +192,132 @@ def _check_format(table: Table, output: Path | None) -> None:
         )
 
 
-def _tagged(
-    tagger: TokenClassifier, table: Table, text_column: str | None, terminal: Terminal
-) -> Table:
+@dataclass(frozen=True)
+class _Writing:
+    """How the table with the predictions is written: where to, and with which columns.
+
+    Args:
+        output: the file; None is standard output.
+        escape: whether texts that are formulas to a spreadsheet are escaped.
+        replace_columns: whether columns of an earlier prediction give way.
+    """
+
+    output: Path | None
+    escape: bool
+    replace_columns: bool
+
+    def room(self, table: Table, added: list[str]) -> Table:
+        """The table without columns that have the names of those to be added.
+
+        Raises:
+            DataError: there are such, and they are not to be replaced.
+        """
+        taken = [name for name in added if name in table.columns]
+        if taken and not self.replace_columns:
+            raise DataError(
+                f"{table.origin}: there is a column {taken[0]!r} already; rename it or take it "
+                "out, or replace it with --replace-columns"
+            )
+        columns = [name for name in table.columns if name not in taken]
+        rows = [{name: row[name] for name in row if name not in taken} for row in table.rows]
+        return replace(table, columns=columns, rows=rows) if taken else table
+
+    def prepared(self, table: Table) -> Table:
+        """The table as it is written: lists and formulas as the format has them."""
+        from ltuning.data.delimited import escape_formulas
+
+        written = _writable(table, self._format(table))
+        if not self.escape:
+            return written
+        if self._format(table) not in ("csv", "tsv"):
+            raise DataError(
+                f"expected csv or tsv for --escape-formulas, got {self._format(table)}; leave it "
+                "out"
+            )
+        return escape_formulas(written)
+
+    def check(self, table: Table) -> None:
+        """Whether a table could be written, so that this is known before the predicting.
+
+        Raises:
+            DataError: it could not.
+        """
+        from ltuning.data.formats import encode_table
+
+        encode_table(self.prepared(table), self._format(table))
+
+    def _format(self, table: Table) -> str:
+        from ltuning.data.files import format_of
+
+        return table.format if self.output is None else format_of(self.output)
+
+
+def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[Any]]) -> Table:
+    """The table with columns behind its own, their values row by row."""
+    rows = [
+        {**row, **dict(zip(added, said, strict=True))}
+        for row, said in zip(table.rows, values, strict=True)
+    ]
+    return replace(table, columns=[*table.columns, *added], rows=rows)
+
+
+def _tagged(place: _Place, table: Table, columns: Columns, write: _Writing) -> Table:
     """The table with a column of spans, or for lists of words of tags, behind its own."""
+    from ltuning.cli import saved
     from ltuning.data.sources import Columns, tagged_from_table
     from ltuning.data.tagged import text_column_of
+    from ltuning.tagger import TokenClassifier
 
-    sentences = tagged_from_table(table, Columns(text_column), need_tags=False).sentences
-    column = text_column_of(table, text_column)
+    # Lines have one column, whatever training read, and no place for a second one.
+    named = None if table.format == "txt" else columns.text
+    if table.format == "txt":
+        table = replace(table, format="jsonl")
+    table = write.room(table, [SPANS, TAGS] if write.replace_columns else [])
+    sentences = tagged_from_table(table, Columns(named), need_tags=False).sentences
+    column = text_column_of(table, named)
     has_words = any(isinstance(row.get(column), list) for row in table.rows)
-    added = TAGS if has_words else SPANS
-    _check_free(table, [added])
+    added = [TAGS if has_words else SPANS]
+    table = write.room(table, added)
+    write.check(_with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
+    tagger = saved.load(TokenClassifier, *place)
     found: list[list[Any]]
-    with terminal.counting("predicting", len(sentences)) as advance:
+    with place[-1].counting("predicting", len(sentences)) as advance:
         if has_words:
             found = tagger.predict_tags(sentences, progress=advance)
         else:
             spans = tagger.predict(sentences, progress=advance)
             found = [[_span(span) for span in several] for several in spans]
-    rows = [{**row, added: values} for row, values in zip(table.rows, found, strict=True)]
-    format = "jsonl" if table.format == "txt" else table.format
-    return replace(table, columns=[*table.columns, added], rows=rows, format=format)
+    return _with_columns(table, added, ([values] for values in found))
 
 
 def _span(entity: Entity) -> dict[str, Any]:
     return {**asdict(entity), "probability": round(entity.probability, _DIGITS)}
 
 
-def _check_free(table: Table, added: list[str]) -> None:
-    if taken := [name for name in added if name in table.columns]:
-        raise DataError(
-            f"{table.origin}: there is a column {taken[0]!r} already; rename it or take it out"
-        )
-
-
-def _labelled(
-    classifier: TextClassifier,
-    table: Table,
-    examples: Examples,
-    every: bool,
-    terminal: Terminal,
-) -> Table:
+def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write: _Writing) -> Table:
     """The table with the columns of the prediction behind its own."""
+    from ltuning.classifier import LabelClassifier
+    from ltuning.cli import saved
+    from ltuning.data.examples import BY_CONVENTION
+    from ltuning.data.sources import examples_from_table
     from ltuning.multilabel import MultilabelClassifier
 
-    several = isinstance(classifier, MultilabelClassifier)
-    names = [str(name) for name in classifier.classes_]
+    several = saved.task_of(place[0]) == "multilabel"
     own = [LABELS] if several else [LABEL, PROBABILITY]
-    added = [*own, *(f"{PROBABILITY}_{name}" for name in names if every)]
-    _check_free(table, added)
-    with terminal.counting("predicting", len(examples)) as advance:
+    if table.format == "txt":
+        columns = BY_CONVENTION  # lines have one column, whatever training read,
+        table = replace(table, format="tsv")  # and no place for a second one
+    table = write.room(table, own)
+    examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
+    door: type[TextClassifier] = MultilabelClassifier if several else LabelClassifier
+    classifier = saved.load(door, *place)
+    names = [str(name) for name in classifier.classes_]
+    of_names = [f"{PROBABILITY}_{name}" for name in names]
+    if every or write.replace_columns:
+        table = write.room(table, of_names)
+    added = own + (of_names if every else [])
+    write.check(_with_columns(table, added, _likely(names, several, len(added), len(examples))))
+    with place[-1].counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     found: list[list[Any]]
     if isinstance(classifier, MultilabelClassifier):
@@ -200,29 +328,35 @@ def _labelled(
             [names[label], round(float(chances[label]), _DIGITS)]
             for label, chances in zip(best, scored, strict=True)
         ]
-    rows = []
-    for row, said, chances in zip(table.rows, found, scored.tolist(), strict=True):
-        values = said + [round(chance, _DIGITS) for chance in chances if every]
-        rows.append({**row, **dict(zip(added, values, strict=True))})
-    # Lines of text have no place for a second column.
-    format = "tsv" if table.format == "txt" else table.format
-    return replace(table, columns=[*table.columns, *added], rows=rows, format=format)
+    values = (
+        said + [round(chance, _DIGITS) for chance in chances if every]
+        for said, chances in zip(found, scored.tolist(), strict=True)
+    )
+    return _with_columns(table, added, values)
 
 
-def _writable(table: Table, output: Path | None) -> Table:
+def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[list[Any]]:
+    """Values like those of a prediction, with every label's name in them."""
+    for row in range(rows):
+        label = names if row == 0 else names[:1]
+        yield [label if several else " ".join(label), *[0.5] * (width - 1)]
+
+
+def _writable(table: Table, format: str) -> Table:
     """With text in the place of lists of labels where the format written has no lists."""
-    from ltuning.data.files import format_of
     from ltuning.data.multilabel import SEPARATOR
 
-    written = table.format if output is None else format_of(output)
-    if LABELS not in table.columns or written not in ("csv", "tsv"):
+    if LABELS not in table.columns or format not in ("csv", "tsv"):
         return table
     rows = []
     for row in table.rows:
+        if not isinstance(row.get(LABELS), list):  # an earlier prediction, which stays
+            rows.append(row)
+            continue
         if unsure := [name for name in row[LABELS] if SEPARATOR in name]:
             raise DataError(
                 f"expected label names without {SEPARATOR!r}, which stands between them in "
-                f"{written}, got {unsure[0]!r}; write jsonl or parquet"
+                f"{format}, got {unsure[0]!r}; write jsonl or parquet"
             )
         rows.append({**row, LABELS: SEPARATOR.join(row[LABELS])})
     return replace(table, rows=rows)

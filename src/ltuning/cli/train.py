@@ -85,6 +85,10 @@ def train(
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    empty_texts: options.EmptyTexts = None,
+    missing_labels: options.MissingLabels = None,
     backbone: Annotated[
         str | None,
         typer.Option(
@@ -213,6 +217,10 @@ def train(
         "data.text_column": text_column,
         "data.text_pair_column": text_pair_column,
         "data.label_column": label_column,
+        "data.delimiter": delimiter,
+        "data.encoding": encoding,
+        "data.empty_texts": empty_texts,
+        "data.missing_labels": missing_labels,
         "data.shots": shots,
         "seed": seed,
         "training.num_train_epochs": epochs,
@@ -295,24 +303,33 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
     """Training and validation texts, the second held out from the first where it has to be."""
     from ltuning.data.sources import (
         Columns,
+        Dialect,
         read_multilabel_splits,
         read_splits,
         read_tagged_splits,
     )
     from ltuning.data.splits import hold_out, take_shots
-    from ltuning.data.tagged import hold_out_sentences
+    from ltuning.data.tagged import hold_out_sentences, refuse_skipping
 
     data = config.data
     assert data.path is not None  # configure needs it
     columns = Columns(data.text_column, data.text_pair_column, data.label_column)
     with terminal.waiting(f"reading {data.path}"):
-        wanted = ("train", "validation")
+        wanted, dialect = ("train", "validation"), Dialect(data.encoding, data.delimiter)
         splits: Mapping[str, Any]
         if config.task == "tags":
-            splits = read_tagged_splits(data.path, columns, splits=wanted)
+            refuse_skipping(data.empty_texts, data.missing_labels)
+            splits = read_tagged_splits(data.path, columns, splits=wanted, dialect=dialect)
         else:
             read = read_multilabel_splits if config.task == "multilabel" else read_splits
-            splits = read(data.path, columns, splits=wanted, empty_texts=data.empty_texts)
+            splits = read(
+                data.path,
+                columns,
+                splits=wanted,
+                empty_texts=data.empty_texts,
+                missing_labels=data.missing_labels,
+                dialect=dialect,
+            )
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "

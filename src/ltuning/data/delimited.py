@@ -27,6 +27,8 @@ from ltuning.errors import DataError
 _LONGEST_FIELD = 2**31 - 1  # the csv module's own limit of 128 KiB is shorter than long documents
 # The delimiters that are looked for in csv, the first one where nothing speaks for another.
 _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
+# A tab is hard to type.
+_WORDS = {"tab": "\t", "\\t": "\t"}
 _SNIFFED_RECORDS = 1000
 # Of the rows that are looked at, this share has as many fields as there are column names.
 _AGREEING = 0.5
@@ -74,7 +76,8 @@ def decode_delimited(data: bytes, origin: str, dialect: Dialect, format: str) ->
     if not text.strip("\r\n"):
         refuse_empty(origin)
     with _long_fields():
-        delimiter = dialect.delimiter or ("\t" if format == "tsv" else _sniffed(text, origin))
+        given = _WORDS.get(dialect.delimiter or "", dialect.delimiter)
+        delimiter = given or ("\t" if format == "tsv" else _sniffed(text, origin))
         check_delimiter(delimiter)
         records = list(_records(text, delimiter, origin))
     while not records[-1][1]:  # blank lines at the end of the file

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
@@ -18,6 +18,7 @@ TEXT_PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2")
 LABEL_COLUMNS = ("label", "labels", "category", "class", "intent")
 
 EmptyTexts = Literal["refuse", "skip", "keep"]
+MissingLabels = Literal["refuse", "skip"]
 
 _ROWS_NAMED = 5
 _log = logging.getLogger("ltuning")
@@ -72,6 +73,7 @@ def examples_from_table(
     columns: Columns = BY_CONVENTION,
     need_labels: bool = True,
     empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
 ) -> Examples:
     """Take texts and labels out of a table.
 
@@ -82,14 +84,24 @@ def examples_from_table(
             has one, and are None otherwise.
         empty_texts: what to do with a text of nothing but white space (of a pair: with either):
             ``refuse`` raises, ``skip`` drops the row and logs how many, ``keep`` keeps it.
+        missing_labels: what to do with a row without a label, where labels are needed.
 
     Raises:
-        DataError: no such column, a value that is no text, a missing label, an empty text.
+        DataError: no such column, a value that is no text, a missing label, an empty text; all
+            that is wrong with the rows at once.
     """
-    texts, kept = texts_of(table, columns, empty_texts)
-    label_column = label_column_of(table, columns.label, need_labels)
-    labels = _labels(table, kept, label_column, need_labels) if label_column is not None else None
-    return Examples(texts, labels, table.origin)
+    label_column = _label_column_beside_text(table, columns, need_labels)
+    problems: list[str] = []
+    texts, kept = texts_of(table, columns, empty_texts, problems)
+    labels: list[str] | None = None
+    if label_column is not None:
+        names = {index: label_name(table.rows[index].get(label_column)) for index in kept}
+        if need_labels:
+            kept = labelled_rows(table, label_column, names, missing_labels, problems)
+        present = [name for index in kept if (name := names[index]) is not None]
+        labels = present if len(present) == len(kept) else None
+    refuse_rows(table, problems)
+    return Examples([texts[index] for index in kept], labels, table.origin)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -98,15 +110,28 @@ def examples_from_table(
 def _text_columns(table: Table, columns: Columns) -> tuple[str, str | None]:
     text = _column(table, columns.text, TEXT_COLUMNS)
     if text is None:
-        _refuse_columns(table, "text", "data.text_column", TEXT_COLUMNS)
+        _refuse_columns(table, "text", TEXT_COLUMNS)
     pair_names = TEXT_PAIR_COLUMNS if columns.text is None else ()
     pair = _column(table, columns.text_pair, pair_names)
     if pair == text:
         raise DataError(
             f"{table.origin}: the text and the second text are both column {text!r}; "
-            "name another with data.text_pair_column"
+            "name another with --text-pair-column (data.text_pair_column)"
         )
     return text, pair
+
+
+def _label_column_beside_text(table: Table, columns: Columns, needed: bool) -> str | None:
+    """As `label_column_of`; where there is no column of texts either, both are said."""
+    try:
+        return label_column_of(table, columns.label, needed)
+    except DataError as error:
+        try:
+            _text_columns(table, columns)
+        except DataError as other:
+            sentences = (str(said).removeprefix(f"{table.origin}: ") for said in (other, error))
+            refuse_rows(table, list(sentences))
+        raise
 
 
 def label_column_of(
@@ -121,7 +146,7 @@ def label_column_of(
         return None
     label = _column(table, name, conventional)
     if label is None and needed:
-        _refuse_columns(table, "label", "data.label_column", conventional)
+        _refuse_columns(table, "label", conventional)
     return label
 
 
@@ -133,101 +158,150 @@ def _column(table: Table, name: str | None, conventional: Sequence[str]) -> str 
     return name
 
 
-def _refuse_columns(table: Table, what: str, option: str, conventional: Sequence[str]) -> NoReturn:
+def _refuse_columns(table: Table, what: str, conventional: Sequence[str]) -> NoReturn:
     raise DataError(
         f"{table.origin}: expected a {what} column ({', '.join(conventional)}), got the columns "
-        f"{', '.join(repr(name) for name in table.columns)}; name the {what} column with {option}"
+        f"{', '.join(repr(name) for name in table.columns)}; name the {what} column with "
+        f"--{what}-column (data.{what}_column)"
     )
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def refuse_rows(table: Table, problems: Sequence[str]) -> None:
+    """Raises DataError with everything that is wrong with the rows; nothing where nothing is."""
+    if len(problems) == 1:
+        raise DataError(f"{table.origin}: {problems[0]}")
+    if problems:
+        lines = "".join(f"\n  {problem}" for problem in problems)
+        raise DataError(f"{table.origin}: {len(problems)} problems:{lines}")
+
+
+def places(table: Table, indices: Sequence[int]) -> str:
+    """The first of these rows, as `(lines 3, 5)` of a file of text, else as `(rows 2, 4)`."""
+    what = "row" if table.lines is None else "line"
+    named = ", ".join(
+        str(index + 1 if table.lines is None else table.lines[index])
+        for index in indices[:_ROWS_NAMED]
+    )
+    more = ", ..." if len(indices) > _ROWS_NAMED else ""
+    return f"({what}{'s' if len(indices) != 1 else ''} {named}{more})"
 
 
 # --- texts ----------------------------------------------------------------------------------------
 
 
 def texts_of(
-    table: Table, columns: Columns, empty_texts: EmptyTexts
+    table: Table, columns: Columns, empty_texts: EmptyTexts, problems: list[str]
 ) -> tuple[list[Text], list[int]]:
-    """The texts of a table, and the indices of their rows.
+    """The text of every row, and the indices of the rows that are kept.
+
+    Args:
+        problems: what is wrong with the rows is appended; such rows are not kept.
 
     Raises:
-        DataError: no such column, a value that is no text, an empty text.
+        DataError: no such column, or no text at all.
     """
     text_column, pair_column = _text_columns(table, columns)
-    texts = [
-        _text(row, text_column, pair_column, f"{table.origin}, row {number}")
-        for number, row in enumerate(table.rows, start=1)
+    names = [text_column] if pair_column is None else [text_column, pair_column]
+    wrong = {index for name in names for index in _not_texts(table, name, problems)}
+    cells = [
+        ["" if is_missing(row.get(name)) else row[name] for name in names] for row in table.rows
     ]
-    kept = _kept_rows(texts, empty_texts, table.origin)
-    return [texts[index] for index in kept], kept
+    texts: list[Text] = [row[0] if len(names) == 1 else (row[0], row[1]) for row in cells]
+    rows = [index for index in range(len(texts)) if index not in wrong]
+    return texts, _rows_with_text(table, texts, rows, empty_texts, problems)
 
 
-def _text(row: dict[str, Any], column: str, pair_column: str | None, where: str) -> Text:
-    first = _one_text(row.get(column), column, where)
-    if pair_column is None:
-        return first
-    return first, _one_text(row.get(pair_column), pair_column, where)
-
-
-def _one_text(value: Any, column: str, where: str) -> str:
-    if _is_missing(value):
-        return ""
-    if not isinstance(value, str):
-        raise DataError(
-            f"{where}: expected a text in column {column!r}, got {value!r} "
-            f"({type(value).__name__}); write it as text or name another column"
+def _not_texts(table: Table, column: str, problems: list[str]) -> list[int]:
+    """The rows with a number, a list or their like in the place of a text."""
+    values = [row.get(column) for row in table.rows]
+    wrong = [
+        index
+        for index, value in enumerate(values)
+        if not isinstance(value, str) and not is_missing(value)
+    ]
+    if wrong:
+        first = values[wrong[0]]
+        problems.append(
+            f"expected texts in column {column!r}, got {len(wrong)} of another kind "
+            f"{places(table, wrong)}, the first is {first!r:.80} ({type(first).__name__}); write "
+            "them as text or name another column"
         )
-    return value
+    return wrong
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell has nothing in it: None, or NaN."""
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def _kept_rows(texts: Sequence[Text], empty_texts: EmptyTexts, origin: str) -> list[int]:
-    every = list(range(len(texts)))
-    empty = [] if empty_texts == "keep" else [index for index in every if is_empty(texts[index])]
+def _rows_with_text(
+    table: Table,
+    texts: Sequence[Text],
+    rows: list[int],
+    empty_texts: EmptyTexts,
+    problems: list[str],
+) -> list[int]:
+    empty = [] if empty_texts == "keep" else [index for index in rows if is_empty(texts[index])]
     if not empty:
-        return every
-    found = f"{origin}: {len(empty)} empty text{'s' if len(empty) != 1 else ''} {_rows(empty)}"
+        return rows
+    found = f"{len(empty)} empty text{'s' if len(empty) != 1 else ''} {places(table, empty)}"
     if empty_texts == "refuse":
-        raise DataError(
-            f"{found}; fill them in, remove the rows, or set data.empty_texts to 'skip'"
+        problems.append(
+            f"{found}; fill in, remove, or skip with --empty-texts skip (data.empty_texts)"
         )
-    if len(empty) == len(texts):
-        raise DataError(f"{origin}: every text is empty; expected at least one that is not")
-    _log.warning("%s skipped", found)
+    elif len(empty) == len(texts):
+        raise DataError(f"{table.origin}: every text is empty; expected at least one that is not")
+    else:
+        _log.warning("%s: %s skipped", table.origin, found)
     skipped = set(empty)
-    return [index for index in every if index not in skipped]
-
-
-def _rows(indices: Sequence[int]) -> str:
-    """The first of these rows, counted from 1."""
-    named = ", ".join(str(index + 1) for index in indices[:_ROWS_NAMED])
-    more = ", ..." if len(indices) > _ROWS_NAMED else ""
-    return f"(row{'s' if len(indices) != 1 else ''} {named}{more})"
+    return [index for index in rows if index not in skipped]
 
 
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def _labels(table: Table, kept: Sequence[int], column: str, needed: bool) -> list[str] | None:
-    names = [label_name(table.rows[index].get(column)) for index in kept]
-    present = [name for name in names if name is not None]
-    if len(present) == len(names):
-        return present
-    if not needed:
-        return None
-    without = [index for index, name in zip(kept, names, strict=True) if name is None]
-    raise DataError(
-        f"{table.origin}: {len(without)} of {len(names)} rows have no label in column {column!r} "
-        f"{_rows(without)}, the first is {table.rows[without[0]].get(column)!r}; expected a name "
-        "or a number in every row: label them or remove them"
-    )
+def labelled_rows(
+    table: Table,
+    column: str,
+    names: Mapping[int, object],
+    missing_labels: MissingLabels,
+    problems: list[str],
+) -> list[int]:
+    """The rows with a label, of those whose labels are given by index; the others are a problem.
+
+    Raises:
+        DataError: rows without a label may be skipped, and there are no others.
+    """
+    without = [index for index, name in names.items() if name is None]
+    if without and missing_labels == "refuse":
+        problems.append(
+            f"{len(without)} of {len(names)} rows have no label in column {column!r} "
+            f"{places(table, without)}, the first is {table.rows[without[0]].get(column)!r:.80}; "
+            "label, remove, or skip them with --missing-labels skip (data.missing_labels)"
+        )
+    elif without and len(without) == len(names):
+        raise DataError(
+            f"{table.origin}: no row has a label in column {column!r}; expected at least one that "
+            "has"
+        )
+    elif without:
+        _log.warning(
+            "%s: %d row%s without a label %s skipped",
+            table.origin,
+            len(without),
+            "s" if len(without) != 1 else "",
+            places(table, without),
+        )
+    return [index for index, name in names.items() if name is not None]
 
 
 def label_name(value: Any) -> str | None:
     """The name of a label; None for what is missing or can be no name."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if _is_missing(value) or not isinstance(value, str | int | float):
+    if is_missing(value) or not isinstance(value, str | int | float):
         return None
     return str(value).strip() or None

@@ -11,8 +11,12 @@ from ltuning.data.examples import (
     BY_CONVENTION,
     Columns,
     EmptyTexts,
+    MissingLabels,
+    is_missing,
     label_column_of,
     label_name,
+    labelled_rows,
+    refuse_rows,
     texts_of,
 )
 from ltuning.data.tables import Table
@@ -61,7 +65,10 @@ class MultilabelExamples:
 
 
 def multilabel_from_table(
-    table: Table, columns: Columns = BY_CONVENTION, empty_texts: EmptyTexts = "refuse"
+    table: Table,
+    columns: Columns = BY_CONVENTION,
+    empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
 ) -> MultilabelExamples:
     """Take texts and their labels out of a table.
 
@@ -72,19 +79,23 @@ def multilabel_from_table(
         table: the rows.
         columns: which columns; None in it means by convention.
         empty_texts: see `examples_from_table`.
+        missing_labels: what to do with a row that has nothing in the place of labels.
 
     Raises:
         DataError: no such column, a value that is no text, an empty text, a cell that holds no
             names, the same name twice in one.
     """
-    texts, kept = texts_of(table, columns, empty_texts)
+    problems: list[str] = []
+    texts, kept = texts_of(table, columns, empty_texts, problems)
     column = label_column_of(table, columns.label, True, LABEL_COLUMNS)
     assert column is not None  # it is needed
-    labels = [
-        _names(table.rows[index].get(column), column, table, f"{table.origin}, row {index + 1}")
-        for index in kept
-    ]
-    return MultilabelExamples(texts, labels, table.origin)
+    cells = {index: table.rows[index].get(column) for index in kept}
+    if missing_labels == "skip":
+        present = {index: None if is_missing(cell) else cell for index, cell in cells.items()}
+        kept = labelled_rows(table, column, present, missing_labels, problems)
+    refuse_rows(table, problems)
+    labels = [_names(cells[index], column, table, table.where(index)) for index in kept]
+    return MultilabelExamples([texts[index] for index in kept], labels, table.origin)
 
 
 def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
@@ -94,9 +105,11 @@ def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
         given = value
     else:
         example = "[]" if table.format in _WITH_LISTS else "an empty text"
+        skip = ", or skip it with --missing-labels skip (data.missing_labels)"
         raise DataError(
             f"{where}: expected a list of label names in column {column!r}, got {value!r:.80}; "
             f'write ["name"], and {example} where no label applies'
+            f"{skip if is_missing(value) else ''}"
         )
     names = []
     for item in given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -11,13 +12,14 @@ from ltuning.data.examples import (
     Columns,
     EmptyTexts,
     Examples,
+    MissingLabels,
     examples_from_table,
 )
 from ltuning.data.files import local_path, read_table, stem_of, write_table
 from ltuning.data.formats import FORMATS
 from ltuning.data.hub import hub_readers, looks_like_hub_id
 from ltuning.data.multilabel import MultilabelExamples, multilabel_from_table
-from ltuning.data.tables import Table
+from ltuning.data.tables import AS_FOUND, Dialect, Table
 from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
 from ltuning.registry import unknown
@@ -26,8 +28,10 @@ from ltuning.texts import Text
 __all__ = [
     "FORMATS",
     "Columns",
+    "Dialect",
     "EmptyTexts",
     "Examples",
+    "MissingLabels",
     "MultilabelExamples",
     "Table",
     "TaggedExamples",
@@ -64,6 +68,8 @@ def read_splits(
     splits: Iterable[str] | None = None,
     need_labels: bool = True,
     empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
+    dialect: Dialect = AS_FOUND,
 ) -> dict[str, Examples]:
     """Read the splits of a data source.
 
@@ -74,15 +80,17 @@ def read_splits(
         columns: which columns hold texts and labels.
         splits: the splits to read where they are there; the others are not even opened. None: all.
         need_labels: see ``examples_from_table``; test splits of the hub often have no labels.
-        empty_texts: see ``examples_from_table``.
+        empty_texts: see ``examples_from_table``, as the next.
+        missing_labels: what to do with a row without a label.
+        dialect: the encoding and the delimiter of files; by default what each of them says.
 
     Raises:
         DataError: a source that is not there or cannot be used.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
     return {
-        name: examples_from_table(read(), columns, need_labels, empty_texts)
-        for name, read in _wanted(source, splits).items()
+        name: examples_from_table(read(), columns, need_labels, empty_texts, missing_labels)
+        for name, read in _wanted(source, splits, dialect).items()
     }
 
 
@@ -93,6 +101,8 @@ def read_split(
     *,
     need_labels: bool = True,
     empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
+    dialect: Dialect = AS_FOUND,
 ) -> Examples:
     """Read one split of a data source; a file that is given directly counts as any split.
 
@@ -100,8 +110,8 @@ def read_split(
         DataError: a source that is not there or cannot be used, or that has no such split.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    table = _reader(source, split)()
-    return examples_from_table(table, columns, need_labels, empty_texts)
+    table = _reader(source, split, dialect)()
+    return examples_from_table(table, columns, need_labels, empty_texts, missing_labels)
 
 
 def read_multilabel_splits(
@@ -110,6 +120,8 @@ def read_multilabel_splits(
     *,
     splits: Iterable[str] | None = None,
     empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
+    dialect: Dialect = AS_FOUND,
 ) -> dict[str, MultilabelExamples]:
     """As `read_splits`, of texts with all labels that apply.
 
@@ -117,14 +129,20 @@ def read_multilabel_splits(
         DataError: a source that is not there or cannot be used.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    readers = _wanted(source, splits)
     return {
-        name: multilabel_from_table(read(), columns, empty_texts) for name, read in readers.items()
+        name: multilabel_from_table(read(), columns, empty_texts, missing_labels)
+        for name, read in _wanted(source, splits, dialect).items()
     }
 
 
 def read_multilabel_split(
-    source: str | Path, split: str, columns: Columns = BY_CONVENTION
+    source: str | Path,
+    split: str,
+    columns: Columns = BY_CONVENTION,
+    *,
+    empty_texts: EmptyTexts = "refuse",
+    missing_labels: MissingLabels = "refuse",
+    dialect: Dialect = AS_FOUND,
 ) -> MultilabelExamples:
     """As `read_split`, of texts with all labels that apply.
 
@@ -132,11 +150,16 @@ def read_multilabel_split(
         DataError: a source that is not there or cannot be used, or that has no such split.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    return multilabel_from_table(_reader(source, split)(), columns)
+    table = _reader(source, split, dialect)()
+    return multilabel_from_table(table, columns, empty_texts, missing_labels)
 
 
 def read_tagged_splits(
-    source: str | Path, columns: Columns = BY_CONVENTION, *, splits: Iterable[str] | None = None
+    source: str | Path,
+    columns: Columns = BY_CONVENTION,
+    *,
+    splits: Iterable[str] | None = None,
+    dialect: Dialect = AS_FOUND,
 ) -> dict[str, TaggedExamples]:
     """As `read_splits`, of tagged sentences.
 
@@ -144,12 +167,16 @@ def read_tagged_splits(
         DataError: a source that is not there or cannot be used.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    readers = _wanted(source, splits)
+    readers = _wanted(source, splits, dialect)
     return {name: tagged_from_table(read(), columns) for name, read in readers.items()}
 
 
 def read_tagged_split(
-    source: str | Path, split: str, columns: Columns = BY_CONVENTION
+    source: str | Path,
+    split: str,
+    columns: Columns = BY_CONVENTION,
+    *,
+    dialect: Dialect = AS_FOUND,
 ) -> TaggedExamples:
     """As `read_split`, of tagged sentences.
 
@@ -157,17 +184,19 @@ def read_tagged_split(
         DataError: a source that is not there or cannot be used, or that has no such split.
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
-    return tagged_from_table(_reader(source, split)(), columns)
+    return tagged_from_table(_reader(source, split, dialect)(), columns)
 
 
-def _wanted(source: str | Path, splits: Iterable[str] | None) -> dict[str, Reader]:
+def _wanted(
+    source: str | Path, splits: Iterable[str] | None, dialect: Dialect
+) -> dict[str, Reader]:
     wanted = None if splits is None else {_canonical(name) for name in splits}
-    readers = _readers(source).items()
+    readers = _readers(source, dialect).items()
     return {name: read for name, read in readers if wanted is None or name in wanted}
 
 
-def _reader(source: str | Path, split: str) -> Reader:
-    readers = _readers(source)
+def _reader(source: str | Path, split: str, dialect: Dialect) -> Reader:
+    readers = _readers(source, dialect)
     if _is_file(source):
         (read,) = readers.values()
         return read
@@ -182,17 +211,23 @@ def _canonical(split: str) -> str:
 
 def _is_file(source: str | Path) -> bool:
     path = local_path(source)
-    return path.exists() and not path.is_dir()
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
-def _readers(source: str | Path) -> dict[str, Reader]:
+def _readers(source: str | Path, dialect: Dialect) -> dict[str, Reader]:
     """One reader per split, by the split's canonical name."""
     name, path = str(source), local_path(source)
-    if name.strip() and path.is_dir():
-        return _folder_readers(path)
-    if name.strip() and path.exists():
-        return {"train": partial(read_table, path)}
+    # Not the methods of Path, which raise where a name is too long.
+    if name.strip() and os.path.isdir(path):
+        return _folder_readers(path, dialect)
+    if name.strip() and os.path.exists(path):
+        return {"train": partial(read_table, path, dialect=dialect)}
     if isinstance(source, str) and looks_like_hub_id(source):
+        if dialect != AS_FOUND:
+            raise DataError(
+                f"{name}: expected a file or a folder for an encoding or a delimiter, got a data "
+                "set of the hub; leave it out"
+            )
         found = [(split, split, read) for split, read in hub_readers(source).items()]
         return _by_split(found, name)
     raise DataError(
@@ -201,10 +236,13 @@ def _readers(source: str | Path) -> dict[str, Reader]:
     )
 
 
-def _folder_readers(folder: Path) -> dict[str, Reader]:
-    files = sorted(folder.iterdir())
+def _folder_readers(folder: Path, dialect: Dialect) -> dict[str, Reader]:
+    try:
+        files = sorted(folder.iterdir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror})") from error
     found = [
-        (stem, path.name, partial(read_table, path))
+        (stem, path.name, partial(read_table, path, dialect=dialect))
         for path in files
         if (stem := stem_of(path.name)) in SPLIT_NAMES
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ _MARKED = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _UTF8 = ("utf-8", "utf-8-sig")
+_log = logging.getLogger("ltuning")
 # Of UTF-16 without a mark, this many bytes tell it apart.
 _SAMPLE = 200
 
@@ -31,8 +33,8 @@ class Dialect:
 
     Attributes:
         encoding: by Python's names; None, of a file to read: by its byte-order mark, else UTF-8.
-        delimiter: the sign between the fields of `csv` and `tsv`; None, of a file to read: a tab
-            in `tsv`, and in `csv` what the column names and the rows agree on.
+        delimiter: the sign between the fields of `csv` and `tsv`, or the word `tab`; None, of a
+            file to read: a tab in `tsv`, and in `csv` what the column names and the rows agree on.
     """
 
     encoding: str | None = None
@@ -126,6 +128,8 @@ def decode_text(data: bytes, origin: str, encoding: str | None = None) -> tuple[
         text = text.removeprefix(_BYTE_ORDER_MARK)
     if not text:
         refuse_empty(origin)
+    if not encoding and taken not in _UTF8:
+        _log.warning("%s: read as %s, which its byte-order mark says", origin, taken.upper())
     return text, taken
 
 

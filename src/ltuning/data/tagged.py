@@ -75,17 +75,17 @@ def tagged_from_table(
     """
     text = text_column_of(table, columns.text)
     sentences = [
-        _sentence(row.get(text), text, f"{table.origin}, row {number}", need_tags)
-        for number, row in enumerate(table.rows, start=1)
+        _sentence(row.get(text), text, table.where(index), need_tags)
+        for index, row in enumerate(table.rows)
     ]
     if not need_tags:
         return TaggedExamples(sentences, None, table.origin)
-    tag = _column(table, columns.label, TAG_COLUMNS, "tags or spans", "data.label_column")
+    tag = _column(table, columns.label, TAG_COLUMNS, "tags or spans", "label")
     inexact: list[str] = []
     tags = []
     has_spans = _has_spans(table, tag)
-    for number, (row, sentence) in enumerate(zip(table.rows, sentences, strict=True), start=1):
-        where = f"{table.origin}, row {number}"
+    for index, (row, sentence) in enumerate(zip(table.rows, sentences, strict=True)):
+        where = table.where(index)
         if row.get(tag) == [] and isinstance(row.get(text), list) and not has_spans:
             raise _different_lengths(where, sentence, 0)
         tags.append(_tags(row.get(tag), tag, sentence, where, inexact))
@@ -99,13 +99,22 @@ def tagged_from_table(
     return TaggedExamples(sentences, tags, table.origin)
 
 
+def refuse_skipping(empty_texts: str, missing_labels: str) -> None:
+    """Raises DataError where rows of tagged sentences are to be skipped: a sentence is refused."""
+    if "skip" in (empty_texts, missing_labels):
+        raise DataError(
+            "expected empty texts and missing labels to be skipped of texts with labels, got "
+            "sentences with tags; mend the rows and leave --empty-texts and --missing-labels out"
+        )
+
+
 def text_column_of(table: Table, name: str | None) -> str:
     """The column of words or texts, by its name or by convention.
 
     Raises:
         DataError: there is none.
     """
-    return _column(table, name, TEXT_COLUMNS, "words or texts", "data.text_column")
+    return _column(table, name, TEXT_COLUMNS, "words or texts", "text")
 
 
 def hold_out_sentences(
@@ -147,7 +156,8 @@ def _column(
     if found is None:
         raise DataError(
             f"{table.origin}: expected a column of {what} ({', '.join(conventional)}), got the "
-            f"columns {', '.join(map(repr, table.columns))}; name it with {option}, or write "
+            f"columns {', '.join(map(repr, table.columns))}; name it with --{option}-column "
+            f"(data.{option}_column), or write "
             f"{_FORMS}"
         )
     return found
