@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+# Line breaks and tabs are the only ones that a text may have.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 Text = str | tuple[str, str]
 
 
@@ -13,6 +18,11 @@ def is_empty(text: Text) -> bool:
 def num_characters(text: Text) -> int:
     """Characters of a text, or of both of a pair."""
     return sum(map(len, _parts(text)))
+
+
+def visible(text: str) -> str:
+    r"""With control characters as `\x1b`, so that no label or file name steers a terminal."""
+    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def _parts(text: Text) -> tuple[str, ...]:

@@ -172,6 +172,22 @@ def test_markdown_shows_a_reason_as_it_is(grid: Grid, folder: ResultFolder) -> N
     assert html.escape(" ".join(reason.split()), quote=False) in rendered
 
 
+@pytest.mark.parametrize("name", ["*a* <b>c</b> [x](y) ~~d~~ &lt;", "a\n```\n# b", "a\x1b[31mb"])
+def test_names_of_the_grid_are_shown_as_they_are(
+    make: Make, measured: Measured, toy: Any, name: str
+) -> None:
+    data = {name: {"path": "toy", "labels": toy.label_texts}}
+    grid = make(name=name, data=data, methods={name: {"method": "cosine"}}, seeds=[0])
+    folder = measured(grid)
+    text, page = (path.read_text() for path in write_report(grid, folder)[1])
+    rendered = MarkdownIt().enable("table").render(text)
+    shown = html.escape(" ".join(name.split()).replace("\x1b", "\\x1b"), quote=False)
+    assert f"<h1>{shown}</h1>" in rendered
+    assert f"<td>{shown}</td>" in rendered
+    assert rendered.count("<h1>") == 1 and rendered.count("<pre>") == 1
+    assert "\x1b" not in text and "<b>" not in page
+
+
 def test_twins_share_a_colour_and_label_methods_are_dashed(
     grid: Grid, folder: ResultFolder
 ) -> None:

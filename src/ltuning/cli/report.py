@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltuning.cli.terminal import visible
+from ltuning.texts import visible
 
 # With more classes a confusion matrix does not fit a screen; its largest cells say more.
 _LARGEST_MATRIX = 12

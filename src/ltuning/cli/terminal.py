@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,18 +15,13 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from ltuning.texts import visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
 # Tables in a pipe or a file are not cut to a screen.
 _PIPED_WIDTH = 200
-# Line breaks and tabs are the only ones that a text may have.
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def visible(text: str) -> str:
-    r"""With control characters as `\x1b`, so that no label or file name steers the terminal."""
-    return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 class _Console(Console):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ltuning.experiments.analysis import Row, Setting
+from ltuning.texts import visible
 
 # Legible on white and on black: a contrast of 3 or more with both, which a test holds.
 COLOURS = (
@@ -62,7 +63,9 @@ def _curves(setting: Setting) -> str:
         steps = [point["step"] for point in histories[0]]
         heights = np.array([[point["accuracy"] for point in one] for one in histories])
         colour, line, _ = looks[row.title]
-        axes.plot(steps, heights.mean(0), line, color=colour, label=row.title, linewidth=1.8)
+        axes.plot(
+            steps, heights.mean(0), line, color=colour, label=visible(row.title), linewidth=1.8
+        )
         if len(histories) > 1:
             axes.fill_between(
                 steps, heights.min(0), heights.max(0), color=colour, alpha=0.13, linewidth=0
@@ -83,7 +86,7 @@ def _scatter(setting: Setting, name: str, words: str) -> str:
             continue  # nothing trained, and no place on a logarithmic axis
         colour, line, marker = looks[row.title]
         axes.plot(
-            [x], [accuracy.mean], marker, color=colour, label=row.title, markersize=8,
+            [x], [accuracy.mean], marker, color=colour, label=visible(row.title), markersize=8,
             markerfacecolor="none" if row.is_label_method else colour, markeredgewidth=1.8,
         )  # fmt: skip
         if accuracy.low is not None and accuracy.high is not None:

@@ -17,11 +17,12 @@ from ltuning.experiments.analysis import Comparison, Interval, Row, Setting, set
 from ltuning.experiments.grid import Cell, Grid
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Result, ResultFolder
+from ltuning.texts import visible
 
 MARKDOWN, PAGE = "report.md", "report.html"
 _MOST_WARNINGS = 20
 # What Markdown would take for marks; `<.001` and `[.8, .9]` it leaves alone.
-_MARKS = re.compile(r"[\\`*_|]|<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
+_MARKS = re.compile(r"[\\`*_|~]|&(?=#?\w+;)|<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
 _COLUMNS = (
     "method", "accuracy, 95 %", "each seed", "macro-F1", "MCC", "validation", "area", "seconds",
     "trainable", "memory",
@@ -62,8 +63,8 @@ def write_report(grid: Grid, folder: ResultFolder, texts: bool = True) -> tuple[
     parts = [_overview(one) for one in overviews(settings)] + [_setting(one) for one in settings]
     tables = "\n\n".join(parts) or "no cell is finished"
     facts = circumstances(grid, results)
-    parts = [f"# {grid.name}", _state(cells, results), tables, _legend(settings)]
-    parts += [_open(open_cells), _facts(facts), f"## The grid\n\n```yaml\n{grid.to_yaml()}```"]
+    parts = [f"# {_escaped(grid.name)}", _state(cells, results), tables, _legend(settings)]
+    parts += [_open(open_cells), _facts(facts), f"## The grid\n\n{_fenced(grid.to_yaml())}"]
     text = "\n\n".join(part for part in parts if part) + "\n"
     files = [folder.folder / MARKDOWN, folder.folder / PAGE]
     replace_file(text.encode(), files[0])
@@ -226,12 +227,12 @@ def _p_value(value: float) -> str:
 
 def _overview(overview: Overview) -> str:
     tables = [_table([name, *overview.settings], lines) for name, lines in overview.tables]
-    return "\n\n".join([f"## {overview.title}", *tables])
+    return "\n\n".join([f"## {_escaped(overview.title)}", *tables])
 
 
 def _setting(setting: Setting) -> str:
-    lines = [f"## {setting.title}", ""]
-    lines += [f"**{problem}**\n" for problem in setting.problems]
+    lines = [f"## {_escaped(setting.title)}", ""]
+    lines += [f"**{_escaped(problem)}**\n" for problem in setting.problems]
     majority = ["majority class", decimal(setting.majority), *[""] * (len(_COLUMNS) - 2)]
     lines.append(_table(_COLUMNS, [*map(method_cells, setting.rows), majority]))
     if setting.comparisons:
@@ -246,7 +247,14 @@ def _table(head: Sequence[str], rows: Any) -> str:
 
 def _escaped(text: str) -> str:
     """One line that Markdown shows as it is."""
-    return _MARKS.sub(r"\\\g<0>", " ".join(text.split()))
+    return _MARKS.sub(r"\\\g<0>", visible(" ".join(text.split())))
+
+
+def _fenced(text: str) -> str:
+    """A block of YAML, between marks that do not stand in it."""
+    longest = max(map(len, re.findall("`+", text)), default=0)
+    marks = "`" * max(3, longest + 1)
+    return f"{marks}yaml\n{text}{marks}"
 
 
 def _legend(settings: Sequence[Setting]) -> str:
