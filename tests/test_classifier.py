@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,6 +224,191 @@ def test_labels_that_are_numbers_are_their_names(
     fitted = classifier(bert, labels={"0": "food", "1": "ball", "2": "hotel"})
     fitted.fit(toy.texts, numbers)
     assert set(fitted.predict(toy.test_texts)) <= {"0", "1", "2"}
+
+
+TYPED = {"integer": [10, 2, -1], "number": [0.5, 2.0, 10.0], "boolean": [True, False]}
+
+
+@pytest.mark.parametrize("type_", TYPED)
+def test_labels_come_back_as_they_were_given(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, type_: str
+) -> None:
+    values = TYPED[type_]
+    labels = [values[toy.names.index(label) % len(values)] for label in toy.labels]
+    fitted = classifier(bert, "probe", None).fit(toy.texts, np.array(labels), (toy.texts, labels))
+    expected = np.array(sorted(values))
+    assert fitted.classes_.tolist() == expected.tolist()
+    assert fitted.classes_.dtype == fitted.predict(toy.test_texts).dtype == expected.dtype
+    assert set(fitted.predict(toy.test_texts).tolist()) <= set(values)
+    report = fitted.evaluate(toy.texts, labels)
+    assert {row["label"] for row in report["per_class"]} == set(fitted.labels_.names)
+    # The command line has names only.
+    names = [fitted.labels_.names[sorted(values).index(label)] for label in labels]
+    assert fitted.evaluate(toy.texts, names) == report
+    fitted.save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
+    assert loaded.classes_.dtype == expected.dtype
+    assert loaded.predict(toy.texts).tolist() == fitted.predict(toy.texts).tolist()
+    assert loaded.evaluate(toy.texts, labels) == report
+
+
+def test_labels_given_as_numbers_are_numbers(bert: Backbone, classifier: Make, toy: Any) -> None:
+    numbers = [toy.names.index(label) for label in toy.labels]
+    names = [str(number) for number in numbers]
+    for labels in ([0, 1, 2], np.arange(3)):
+        fitted = classifier(bert, "probe", labels=labels).fit(toy.texts, numbers)
+        assert fitted.classes_.tolist() == [0, 1, 2]
+        assert fitted.fit(toy.texts, names).classes_.tolist() == [0, 1, 2]
+    fitted = classifier(bert, labels={0: "food", 1: "ball", 2: "hotel"}).fit(toy.texts, numbers)
+    fitted.add_labels({7: "song"})
+    assert fitted.classes_.tolist() == [0, 1, 2, 7]
+    with pytest.raises(LabelError, match="expected labels that are each an integer, got 'x': re"):
+        fitted.add_labels({"x": "choir"})
+
+
+def test_names_of_a_configuration_have_the_type_of_the_data(bert: Backbone, toy: Any) -> None:
+    config = Config.from_dict(
+        {
+            "backbone": {"name": bert.name},
+            "labels": {"0": "food", "1": "ball", "2": "hotel"},
+            "training": {"max_steps": 1},
+        }
+    )
+    numbers = [toy.names.index(label) for label in toy.labels]
+    assert LabelClassifier(bert, config=config).fit(toy.texts, numbers).classes_.tolist() == [
+        0,
+        1,
+        2,
+    ]
+    more = replace(config, labels={**(config.labels or {}), "other": ["song"]})
+    assert LabelClassifier(bert, config=more).fit(toy.texts, numbers).classes_.tolist() == [
+        "0",
+        "1",
+        "2",
+        "other",
+    ]
+
+
+def test_an_artifact_without_a_type_has_texts(
+    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    numbers = [toy.names.index(label) for label in toy.labels]
+    fitted = classifier(bert, "probe", None).fit(toy.texts, numbers)
+    whole = LabelClassifier._own_config
+    monkeypatch.setattr(
+        LabelClassifier,
+        "_own_config",
+        lambda *given: {k: v for k, v in whole(*given).items() if k != "label_type"},
+    )
+    fitted.save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
+    assert loaded.classes_.tolist() == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_missing_labels_are_no_class(
+    bert: Backbone, classifier: Make, toy: Any, missing: Any
+) -> None:
+    labels = [*toy.labels[:-1], missing]
+    made = classifier(bert, "probe", None)
+    sentence = (
+        "^expected a label for every {} text, got 1 of 48 without one, the first, "
+        f"{missing}, at index 47; label them, or leave these texts out$"
+    )
+    with pytest.raises(DataError, match=sentence.format("training")):
+        made.fit(toy.texts, labels)
+    with pytest.raises(DataError, match=sentence.format("validation")):
+        made.fit(toy.texts, toy.labels, (toy.texts, labels))
+    made.fit(toy.texts, toy.labels)
+    with pytest.raises(DataError, match=sentence.format("test")):
+        made.evaluate(toy.texts, labels)
+
+
+def test_columns_and_generators_are_read_by_every_verb(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": toy.texts, "label": toy.labels})
+    fitted = classifier(bert, "probe").fit(
+        frame[["text"]], frame["label"], (iter(toy.test_texts), iter(toy.test_labels))
+    )
+    expected = classifier(bert, "probe").fit(toy.texts, toy.labels, toy.test)
+    scores = expected.scores(toy.texts)
+    assert np.array_equal(fitted.scores(frame[["text"]]), scores)
+    close(fitted.predict_proba(text for text in toy.texts), softmax(scores))
+    assert len(fitted.predict(frame["text"])) == 48
+    assert fitted.evaluate(frame["text"], frame[["label"]])["num_examples"] == 48
+    pairs = frame[["text", "label"]]
+    assert np.array_equal(
+        fitted.scores(pairs), fitted.scores(list(zip(toy.texts, toy.labels, strict=True)))
+    )
+    for use in (fitted.predict, fitted.predict_proba, fitted.scores):
+        with pytest.raises(DataError, match="expected a list of texts, got dict; give a list, a t"):
+            use({"text": toy.texts})
+
+
+def test_labels_that_differ_by_signs_are_told_apart_where_no_text_is_read(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    names = ["+", "-", "a-b", "a_b"]
+    labels = [names[row % 4] for row in range(48)]
+    for given in (None, names):
+        fitted = classifier(bert, "probe", given).fit(toy.texts, labels)
+        assert fitted.classes_.tolist() == names
+        assert fitted.labels_.flat_texts == ("+", "-", "a-b", "a_b")
+    assert classifier(bert, "prefix", [-1, 1]).fit(toy.texts, [1, -1] * 24).classes_.tolist() == [
+        -1,
+        1,
+    ]
+    sentence = "the labels 'a-b' and 'a_b' have the same text 'a b': give each its own"
+    with pytest.raises(LabelError, match=sentence):
+        classifier(bert, "lt-prefix", None).fit(toy.texts, labels)
+    with pytest.raises(LabelError, match=sentence):
+        classifier(bert, "lt-prompt", names)
+    with pytest.raises(LabelError, match=sentence):
+        classifier(bert, "prefix", names, start="text")
+
+
+def test_a_label_that_comes_during_a_prediction_leaves_no_stale_scorer(
+    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitted = classifier(bert).fit(toy.texts, toy.labels)
+    whole, calls = LabelClassifier._new_scorer, []
+
+    def interrupted(self: LabelClassifier, of: Any) -> Any:
+        scorer = whole(self, of)
+        calls.append(of)
+        if len(calls) == 1:
+            self.add_labels({"music": "song"})
+        return scorer
+
+    monkeypatch.setattr(LabelClassifier, "_new_scorer", interrupted)
+    # What began before the label came ends as it began.
+    assert set(fitted.predict(toy.test_texts)) <= set(toy.names)
+    assert fitted.scores(toy.test_texts).shape == (30, 4)
+    assert fitted.classes_.tolist() == [*toy.names, "music"]
+
+
+def test_labels_are_added_while_others_predict(bert: Backbone, classifier: Make, toy: Any) -> None:
+    fitted = classifier(bert).fit(toy.texts, toy.labels)
+    texts, failed = toy.test_texts[:2], []
+
+    def predict() -> None:
+        try:
+            for _ in range(8):
+                assert len(fitted.predict(texts)) == 2
+                assert fitted.predict_proba(texts).shape[1] in (3, 4, 5)
+        except Exception as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=predict) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    fitted.add_labels({"music": "song"}).add_labels({"noise": "drum"})
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert fitted.scores(texts).shape == (2, 5)
 
 
 def test_text_pairs(backbone: Backbone, classifier: Make, toy: Any, tmp_path: Path) -> None:

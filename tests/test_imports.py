@@ -32,7 +32,8 @@ METHODS = BACKBONES | LABELS | {"methods"}
 CHECKING = METHODS | {"checking"}
 SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
-FRONT = TRAINING | {"locks", "artifacts", "checking", "front"}
+INPUTS = LABELS | {"inputs"}
+FRONT = INPUTS | TRAINING | {"locks", "artifacts", "checking", "front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
 DATA = {"errors", "registry", "yamlfile", "tags", "texts", "data"}
 # A part of the package, and the parts that it may import.
@@ -54,6 +55,7 @@ ALLOWED = {
     "training": TRAINING,
     "locks": {"errors", "locks"},
     "artifacts": {"errors", "registry", "yamlfile", "locks", "artifacts"},
+    "inputs": INPUTS,
     "front": FRONT,
     "classifier": FRONT | {"classifier"},
     "multilabel": FRONT | {"classifier", "multilabel"},

@@ -371,6 +371,58 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert resumed.figures["validation"] == pytest.approx(whole.figures["validation"])
 
 
+# --- labels that are no texts ---------------------------------------------------------------------
+
+
+def test_labels_come_back_as_they_were_given(bert: Backbone, tmp_path: Path) -> None:
+    numbers = dict(zip(LABELS, (10, 2, 3), strict=True))
+    lists = [[numbers[name] for name in names] for names in TRAINING[1]]
+    made = multilabel(bert, "probe", steps=60, labels=None)
+    made.fit(iter(TRAINING[0]), np.array([*lists, []], dtype=object)[:-1], (TRAINING[0], lists))
+    assert made.classes_.tolist() == [2, 3, 10]
+    found = made.predict(TEST[0])
+    assert {type(label) for labels in found for label in labels} == {int}
+    assert made.applying(made.predict_proba(TEST[0])) == [list(map(str, row)) for row in found]
+    made.save_pretrained(tmp_path / "saved")
+    loaded = MultilabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
+    assert loaded.predict(TEST[0]) == found
+    assert loaded.evaluate(TRAINING[0], lists) == made.evaluate(
+        TRAINING[0], [list(map(str, row)) for row in lists]
+    )
+    given = multilabel(bert, "probe", labels=[2, 3, 10]).fit(TRAINING[0], lists)
+    assert given.classes_.tolist() == [2, 3, 10]
+
+
+def test_a_table_of_zeros_and_ones_is_refused_everywhere(bert: Backbone) -> None:
+    table = np.array([[int(name in names) for name in LABELS] for names in TRAINING[1]])
+    sentence = "{}: expected the names of the labels that apply to each text, got a table of 0 and"
+    for given in (None, LABELS):
+        made = multilabel(bert, "probe", labels=given)
+        with pytest.raises(DataError, match=sentence.format("training")):
+            made.fit(TRAINING[0], table)
+        with pytest.raises(DataError, match=sentence.format("validation")):
+            made.fit(*TRAINING, (TRAINING[0], table.tolist()))
+    with pytest.raises(DataError, match=sentence.format("test")):
+        made.fit(*TRAINING).evaluate(TRAINING[0], table)
+
+
+def test_a_label_that_comes_during_a_prediction_comes_with_its_threshold(
+    bert: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = multilabel(bert).fit(*TRAINING)
+    whole, calls = MultilabelClassifier._new_scorer, []
+
+    def interrupted(self: MultilabelClassifier, of: Any) -> Any:
+        calls.append(of)
+        if len(calls) == 1:
+            self.add_labels({"music": "song"})
+        return whole(self, of)
+
+    monkeypatch.setattr(MultilabelClassifier, "_new_scorer", interrupted)
+    assert len(made.predict(TEST[0])) == 60
+    assert made.scores(TEST[0]).shape[1] == len(made.thresholds_) == 4
+
+
 # --- labels after training ------------------------------------------------------------------------
 
 

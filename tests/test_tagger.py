@@ -358,6 +358,34 @@ def test_what_is_predicted_must_be_texts_or_words(llama: Backbone) -> None:
         made.predict([["a", "list"]])  # type: ignore[list-item]
 
 
+def test_columns_and_generators_are_read_by_every_verb(llama: Backbone) -> None:
+    pandas = pytest.importorskip("pandas")
+    tokens, tags = (pandas.Series(column) for column in TRAINING)
+    made = tagger(llama).fit(iter(TRAINING[0]), tags, (tokens, iter(TRAINING[1])))
+    expected = tagger(llama).fit(*TRAINING, TRAINING)
+    assert made.predict_tags(tokens) == expected.predict_tags(TRAINING[0])
+    assert made.evaluate(tokens, (iter(row) for row in TRAINING[1])) == expected.evaluate(*TRAINING)
+    texts = [" ".join(words) for words in TRAINING[0]]
+    assert made.predict(pandas.DataFrame({"text": texts})) == expected.predict(texts)
+    with pytest.raises(DataError, match="expected a list of texts, got dict; give a list"):
+        made.predict({"text": texts})
+    with pytest.raises(
+        DataError, match=r"got half a character \('\\ud83d' at 0\) in the text at i"
+    ):
+        made.predict(["a", "\ud83d"])
+
+
+def test_tags_that_are_no_texts_or_missing_are_refused(llama: Backbone) -> None:
+    for what, fit in {
+        "training": lambda tags: tagger(llama).fit([["a", "b"]], tags),
+        "validation": lambda tags: tagger(llama).fit(*TRAINING, ([["a", "b"]], tags)),
+    }.items():
+        with pytest.raises(DataError, match=f"^{what}, row 1, word 2: expected a tag as text, su"):
+            fit([["O", 3]])
+        with pytest.raises(DataError, match=f"^{what}, row 1, word 2: expected a tag, got None, a"):
+            fit([["O", None]])
+
+
 def test_offsets_are_those_of_the_text(llama: Backbone) -> None:
     made = tagger(llama, steps=80).fit(*TRAINING)
     text = "  the bread\n(cheese) the  ball"

@@ -101,7 +101,8 @@ def _label_problems(config: Config) -> list[Problem]:
     if config.task == "tags":
         return _type_problems(config.labels)
     try:
-        Labels.from_any(config.labels)
+        reads = catalog.reads_texts(config.method.name, config.method.start)
+        Labels.from_any(config.labels, texts_read=reads)
     except LabelError as error:
         return [Problem("labels", str(error))]
     return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -21,7 +21,8 @@ from ltuning.errors import (
     LabelError,
 )
 from ltuning.front import Front, check_device
-from ltuning.labels import Labels
+from ltuning.inputs import labels_of, pair_of, rows_of, texts_of
+from ltuning.labels import Labels, LabelType
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.starts import free_start
@@ -63,6 +64,8 @@ class FittedLabels:
     num_texts: int = 0
     # Of a multi-label classifier: from which probability on each label applies.
     thresholds: tuple[float, ...] = ()
+    # Made when it is first needed, and kept with what it scores: one is never without the other.
+    scorer: Scorer | None = None
 
 
 class TextClassifier(Front[FittedLabels]):
@@ -71,7 +74,8 @@ class TextClassifier(Front[FittedLabels]):
     default_method = "lt-prefix"
 
     validation_class: ClassVar[type[Validation] | type[MultilabelValidation]]
-    _scorer: Scorer | None = None
+    # Of the labels that were given to the front door; None where the data says it.
+    _label_type: LabelType | None = None
 
     @property
     def labels_(self) -> Labels:
@@ -80,25 +84,36 @@ class TextClassifier(Front[FittedLabels]):
 
     @property
     def classes_(self) -> np.ndarray:
-        """`[K]` label names, in the order of the columns of `predict_proba`."""
-        return np.array(self.labels_.names)
+        """`[K]` labels as they are in the data, in the order of `predict_proba`'s columns."""
+        return np.array(self.labels_.values)
 
-    def scores(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
-        """Scores `[N, K]` before they are probabilities, by texts and by `classes_`."""
-        fitted = self._trained()
-        if isinstance(texts, str):
-            raise DataError("expected a list of texts, got one text; write [text]")
-        if not len(texts):
+    def scores(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+        """Scores `[N, K]` before they are probabilities, by texts and by `classes_`.
+
+        Raises:
+            DataError: what is no column of texts.
+        """
+        return self._scores(self._trained(), texts, progress)
+
+    def _scores(self, fitted: FittedLabels, texts: Any, progress: Progress | None) -> np.ndarray:
+        given = texts_of(texts)
+        if not given:
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
-        given = [_text(text) for text in texts]
-        return self.scorer().score(given, progress, fitted.max_length)
+        return self._scorer_of(fitted).score(given, progress, fitted.max_length)
 
-    @abstractmethod
-    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels."""
+        return self._probabilities(self.scores(texts, progress))
+
+    @staticmethod
+    @abstractmethod
+    def _probabilities(scores: np.ndarray) -> np.ndarray:
+        """Probabilities `[N, K]` of scores."""
 
     def add_labels(self, labels: Any) -> Self:
         """Add classes from their texts alone; nothing is trained.
+
+        A prediction that another thread has begun is of the classes of before, whole.
 
         Args:
             labels: `{"name": "label text"}`, or names.
@@ -118,17 +133,26 @@ class TextClassifier(Front[FittedLabels]):
         states = self._encode(extended, fitted.adapter.length, fitted.adapter.method)
         room = self._room(fitted.adapter.method, states.hidden.shape[1])
         max_length = min(fitted.max_length, room)
-        self._fitted = replace(fitted, labels=extended, states=states, max_length=max_length)
-        self._scorer = None
+        # One swap: another thread sees the labels of before or of now, each with their scorer.
+        self._fitted = self._extended(fitted, extended, states, max_length)
         # What was measured was measured among the labels of before.
         self.figures = {name: self.figures[name] for name in self.figures if name == "training"}
         return self
 
     def scorer(self) -> Scorer:
         """The scorer behind `predict`, with its virtual tokens made once."""
-        if self._scorer is None:
-            self._scorer = self._new_scorer(self._trained())
-        return self._scorer
+        return self._scorer_of(self._trained())
+
+    def _scorer_of(self, fitted: FittedLabels) -> Scorer:
+        if (scorer := fitted.scorer) is None:
+            scorer = fitted.scorer = self._new_scorer(fitted)
+        return scorer
+
+    def _extended(
+        self, fitted: FittedLabels, labels: Labels, states: LabelStates, max_length: int
+    ) -> FittedLabels:
+        """With more labels than it was trained for."""
+        return replace(fitted, labels=labels, states=states, max_length=max_length, scorer=None)
 
     def _new_scorer(self, fitted: FittedLabels) -> Scorer:
         fitted.adapter.eval()
@@ -141,7 +165,8 @@ class TextClassifier(Front[FittedLabels]):
         )
 
     def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
-        labels = Labels.from_any(saved["labels"])
+        labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type", "text"))
+        self._label_type = labels.type
         method = MethodOptions(**saved["method"])
         adapter: Adapter | Tuned
         if method.name in WEIGHT_METHODS:
@@ -155,11 +180,43 @@ class TextClassifier(Front[FittedLabels]):
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
         self._fitted = FittedLabels(labels, adapter, states, saved["max_length"])
 
-    def _read_labels(self, labels: Any) -> dict[str, list[str]]:
-        return Labels.from_any(labels).to_dict()
+    def _read_labels(self, labels: Any, texts_read: bool) -> dict[str, list[str]]:
+        if isinstance(labels, np.ndarray):
+            labels = rows_of(labels, "a list of names", "[name]")
+        known = Labels.from_any(labels, texts_read=texts_read)
+        self._label_type = known.type
+        return known.to_dict()
+
+    def _given_labels(self) -> Labels | None:
+        """The labels of the configuration."""
+        if self.config.labels is None:
+            return None
+        method = self.config.method
+        reads = catalog.reads_texts(method.name, method.start)
+        return Labels.from_any(self.config.labels, texts_read=reads)
+
+    def _label_set(self, names: Iterable[str], type_: LabelType) -> Labels:
+        """The labels to train, of these names in the data and of that type there.
+
+        Labels that were given to the front door keep the type that they had there; those of a
+        configuration, which has names only, have the data's where each of them can.
+        """
+        known = self._given_labels()
+        if known is None:
+            method = self.config.method
+            reads = catalog.reads_texts(method.name, method.start)
+            return Labels.of_data(names, type_, texts_read=reads)
+        if self._label_type is not None:
+            return known.of_type(self._label_type)
+        return known.of_type(type_) if known.can_be(type_) else known
 
     def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
-        return {"labels": fitted.labels.to_dict(), "num_labels": len(fitted.labels)}
+        labels = fitted.labels
+        return {
+            "labels": labels.to_dict(),
+            "label_type": labels.type,
+            "num_labels": len(labels),
+        }
 
     def _build(self, labels: Labels, num_texts: int) -> FittedLabels:
         backbone = self.backbone
@@ -238,7 +295,8 @@ class TextClassifier(Front[FittedLabels]):
             folder = checkpoints or Path(temporary)
             result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the classifier as it was.
-        self._fitted, self._scorer, self.result_ = fitted, None, result
+        fitted.scorer = None
+        self._fitted, self.result_ = fitted, result
         self.figures = self._run_figures(result, fitted) | figures
 
     def _train(
@@ -333,9 +391,9 @@ class LabelClassifier(TextClassifier):
 
     def fit(
         self,
-        texts: Sequence[Text],
-        labels: Sequence[str],
-        validation: tuple[Sequence[Text], Sequence[str]] | None = None,
+        texts: Any,
+        labels: Any,
+        validation: tuple[Any, Any] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
@@ -344,63 +402,72 @@ class LabelClassifier(TextClassifier):
         """Train the adapter; the backbone stays as it is.
 
         Args:
-            texts: training texts, or (text, text) pairs.
-            labels: the name of each text's label.
+            texts: training texts, or (text, text) pairs: a list, a tuple, an array, a column (of
+                NumPy, pandas, datasets, Arrow), a generator, or a frame or array of one column,
+                or of two for pairs.
+            labels: the label of each text, in any of these: all texts, all integers, all numbers
+                or all booleans. Predictions give back what is given here; where `labels` were
+                given before, their names are matched ("3" is 3) and their type is kept.
             validation: texts and labels that choose the best weights and stop early.
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
 
         Raises:
-            DataError: texts and labels that do not fit each other, empty texts, a validation label
-                that training does not know.
+            DataError: texts and labels that do not fit each other, or are none; empty texts,
+                missing labels, labels of several types; a validation label that training does not
+                know.
             LabelError: a training label that is not among the labels given.
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
         empty = self.config.data.empty_texts
-        texts, labels = checked_texts(texts, [str(label) for label in labels], empty)
-        known = self._label_set(labels)
+        names, type_ = labels_of(labels, "training")
+        texts, labels = checked_texts(texts, names, empty)
+        known = self._label_set(labels, type_)
+        for label in dict.fromkeys(labels):
+            known.index(label)
         held_out = None
         if validation is not None:
-            held_out = checked_texts(validation[0], [str(label) for label in validation[1]], empty)
+            some, given = pair_of(validation)
+            held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
             _check_validation(held_out[1], labels, known, self.config)
         self._fit(known, (texts, labels), held_out, checkpoints, resume, callbacks)
         return self
 
-    def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
-        """The name of the most probable label of each text, `[N]`."""
-        return self.classes_[self.scores(texts, progress).argmax(axis=1)]
+    def predict(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+        """The most probable label of each text, `[N]`, of the type that the data had."""
+        fitted = self._trained()
+        best = self._scores(fitted, texts, progress).argmax(axis=1)
+        return np.array(fitted.labels.values)[best]
 
-    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]`: softmax over the labels' scores."""
-        return softmax(self.scores(texts, progress).astype(np.float64))
+        return super().predict_proba(texts, progress)
 
-    def evaluate(
-        self, texts: Sequence[Text], labels: Sequence[str], progress: Progress | None = None
-    ) -> dict[str, Any]:
+    @staticmethod
+    def _probabilities(scores: np.ndarray) -> np.ndarray:
+        return softmax(scores.astype(np.float64))
+
+    def evaluate(self, texts: Any, labels: Any, progress: Progress | None = None) -> dict[str, Any]:
         """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
 
+        The report has the labels' names, which are texts.
+
         Raises:
-            DataError: texts and labels of different number.
+            DataError: texts and labels of different number, or that are none; missing labels.
             LabelError: a label that the classifier does not know.
         """
-        texts, labels = checked_texts(texts, [str(label) for label in labels], "keep")
-        truth = [self.labels_.index(label) for label in labels]
-        probabilities = self.predict_proba(texts, progress)
-        predicted = [str(self.classes_[index]) for index in probabilities.argmax(axis=1)]
-        report = classification_report(labels, predicted, self.labels_.names)
+        fitted = self._trained()
+        texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
+        truth = [fitted.labels.index(label) for label in labels]
+        probabilities = self._probabilities(self._scores(fitted, texts, progress))
+        names = fitted.labels.names
+        predicted = [names[index] for index in probabilities.argmax(axis=1)]
+        report = classification_report(labels, predicted, names)
         report["log_loss"] = log_loss(probabilities, truth)
         report["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
         return report
-
-    def _label_set(self, labels: Sequence[str]) -> Labels:
-        if self.config.labels is None:
-            return Labels.from_any(sorted(set(labels)))
-        known = Labels.from_any(self.config.labels)
-        for label in dict.fromkeys(labels):
-            known.index(label)
-        return known
 
     def _target(self, labels: Labels, given: Any) -> int:
         return labels.index(given)
@@ -463,9 +530,7 @@ class LabelClassifier(TextClassifier):
         return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
 
 
-def checked_texts(
-    texts: Sequence[Text], labels: Sequence[L], empty: str
-) -> tuple[list[Text], list[L]]:
+def checked_texts(texts: Any, labels: Sequence[L], empty: str) -> tuple[list[Text], list[L]]:
     """Texts with what is said of each, as lists, less the empty ones if these are to be skipped.
 
     Args:
@@ -476,15 +541,14 @@ def checked_texts(
     Raises:
         DataError: what is no text, numbers that differ, no texts, empty ones.
     """
-    if isinstance(texts, str):
-        raise DataError("expected a list of texts, got one text; write [text]")
-    if len(texts) != len(labels):
+    given = texts_of(texts)
+    if len(given) != len(labels):
         raise DataError(
-            f"expected one label for each text, got {len(texts)} texts and {len(labels)}"
+            f"expected one label for each text, got {len(given)} texts and {len(labels)}"
         )
-    if not len(texts):
+    if not given:
         raise DataError("expected at least one text, got none")
-    pairs = [(_text(text), label) for text, label in zip(texts, labels, strict=True)]
+    pairs = list(zip(given, labels, strict=True))
     if empty == "keep":
         return [text for text, _ in pairs], [label for _, label in pairs]
     kept = [(text, label) for text, label in pairs if not is_empty(text)]
@@ -500,14 +564,6 @@ def checked_texts(
     if not kept:
         raise DataError("expected at least one text with words in it, got none")
     return [text for text, _ in kept], [label for _, label in kept]
-
-
-def _text(text: Any) -> Text:
-    if isinstance(text, str):
-        return text
-    if isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(t, str) for t in text):
-        return (text[0], text[1])
-    raise DataError(f"expected a text or a pair of texts, got {type(text).__name__}: {text!r:.80}")
 
 
 def _check_validation(

@@ -415,7 +415,7 @@ def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
     if isinstance(value, Mapping):
         pairs = list(value.items())
     elif isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        pairs = [(name, _name_as_text(name)) for name in value]
+        pairs = [(name, name_as_text(name)) for name in value]
     else:
         expected = "expected a list of names or a mapping of names to texts"
         return {}, [f"{expected}, got {shown(value)}"]
@@ -424,11 +424,24 @@ def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:
     for name, given in pairs:
         if not isinstance(name, str):
             problems.append(f"expected a text as the name of a label, got {not_text(name)}")
+        elif (found := lone_surrogate(name)) is not None:
+            problems.append(f"the label {name!a} has {found}: decode it with the right encoding")
         elif name in texts:
             problems.append(f"the label {name!r} stands twice")
         else:
             texts[_plain_text(name)] = _texts_of(name, given, problems)
     return texts, problems
+
+
+def lone_surrogate(text: str) -> str | None:
+    """Half a character and its place, in words; None where every character is whole."""
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character ({text[error.start]!a} at {error.start})"
+    return None
 
 
 def absolute_path(name: str) -> str:
@@ -438,7 +451,8 @@ def absolute_path(name: str) -> str:
     return os.path.abspath(path) if name.strip() and os.path.exists(path) else name
 
 
-def _name_as_text(name: object) -> object:
+def name_as_text(name: object) -> object:
+    """What a label stands for that has nothing but its name."""
     if not isinstance(name, str):
         return name
     return name.replace("_", " ").replace("-", " ").strip()
@@ -452,6 +466,9 @@ def _texts_of(name: str, given: object, problems: list[str]) -> list[str]:
         if not isinstance(text, str):
             expected = f"expected a text or a list of texts for the label {name!r}"
             problems.append(f"{expected}, got {not_text(text)}")
+        elif (found := lone_surrogate(text)) is not None:
+            decode = "decode it with the right encoding"
+            problems.append(f"the label {name!r} has {found} in its text: {decode}")
     return [_plain_text(text) for text in several if isinstance(text, str)]
 
 

@@ -101,7 +101,10 @@ class Front(ABC, Generic[F]):
         given = {argument: value for argument, value in given.items() if value is not None}
         if config is None:
             if labels is not None:
-                given["labels"] = self._read_labels(labels)
+                chosen = options or {}
+                name = method or chosen.get("method.name", self.default_method)
+                reads = catalog.reads_texts(name, chosen.get("method.start"))
+                given["labels"] = self._read_labels(labels, reads)
             if named is not None:
                 given["backbone"] = named
             config = self._configured(given, options or {})
@@ -251,7 +254,7 @@ class Front(ABC, Generic[F]):
         return configure(mapping, problems=problems)
 
     @abstractmethod
-    def _read_labels(self, labels: Any) -> Any:
+    def _read_labels(self, labels: Any, texts_read: bool) -> Any:
         """Labels as given, as the configuration takes them."""
 
     @abstractmethod

@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 from ltuning import yamlfile
-from ltuning.config import label_texts
+from ltuning.config import label_texts, name_as_text
 from ltuning.errors import LabelError
 from ltuning.registry import unknown
 from ltuning.yamlfile import YamlError
+
+# What data may give as a label, and a classifier gives back.
+Label = str | int | float | bool
+LabelType = Literal["text", "integer", "number", "boolean"]
+_FROM_NAME: dict[LabelType, Callable[[str], Label]] = {
+    "text": str,
+    "integer": int,
+    "number": float,
+    "boolean": {"True": True, "False": False}.__getitem__,
+}
+
+
+_ONE = {"text": "a text", "integer": "an integer", "number": "a number", "boolean": "a boolean"}
+
+
+def plain_value(value: Any) -> Any:
+    """A number or text of NumPy or torch as one of Python; anything else as it is."""
+    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
+    return value.item() if is_scalar else value
+
+
+def label_type(value: object) -> LabelType | None:
+    """The type of a label; None for what is none."""
+    for type_, of in (("text", str), ("boolean", bool), ("integer", int), ("number", float)):
+        if isinstance(value, of):
+            return type_  # type: ignore[return-value]
+    return None
+
+
+def label_name(value: Label) -> str:
+    """The name of a label in files, figures and configurations: `3` and `3.0` are "3"."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)
@@ -20,8 +55,9 @@ class Labels:
     """Two or more labels, in order, each with one or more texts. `from_any` makes them.
 
     Attributes:
-        names: [K] what the data calls the labels, and what prediction gives.
+        names: [K] what the data calls the labels, as text.
         texts: [K] for each label, the words that stand for it.
+        type: what the labels are in the data, and what prediction gives.
 
     Raises:
         LabelError: with everything that is wrong with the labels.
@@ -29,19 +65,30 @@ class Labels:
 
     names: tuple[str, ...]
     texts: tuple[tuple[str, ...], ...]
+    type: LabelType = "text"
 
     def __post_init__(self) -> None:
         _refuse(_form_problems(self.names, self.texts))
-        _refuse(_name_problems(self.names) + _text_problems(self.names, self.texts))
+        problems = _name_problems(self.names) + _type_problems(self.names, self.type)
+        _refuse(problems + _text_problems(self.names, self.texts))
 
     @classmethod
     def from_any(
-        cls, value: Labels | Sequence[str] | Mapping[str, str | Sequence[str]] | str | Path
+        cls,
+        value: Labels | Sequence[Label] | Mapping[Any, str | Sequence[str]] | str | Path,
+        *,
+        texts_read: bool = True,
     ) -> Labels:
         """Labels from a list of names, a mapping of names to texts, or a YAML file of either.
 
         A name without a text has itself as its text, `_` and `-` turned into spaces:
-        `card_arrival` stands for "card arrival".
+        `card_arrival` stands for "card arrival". Names may also be all integers, all numbers or
+        all booleans, but not in a file.
+
+        Args:
+            value: as it came.
+            texts_read: whether a method reads the texts. If not, names that leave no text or the
+                same one, such as `+` and `-`, have themselves as their texts.
 
         Raises:
             LabelError: with everything that is wrong with the labels or the file.
@@ -49,8 +96,14 @@ class Labels:
         if isinstance(value, Labels):
             return value
         if isinstance(value, (str, Path)):
-            return cls.from_yaml(value)
-        return _from_texts(_texts(value))
+            path, value = value, read_yaml(value)
+            try:
+                return _from_texts(value if texts_read else _told_apart(value))
+            except LabelError as error:
+                raise LabelError(f"labels file {path}: {error}") from error
+        value, type_ = _as_text(value)
+        texts = _texts(value)
+        return _from_texts(texts if texts_read else _told_apart(texts), type_)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Labels:
@@ -59,24 +112,48 @@ class Labels:
         Raises:
             LabelError: with everything that is wrong with the labels or the file.
         """
-        try:
-            return _from_texts(_texts(yamlfile.read(path)))
-        except (YamlError, LabelError) as error:
-            raise LabelError(f"labels file {path}: {error}") from error
+        return cls.from_any(Path(path))
+
+    @classmethod
+    def of_data(cls, names: Iterable[str], type: LabelType, *, texts_read: bool = True) -> Labels:
+        """Labels of the names that data has, in the order of their values, and of its type.
+
+        Raises:
+            LabelError: with everything that is wrong with the labels.
+        """
+        ordered = sorted(set(names), key=_FROM_NAME[type])
+        return cls.from_any(ordered, texts_read=texts_read).of_type(type)
+
+    def can_be(self, type: LabelType) -> bool:
+        """Whether every name is one of a label of this type."""
+        return all(_is_of_type(name, type) for name in self.names)
+
+    def of_type(self, type: LabelType) -> Labels:
+        """The same labels as data of another type has them.
+
+        Raises:
+            LabelError: a name that is none of this type.
+        """
+        return replace(self, type=type)
+
+    @property
+    def values(self) -> tuple[Label, ...]:
+        """[K] the labels as they are in the data."""
+        return tuple(_FROM_NAME[self.type](name) for name in self.names)
 
     def to_dict(self) -> dict[str, list[str]]:
-        """Name -> texts; `from_any` makes equal labels of it."""
+        """Name -> texts; `from_any` makes equal labels of it, but for their type."""
         return {name: list(texts) for name, texts in zip(self.names, self.texts, strict=True)}
 
-    def add(self, more: Mapping[str, str | Sequence[str]] | Sequence[str]) -> Labels:
+    def add(self, more: Mapping[Any, str | Sequence[str]] | Sequence[Label]) -> Labels:
         """These labels followed by more of them.
 
         Raises:
             LabelError: a name or a text is there already, or is wrong in itself.
         """
-        added = _texts(more)
+        added = _texts(_as_text(more)[0])
         _refuse([f"there is a label {name!r} already" for name in added if name in self])
-        return _from_texts(self.to_dict() | added)
+        return _from_texts(self.to_dict() | added, self.type)
 
     def index(self, name: str) -> int:
         """The place of a label, counted from 0.
@@ -115,8 +192,45 @@ def _texts(value: object) -> dict[str, list[str]]:
     return texts
 
 
-def _from_texts(texts: Mapping[str, Sequence[str]]) -> Labels:
-    return Labels(tuple(texts), tuple(tuple(several) for several in texts.values()))
+def _from_texts(texts: Mapping[str, Sequence[str]], type: LabelType = "text") -> Labels:
+    return Labels(tuple(texts), tuple(tuple(several) for several in texts.values()), type)
+
+
+def read_yaml(path: str | Path) -> dict[str, list[str]]:
+    """Name -> texts of a YAML file, whose form alone is checked.
+
+    Raises:
+        LabelError: with what is wrong with the form or the file.
+    """
+    try:
+        return _texts(yamlfile.read(path))
+    except (YamlError, LabelError) as error:
+        raise LabelError(f"labels file {path}: {error}") from error
+
+
+def _as_text(value: Any) -> tuple[Any, LabelType]:
+    """Names that are all integers, numbers or booleans as text, and what they were."""
+    if not isinstance(value, Mapping | list | tuple):
+        return value, "text"
+    given = [plain_value(name) for name in value]
+    types = {label_type(name) for name in given}
+    if len(types) != 1 or (type_ := types.pop()) in ("text", None):
+        return value, "text"
+    names = [label_name(name) for name in given]
+    if isinstance(value, Mapping):
+        return dict(zip(names, value.values(), strict=True)), type_
+    return names, type_
+
+
+def _told_apart(texts: Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """With the name as its text where what was made of it is empty or another's too."""
+    counts = Counter(" ".join(text.split()) for several in texts.values() for text in several)
+    apart = {}
+    for name, several in texts.items():
+        made = str(name_as_text(name))
+        is_own = list(several) == [made] and (not made or counts[" ".join(made.split())] > 1)
+        apart[name] = [name] if is_own else several
+    return apart
 
 
 def _refuse(problems: Sequence[str]) -> None:
@@ -145,6 +259,21 @@ def _name_problems(names: Sequence[str]) -> list[str]:
         problems.append("expected a name for every label, got an empty one")
     repeated = [name for name, count in Counter(names).items() if count > 1]
     return problems + [f"the label {name!r} stands twice" for name in repeated]
+
+
+def _type_problems(names: Sequence[str], type: LabelType) -> list[str]:
+    return [
+        f"expected labels that are each {_ONE[type]}, got {name!r}: rename it"
+        for name in names
+        if not _is_of_type(name, type)
+    ]
+
+
+def _is_of_type(name: str, type: LabelType) -> bool:
+    try:
+        return label_name(_FROM_NAME[type](name)) == name
+    except (ValueError, KeyError):
+        return False
 
 
 def _text_problems(names: Sequence[str], texts: Sequence[Sequence[str]]) -> list[str]:

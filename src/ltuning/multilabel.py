@@ -6,24 +6,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
+from ltuning.backbones.backbone import LabelStates
 from ltuning.classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.errors import DataError
-from ltuning.labels import Labels
+from ltuning.inputs import label_lists_of, pair_of
+from ltuning.labels import Label, Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
-from ltuning.registry import unknown
 from ltuning.scoring import Progress
-from ltuning.texts import Text
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
 from ltuning.training.trainer import TokenDataset, TrainingResult
 
 logger = logging.getLogger("ltuning")
 
-LabelLists = Sequence[Sequence[str]]
+T = TypeVar("T")
 
 
 class MultilabelClassifier(TextClassifier):
@@ -65,9 +65,9 @@ class MultilabelClassifier(TextClassifier):
 
     def fit(
         self,
-        texts: Sequence[Text],
-        label_lists: LabelLists,
-        validation: tuple[Sequence[Text], LabelLists] | None = None,
+        texts: Any,
+        label_lists: Any,
+        validation: tuple[Any, Any] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
@@ -76,8 +76,9 @@ class MultilabelClassifier(TextClassifier):
         """Train the adapter; the backbone stays as it is.
 
         Args:
-            texts: training texts, or (text, text) pairs.
-            label_lists: the names of the labels that apply to each; an empty list where none does.
+            texts: training texts, or (text, text) pairs; see `LabelClassifier.fit`.
+            label_lists: the labels that apply to each; an empty list where none does. All of them
+                are texts, integers, numbers or booleans, and predictions give back the same.
             validation: texts and label lists that choose the best weights, stop early, and to which
                 the thresholds are fitted.
             checkpoints: folder for checkpoints; None = a temporary one.
@@ -85,55 +86,69 @@ class MultilabelClassifier(TextClassifier):
             callbacks: transformers' TrainerCallbacks.
 
         Raises:
-            DataError: texts and label lists that do not fit each other, empty texts, no label
-                anywhere, a label twice in a list, one that is not among the labels given, or in
-                validation one that training does not know.
+            DataError: texts and label lists that do not fit each other, or are none; empty texts,
+                no label anywhere, missing labels, a table of 0 and 1, a label twice in a list, one
+                that is not among the labels given, or in validation one that training does not
+                know.
             LabelError: labels that cannot be used.
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
         empty = self.config.data.empty_texts
-        given = None if self.config.labels is None else Labels.from_any(self.config.labels)
-        read = _label_lists(label_lists, "training", given)
+        read, type_ = label_lists_of(label_lists, "training", self._given_labels())
         texts, lists = checked_texts(texts, read, empty)
-        known = _label_set(lists, given)
+        known = self._label_set(_used(lists), type_)
+        if without := [name for name in known.names if name not in _used(lists)]:
+            logger.warning("no training text has the label %s", ", ".join(map(repr, without)))
         held_out = None
         if validation is not None:
-            read = _label_lists(validation[1], "validation", known)
-            held_out = checked_texts(validation[0], read, empty)
+            some, given = pair_of(validation)
+            read, _ = label_lists_of(given, "validation", known)
+            held_out = checked_texts(some, read, empty)
         self._fit(known, (texts, lists), held_out, checkpoints, resume, callbacks)
         return self
 
-    def predict(self, texts: Sequence[Text], progress: Progress | None = None) -> list[list[str]]:
-        """The names of the labels that apply to each text, in the order of `classes_`; or none."""
-        return self.applying(self.predict_proba(texts, progress))
+    def predict(self, texts: Any, progress: Progress | None = None) -> list[list[Label]]:
+        """The labels that apply to each text, in the order of `classes_`, or none.
+
+        They are of the type that the data had.
+        """
+        fitted = self._trained()
+        reached = self._probabilities(self._scores(fitted, texts, progress)) >= fitted.thresholds
+        return _of_columns(fitted.labels.values, reached)
 
     def applying(self, probabilities: np.ndarray) -> list[list[str]]:
         """The names of the labels whose probability, of `[N, K]`, reaches its threshold."""
-        names = self.labels_.names
-        reached = probabilities >= self.thresholds_
-        return [[names[label] for label in row.nonzero()[0]] for row in reached]
+        fitted = self._trained()
+        return _of_columns(fitted.labels.names, probabilities >= fitted.thresholds)
 
-    def predict_proba(self, texts: Sequence[Text], progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """`[N, K]` the probability that each label applies: the sigmoid of its score."""
-        return sigmoid(self.scores(texts, progress))
+        return super().predict_proba(texts, progress)
+
+    @staticmethod
+    def _probabilities(scores: np.ndarray) -> np.ndarray:
+        return sigmoid(scores)
 
     def evaluate(
-        self, texts: Sequence[Text], label_lists: LabelLists, progress: Progress | None = None
+        self, texts: Any, label_lists: Any, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Figures on labelled texts: F1, precision and recall, exact match, and per label.
 
+        The report has the labels' names, which are texts.
+
         Raises:
-            DataError: texts and label lists of different number, a label twice in a list, one that
-                the classifier does not know.
+            DataError: texts and label lists of different number, or that are none; missing labels,
+                a table of 0 and 1, a label twice in a list, one that the classifier does not know.
         """
-        read = _label_lists(label_lists, "test", self.labels_)
-        texts, lists = checked_texts(texts, read, "keep")
-        targets = [self._target(self.labels_, labels) for labels in lists]
-        truth = multi_hot(targets, len(self.labels_)).numpy()
-        probabilities = self.predict_proba(texts, progress)
-        report = multilabel_report(truth, probabilities >= self.thresholds_, self.labels_.names)
-        for row, threshold in zip(report["per_class"], self._trained().thresholds, strict=True):
+        fitted = self._trained()
+        known = fitted.labels
+        texts, lists = checked_texts(texts, label_lists_of(label_lists, "test", known)[0], "keep")
+        targets = [self._target(known, labels) for labels in lists]
+        truth = multi_hot(targets, len(known)).numpy()
+        probabilities = self._probabilities(self._scores(fitted, texts, progress))
+        report = multilabel_report(truth, probabilities >= fitted.thresholds, known.names)
+        for row, threshold in zip(report["per_class"], fitted.thresholds, strict=True):
             row["threshold"] = threshold
         report["log_loss"] = binary_log_loss(probabilities, truth)
         return report
@@ -151,12 +166,15 @@ class MultilabelClassifier(TextClassifier):
             LabelError: a plain method, whose head is tied to its labels, or a label that exists.
             BackboneError: a label text that is too long.
         """
-        super().add_labels(labels)
-        fitted = self._trained()
-        number = len(fitted.labels) - len(fitted.thresholds)
+        return super().add_labels(labels)
+
+    def _extended(
+        self, fitted: FittedLabels, labels: Labels, states: LabelStates, max_length: int
+    ) -> FittedLabels:
+        number = len(labels) - len(fitted.thresholds)
         added = (float(np.median(fitted.thresholds)),) * number
-        self._fitted = replace(fitted, thresholds=fitted.thresholds + added)
-        return self
+        extended = super()._extended(fitted, labels, states, max_length)
+        return replace(extended, thresholds=fitted.thresholds + added)
 
     def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
         return {**super()._own_config(fitted), "thresholds": list(fitted.thresholds)}
@@ -197,39 +215,14 @@ class MultilabelClassifier(TextClassifier):
         return replace(result, best={**result.best, **figures}), {"thresholds": by_name}
 
 
-def _label_lists(given: LabelLists, what: str, known: Labels | None) -> list[list[str]]:
-    """Lists of names as they are, every one looked at."""
-    if isinstance(given, str):
-        raise DataError("expected a list of label names for each text, got one text")
-    lists = []
-    for row, labels in enumerate(given, start=1):
-        where = f"{what}, row {row}"
-        if not isinstance(labels, list | tuple | np.ndarray):
-            raise DataError(
-                f"{where}: expected a list of label names, got {labels!r:.80}; write "
-                "['name'], and [] where no label applies"
-            )
-        names = [str(name) for name in labels]
-        for name in names:
-            if names.count(name) > 1:
-                raise DataError(
-                    f"{where}: expected every label once, got {name!r} {names.count(name)} times; "
-                    "keep one of them"
-                )
-            if known is not None and name not in known:
-                raise DataError(f"{where}: {unknown('label', name, known.names)}")
-        lists.append(names)
-    return lists
+def _of_columns(labels: Sequence[T], reached: np.ndarray) -> list[list[T]]:
+    return [[labels[label] for label in row.nonzero()[0]] for row in reached]
 
 
-def _label_set(lists: LabelLists, given: Labels | None) -> Labels:
+def _used(lists: Sequence[Sequence[str]]) -> set[str]:
     used = {name for names in lists for name in names}
     if not used:
         raise DataError(
             "expected labels in the training texts, got an empty list for every one; label some"
         )
-    if given is None:
-        return Labels.from_any(sorted(used))
-    if without := [name for name in given.names if name not in used]:
-        logger.warning("no training text has the label %s", ", ".join(map(repr, without)))
-    return given
+    return used

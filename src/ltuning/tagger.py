@@ -15,6 +15,7 @@ from ltuning.backbones.words import windows_of
 from ltuning.config import MethodOptions
 from ltuning.errors import DataError
 from ltuning.front import Front, check_device
+from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
 from ltuning.methods import catalog
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
@@ -24,8 +25,6 @@ from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.training.isolation import alone
 from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
 from ltuning.training.trainer import TrainingResult
-
-Words = Sequence[str] | Sentence
 
 
 @dataclass(frozen=True)
@@ -56,6 +55,7 @@ class _Fitted:
     adapter: Tuned
     max_length: int
     num_texts: int = 0
+    scorer: TagScorer | None = None
 
 
 class TokenClassifier(Front[_Fitted]):
@@ -86,7 +86,6 @@ class TokenClassifier(Front[_Fitted]):
 
     task = "tags"
     default_method = "ls-lora"
-    _scorer: TagScorer | None = None
 
     @property
     def types_(self) -> tuple[str, ...]:
@@ -95,9 +94,9 @@ class TokenClassifier(Front[_Fitted]):
 
     def fit(
         self,
-        token_lists: Sequence[Words],
-        tag_lists: Sequence[Sequence[str]],
-        validation: tuple[Sequence[Words], Sequence[Sequence[str]]] | None = None,
+        token_lists: Any,
+        tag_lists: Any,
+        validation: tuple[Any, Any] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
@@ -106,7 +105,8 @@ class TokenClassifier(Front[_Fitted]):
         """Train on sentences, each a list of words (or a `Sentence`), with a tag for each word.
 
         Args:
-            token_lists: training sentences.
+            token_lists: training sentences: a list, a tuple, an array, a column (of NumPy, pandas,
+                datasets, Arrow), a generator, or a frame of one column.
             tag_lists: their tags, of IOB2 or BIOES.
             validation: sentences and tags that choose the best weights and stop early.
             checkpoints: folder for checkpoints; None = a temporary one.
@@ -123,7 +123,7 @@ class TokenClassifier(Front[_Fitted]):
         types = self._types(spans)
         held_out = None
         if validation is not None:
-            held_out = _checked(*validation, "validation")[:2]
+            held_out = _checked(*pair_of(validation), "validation")[:2]
             _check_types(held_out[1], types, "validation")
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
@@ -132,52 +132,50 @@ class TokenClassifier(Front[_Fitted]):
             folder = checkpoints or Path(temporary)
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.
-        self._fitted, self._scorer, self.result_ = fitted, None, result
+        fitted.scorer = None
+        self._fitted, self.result_ = fitted, result
         self.figures = self._run_figures(result, fitted)
         return self
 
-    def predict(
-        self, texts: Sequence[str | Sentence], progress: Progress | None = None
-    ) -> list[list[Entity]]:
+    def predict(self, texts: Any, progress: Progress | None = None) -> list[list[Entity]]:
         """The entities of each text, in its order.
 
         Args:
             texts: texts, whose words are found by `Sentence.of_text`, or sentences.
             progress: called with the number of texts just done.
         """
-        if isinstance(texts, str):
-            raise DataError("expected a list of texts, got one text; write [text]")
-        wrong = next((text for text in texts if not isinstance(text, str | Sentence)), None)
-        if wrong is not None:
-            raise DataError(
-                f"expected a list of texts, got {wrong!r:.80} in it; give texts, or lists of words "
-                "to predict_tags"
-            )
-        sentences = [Sentence.of_text(text) if isinstance(text, str) else text for text in texts]
-        tables = self.scorer().probabilities(sentences, progress)
+        fitted = self._trained()
+        given = rows_of(texts, "a list of texts", "[text]")
+        for index, text in enumerate(given):
+            if not isinstance(text, str | Sentence):
+                raise DataError(
+                    f"expected a list of texts, got {text!r:.80} in it; give texts, or lists of "
+                    "words to predict_tags"
+                )
+            check_whole(text if isinstance(text, str) else text.text, f"index {index}")
+        sentences = [Sentence.of_text(text) if isinstance(text, str) else text for text in given]
+        tables = self._scorer_of(fitted).probabilities(sentences, progress)
         return [
-            _entities(sentence, table, self._names())
+            _entities(sentence, table, tag_names(fitted.types))
             for sentence, table in zip(sentences, tables, strict=True)
         ]
 
-    def predict_tags(
-        self, token_lists: Sequence[Words], progress: Progress | None = None
-    ) -> list[list[str]]:
+    def predict_tags(self, token_lists: Any, progress: Progress | None = None) -> list[list[str]]:
         """A tag for each word of each sentence, of the scheme that the training tags had.
 
         A sentence without words has no tags.
         """
         fitted = self._trained()
-        sentences = _sentences(token_lists, "the texts")
+        sentences = sentences_of(token_lists, "the texts")
         return [
             tags_of(spans_of(tags, "IOB2"), len(tags), fitted.scheme)
-            for tags in self._predicted(sentences, progress)
+            for tags in self._predicted(fitted, sentences, progress)
         ]
 
     def evaluate(
         self,
-        token_lists: Sequence[Words],
-        tag_lists: Sequence[Sequence[str]],
+        token_lists: Any,
+        tag_lists: Any,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Precision, recall and F1 of entities, overall and per type; seqeval, strict.
@@ -185,29 +183,30 @@ class TokenClassifier(Front[_Fitted]):
         Raises:
             DataError: as `fit`, and a type that the tagger does not know.
         """
+        fitted = self._trained()
         sentences, spans, _ = _checked(token_lists, tag_lists, "test")
-        _check_types(spans, self.types_, "test")
+        _check_types(spans, fitted.types, "test")
         truth = [
             tags_of(found, len(sentence.words))
             for found, sentence in zip(spans, sentences, strict=True)
         ]
-        return span_report(truth, self._predicted(sentences, progress))
+        return span_report(truth, self._predicted(fitted, sentences, progress))
 
     def scorer(self) -> TagScorer:
         """The scorer behind `predict`."""
-        if self._scorer is None:
-            tuned = self._trained().adapter
-            self._scorer = TagScorer(self.backbone, tuned, self.config.backbone.max_branches)
-        return self._scorer
+        return self._scorer_of(self._trained())
 
-    def _names(self) -> list[str]:
-        return tag_names(self.types_)
+    def _scorer_of(self, fitted: _Fitted) -> TagScorer:
+        if (scorer := fitted.scorer) is None:
+            most = self.config.backbone.max_branches
+            scorer = fitted.scorer = TagScorer(self.backbone, fitted.adapter, most)
+        return scorer
 
     def _predicted(
-        self, sentences: Sequence[Sentence], progress: Progress | None
+        self, fitted: _Fitted, sentences: Sequence[Sentence], progress: Progress | None
     ) -> list[list[str]]:
-        names = self._names()
-        tables = self.scorer().probabilities(sentences, progress)
+        names = tag_names(fitted.types)
+        tables = self._scorer_of(fitted).probabilities(sentences, progress)
         return [[names[tag] for tag in best_tags(table)] for table in tables]
 
     def _types(self, spans: Sequence[Sequence[Span]]) -> tuple[str, ...]:
@@ -266,7 +265,7 @@ class TokenClassifier(Front[_Fitted]):
         tuned = Tuned.load(self.backbone, method, len(tag_names(types)), tensors, folder)
         self._fitted = _Fitted(types, saved["scheme"], tuned, saved["max_length"])
 
-    def _read_labels(self, labels: Any) -> Any:
+    def _read_labels(self, labels: Any, texts_read: bool) -> Any:
         # The configuration says what is wrong with what is neither.
         return labels if isinstance(labels, Mapping | str) else list(labels)
 
@@ -275,29 +274,11 @@ class TokenClassifier(Front[_Fitted]):
         return {"labels": labels, "scheme": fitted.scheme}
 
 
-def _sentences(token_lists: Sequence[Words], what: str) -> list[Sentence]:
-    if isinstance(token_lists, str):
-        raise DataError("expected a list of sentences, got one text; write [words]")
-    sentences = []
-    for row, words in enumerate(token_lists, start=1):
-        if isinstance(words, str) or not all(isinstance(word, str) for word in _tokens(words)):
-            raise DataError(
-                f"{what}, row {row}: expected a list of words, got {words!r:.80}; split it into "
-                "words, or give texts to predict"
-            )
-        sentences.append(words if isinstance(words, Sentence) else Sentence.of_tokens(words))
-    return sentences
-
-
-def _tokens(words: Words) -> Sequence[str]:
-    return words.tokens if isinstance(words, Sentence) else words
-
-
 def _checked(
-    token_lists: Sequence[Words], tag_lists: Sequence[Sequence[str]], what: str
+    token_lists: Any, tag_lists: Any, what: str
 ) -> tuple[list[Sentence], list[list[Span]], Scheme]:
     """Sentences, their entities, and the scheme of their tags."""
-    sentences = _sentences(token_lists, what)
+    sentences, tag_lists = sentences_of(token_lists, what), tag_lists_of(tag_lists, what)
     if len(sentences) != len(tag_lists):
         raise DataError(
             f"expected tags for each {what} sentence, got {len(sentences)} sentences and "

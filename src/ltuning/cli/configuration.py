@@ -11,7 +11,7 @@ from typing import Any
 from ltuning import checking, yamlfile
 from ltuning.config import Config
 from ltuning.errors import LabelError, Problem
-from ltuning.labels import Labels
+from ltuning.labels import read_yaml
 from ltuning.yamlfile import YamlError, shown
 
 # Giving one of them takes back the other, wherever that stands.
@@ -82,7 +82,7 @@ def read_labels(
         return None
     if file is not None:
         try:
-            return Labels.from_yaml(file).to_dict()
+            return read_yaml(file)
         except LabelError as error:
             problems.append(Problem("--labels", str(error)))
             return None

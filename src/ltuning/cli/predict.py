@@ -311,7 +311,7 @@ def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write:
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
     door: type[TextClassifier] = MultilabelClassifier if several else LabelClassifier
     classifier = saved.load(door, *place)
-    names = [str(name) for name in classifier.classes_]
+    names = list(classifier.labels_.names)
     of_names = [f"{PROBABILITY}_{name}" for name in names]
     if every or write.replace_columns:
         table = write.room(table, of_names)

@@ -41,7 +41,8 @@ def label_texts(
     Raises:
         LabelError: labels that cannot be told apart, or a vocabulary without words.
     """
-    base = Labels.from_any(names if given is None else dict(given)).to_dict()
+    named = names if given is None else dict(given)
+    base = Labels.from_any(named, texts_read=kind is not None).to_dict()
     if kind is None or kind == "descriptions":
         return base
     if kind == "names":

@@ -261,6 +261,11 @@ def uses_labels(name: str) -> bool:
     return name in METHODS and METHODS[name].source == "labels"
 
 
+def reads_texts(name: str, start: str | None) -> bool:
+    """Whether a method reads the label texts at all, be it for a start."""
+    return uses_labels(name) or start == "text"
+
+
 def _pooling(recipe: Recipe, family: Family) -> Pooling:
     # A causal model's first token has seen nothing, so the paper's pooled state is its last one.
     if family.pooling == "last" or recipe.pooling is None:
