@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltuning import trainer_options
 from ltuning.config import (
     BackboneOptions,
     Config,
@@ -22,6 +24,7 @@ from ltuning.config import (
     layer_numbers,
 )
 from ltuning.errors import ConfigError, Problem
+from ltuning.trainer_options import HONOURED, OWNED, REFUSED
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -256,10 +259,9 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         *[
             (
                 {"data": {"validation_fraction": fraction}},
-                "data.validation_fraction: expected a number between 0 and 1, both excluded, "
-                f"got {fraction!r}",
+                f"data.validation_fraction: expected a number from 0 to below 1, got {fraction!r}",
             )
-            for fraction in (0, 1, -0.5, 1.5, float("nan"), "0.1", False)
+            for fraction in (1, -0.5, 1.5, float("nan"), "0.1", False)
         ],
         ({"backbone": {"name": ""}}, "backbone.name: expected a text that is not empty, got ''"),
         (
@@ -541,11 +543,21 @@ def test_training_options_that_ltuning_owns(name, message):
     [
         ("learning_rate", "fast", "expected a number of 0 or more, got 'fast'"),
         ("learning_rate", -1, "expected a number of 0 or more, got -1"),
-        ("num_train_epochs", 0, "expected a number above 0, got 0"),
+        ("num_train_epochs", 0, "expected a number above 0, up to 1,000,000, got 0"),
+        ("num_train_epochs", 1e20, "expected a number above 0, up to 1,000,000, got 1e+20"),
+        ("learning_rate", math.inf, "expected a finite number, got inf"),
+        ("warmup_steps", -1, "expected a number of 0 or more, got -1"),
+        ("logging_steps", 0, "expected a number above 0, got 0"),
+        ("adam_beta1", 1.0, "expected a number from 0 to below 1, got 1.0"),
+        ("optim", "schedule_free_adamw", "expected one of 'adamw_torch', "),
+        ("log_level", "loud", "expected one of 'debug', "),
+        ("report_to", {"wandb": 1}, "expected a name or a list of names, got {'wandb': 1}"),
+        ("run_name", 3, "expected a text that is not empty, got the number 3 (put it in quotes)"),
+        ("lr_scheduler_kwargs", 3, "expected a section of options, got 3"),
         ("max_steps", 2.5, "expected an integer of 1 or more, got 2.5"),
         ("max_steps", -1, "expected an integer of 1 or more, got -1"),
         ("per_device_train_batch_size", 0, "expected an integer of 1 or more, got 0"),
-        ("weight_decay", None, "expected a number, got nothing"),
+        ("weight_decay", None, "expected a number of 0 or more, got nothing"),
         ("group_by_length", 1, "transformers.TrainingArguments has no field 'group_by_length'"),
         ("gradient_checkpointing", "no", "expected true or false, got 'no'"),
         ("eval_strategy", "step", "expected one of 'no', 'steps', 'epoch', got 'step'; did you"),
@@ -557,6 +569,39 @@ def test_the_values_of_training_options(name, value, message):
     (problem,) = check_training({name: value})
     assert problem.path == f"training.{name}"
     assert message in problem.message
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("save_only_model", "a run cannot be resumed from such checkpoints, leave it out"),
+        ("label_smoothing_factor", "the losses of ltuning have none, leave it out"),
+        ("train_sampling_strategy", "the order of the texts is ltuning's, leave it out"),
+        ("parallelism_config", "ltuning trains in one process, leave it out"),
+        ("bf16_full_eval", "use the option `backbone.dtype` instead"),
+        ("push_to_hub", "save the classifier, and upload its folder"),
+    ],
+)
+def test_training_options_without_an_effect(name, message):
+    assert check_training({name: None}) == [
+        Problem(f"training.{name}", f"cannot be set here: {message}")
+    ]
+
+
+def test_every_field_of_transformers_is_honoured_owned_or_refused():
+    """A new one has to be put into one of the three tables of `trainer_options`."""
+    from transformers import TrainingArguments
+
+    fields = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    tables = [*HONOURED, *OWNED, *REFUSED]
+    assert fields - set(tables) == set()
+    assert len(tables) == len(set(tables))
+
+
+def test_a_field_that_is_in_no_table_is_refused(monkeypatch):
+    monkeypatch.setattr(trainer_options, "HONOURED", HONOURED - {"max_grad_norm"})
+    message = "cannot be set here: ltuning does not know this field yet, leave it out"
+    assert check_training({"max_grad_norm": 1}) == [Problem("training.max_grad_norm", message)]
 
 
 def test_values_that_training_options_take():
@@ -588,7 +633,7 @@ texts = st.text(min_size=1)
 plain = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers()
+    | st.integers(-(2**63), 2**63 - 1)
     | st.floats(allow_nan=False)
     | st.text()
     | st.sampled_from(

@@ -25,7 +25,7 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "registry", "yamlfile", "config", "tags", "texts"}
+BASE = {"errors", "registry", "yamlfile", "config", "trainer_options", "tags", "texts"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
@@ -44,6 +44,7 @@ ALLOWED = {
     "tags": {"errors", "registry", "tags"},
     "texts": {"texts"},
     "config": BASE,
+    "trainer_options": {"trainer_options"},
     "labels": LABELS,
     "data": DATA,
     "metrics": {"errors", "registry", "metrics"},

@@ -288,6 +288,7 @@ class TextClassifier(Front[FittedLabels]):
         resume: bool,
         callbacks: Sequence[Any],
     ) -> None:
+        self._check_training(held_out is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
         with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:

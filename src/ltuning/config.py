@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
@@ -19,7 +19,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ltuning import yamlfile
+from ltuning import trainer_options, yamlfile
 from ltuning.errors import ConfigError, Problem
 from ltuning.registry import listed, suggest, unknown
 from ltuning.yamlfile import YamlError, not_text, shown
@@ -186,7 +186,7 @@ class DataOptions:
         label_column: column of the label.
         shots: training texts per class, drawn at random; None is all.
         validation_fraction: part of the training split held out where there is no validation
-            split.
+            split; 0 trains on every text and keeps the last weights.
         empty_texts: what to do with rows whose text is empty.
         missing_labels: what to do with rows that have no label.
         delimiter: what stands between the fields of csv and tsv; None is found.
@@ -198,7 +198,7 @@ class DataOptions:
     text_pair_column: str | None = None
     label_column: str | None = None
     shots: int | None = number_option(None, FROM_ONE)
-    validation_fraction: float = number_option(0.1, FRACTION)
+    validation_fraction: float = number_option(0.1, SHARE)
     empty_texts: Literal["refuse", "skip"] = "refuse"
     missing_labels: Literal["refuse", "skip"] = "refuse"
     delimiter: str | None = None
@@ -334,56 +334,64 @@ class Config:
         return yamlfile.dump(self.to_dict())
 
 
-_OWNED_TRAINING = {
-    "output_dir": "use `--output` instead",
-    "seed": "use the option `seed` instead",
-    "use_cpu": "use the option `backbone.device` instead",
-    "restore_callback_states_from_checkpoint": "it is set by ltuning, leave it out",
-    "data_seed": "use the option `seed` instead",
-    "remove_unused_columns": "it is set by ltuning, leave it out",
-    "per_device_eval_batch_size": "use the option `backbone.max_branches` instead",
-    "label_names": "it is set by ltuning, leave it out",
-    "load_best_model_at_end": "it is set by ltuning, leave it out",
-    "metric_for_best_model": "use the option `stopping.metric` instead",
-    "greater_is_better": "it follows from the option `stopping.metric`, leave it out",
-}
-
-
 # Narrower than what TrainingArguments takes and only fails on later, or takes as "not given".
 _TRAINING_RANGES = {
     "learning_rate": FROM_ZERO,
-    "num_train_epochs": ABOVE_ZERO,
+    "num_train_epochs": Range("above 0, up to 1,000,000", lambda number: 0 < number <= 10**6),
     "max_steps": FROM_ONE,
     "per_device_train_batch_size": FROM_ONE,
     "gradient_accumulation_steps": FROM_ONE,
+    "warmup_steps": FROM_ZERO,
+    "weight_decay": FROM_ZERO,
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": FROM_ZERO,
+    "max_grad_norm": FROM_ZERO,
+    "logging_steps": ABOVE_ZERO,
+    "eval_steps": ABOVE_ZERO,
+    "eval_delay": FROM_ZERO,
+    "save_steps": ABOVE_ZERO,
+    "save_total_limit": FROM_ONE,
+    "torch_empty_cache_steps": FROM_ONE,
+    "dataloader_num_workers": FROM_ZERO,
+    "dataloader_prefetch_factor": FROM_ONE,
 }
 
 
 def check_training(options: Iterable[str]) -> list[Problem]:
     """What is wrong with the options of a `training` section, or with their names alone.
 
-    A name must be a field of the installed transformers' `TrainingArguments`, and not one that
-    ltuning sets from its own options. The values of a mapping must be numbers, booleans and
-    choices where the field takes such. Imports transformers.
+    A name must be a field of the installed transformers' `TrainingArguments` that ltuning honours;
+    see `trainer_options`. The values of a mapping must be numbers, booleans and choices where the
+    field takes such. Imports transformers.
     """
     from transformers import TrainingArguments
 
     known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
     problems: list[Problem] = []
     for name in options:
-        if name in _OWNED_TRAINING:
-            message = f"cannot be set here: {_OWNED_TRAINING[name]}"
-            problems.append(Problem(f"training.{name}", message))
-        elif name not in known:
-            near = suggest(name, sorted(known - _OWNED_TRAINING.keys()))
-            message = f"transformers.TrainingArguments has no field {name!r}{near}"
-            problems.append(Problem(f"training.{name}", message))
+        refusal = _training_refusal(name, known)
+        if refusal is not None:
+            problems.append(Problem(f"training.{name}", refusal))
         elif isinstance(options, Mapping):
             _check_training_value(name, _hints(TrainingArguments)[name], options[name], problems)
     if isinstance(options, Mapping) and {"num_train_epochs", "max_steps"} <= options.keys():
         message = "expected one of num_train_epochs and max_steps, got both"
         problems.append(Problem("training", message))
     return problems
+
+
+def _training_refusal(name: str, known: Collection[str]) -> str | None:
+    """Why a field cannot be set; None where it can."""
+    if name not in known:
+        near = suggest(name, sorted(trainer_options.HONOURED & set(known)))
+        return f"transformers.TrainingArguments has no field {name!r}{near}"
+    reason = trainer_options.OWNED.get(name) or trainer_options.REFUSED.get(name)
+    if reason is not None:
+        return f"cannot be set here: {reason}"
+    if name not in trainer_options.HONOURED:
+        return "cannot be set here: ltuning does not know this field yet, leave it out"
+    return None
 
 
 def _check_training_value(name: str, hint: Any, value: object, problems: list[Problem]) -> None:
@@ -395,14 +403,32 @@ def _check_training_value(name: str, hint: Any, value: object, problems: list[Pr
         if isinstance(kind, type) and issubclass(kind, Enum)
         for member in kind
     ]
+    if name == "log_level":
+        choices = list(trainer_options.LOG_LEVELS)
+    if name == "optim":
+        choices = [one for one in choices if not one.startswith(trainer_options.REFUSED_OPTIMIZERS)]
     if value is None and type(None) in get_args(hint):
         return
     if choices:
         _read_choice(choices, value, path, problems)
     elif kinds == [bool]:
         _read_boolean(value, path, problems)
+    elif isinstance(value, float) and not math.isfinite(value):
+        problems.append(Problem(path, f"expected a finite number, got {shown(value)}"))
     elif kinds in ([int], [float]):
         read_scalar(kinds[0], _TRAINING_RANGES.get(name), value, path, problems)
+    elif kinds == [str]:
+        read_scalar(str, None, value, path, problems)
+    elif dict in kinds and not isinstance(value, (Mapping, str)):
+        problems.append(Problem(path, f"expected a section of options, got {shown(value)}"))
+    elif name == "report_to" and not _is_texts(value):
+        message = f"expected a name or a list of names, got {shown(value)}"
+        problems.append(Problem(path, message))
+
+
+def _is_texts(value: object) -> bool:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(one, str) and one for one in several)
 
 
 def label_texts(value: object) -> tuple[dict[str, list[str]], list[str]]:

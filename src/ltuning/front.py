@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_type_hints
 
+import torch
 from transformers import TrainingArguments
 
 from ltuning.artifacts import card, store
@@ -16,13 +17,14 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
 from ltuning.backbones.prefix import InTraining
 from ltuning.checking import check, configure
-from ltuning.config import BackboneOptions, Config, absolute_path
+from ltuning.config import BackboneOptions, Config, absolute_path, check_training
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
+from ltuning.training.arguments import in_training, trainer_problems, training_arguments
 from ltuning.training.checkpoints import TimedCheckpoints
-from ltuning.training.trainer import TrainingResult, in_training, training_arguments
+from ltuning.training.trainer import TrainingResult
 
 
 class Fitted(Protocol):
@@ -228,7 +230,10 @@ class Front(ABC, Generic[F]):
                 trust_remote_code=trust_remote_code,
             )
         config = replace(config, backbone=options)
-        door = cls(backbone if isinstance(backbone, Backbone) else None, config=config)
+        # What it was trained with is not judged again before it trains again.
+        untrained = replace(config, training={})
+        door = cls(backbone if isinstance(backbone, Backbone) else None, config=untrained)
+        door.config = config
         door._check_fingerprint(Path(folder), saved)
         door._restore(Path(folder), tensors, saved)
         door.figures = saved["figures"]
@@ -300,6 +305,20 @@ class Front(ABC, Generic[F]):
             on_cpu=self.backbone.device.type == "cpu",
         )
         return arguments, layers
+
+    def _check_training(self, has_validation: bool) -> None:
+        """Refuse what cannot be trained with, before the backbone is loaded.
+
+        Raises:
+            ConfigError: every problem there is.
+        """
+        on_cpu = not torch.cuda.is_available() or self.config.backbone.device == "cpu"
+        fields = {**catalog.training_defaults(self.config.method), **self.config.training}
+        found = check_training(self.config.training) or trainer_problems(
+            fields, self.config.stopping, has_validation=has_validation, on_cpu=on_cpu
+        )
+        if found:
+            raise ConfigError(found)
 
     def _callbacks(self, given: Sequence[Any], checkpoints: Path | None) -> list[Any]:
         """With checkpoints by the clock where they are kept."""

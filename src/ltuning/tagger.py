@@ -125,6 +125,7 @@ class TokenClassifier(Front[_Fitted]):
         if validation is not None:
             held_out = _checked(*pair_of(validation), "validation")[:2]
             _check_types(held_out[1], types, "validation")
+        self._check_training(validation is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
         with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:

@@ -502,6 +502,44 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return at
 
 
+def test_what_is_kept_of_a_run_that_has_no_checkpoint_yet(
+    run: Callable[..., Any], tmp_path: Path, interrupt: Callable[[int], None]
+) -> None:
+    folder = tmp_path / "run"
+    interrupt(2)
+    outcome = run("--output", folder, "--epochs", 1)
+    assert outcome.code == 130
+    assert (
+        "interrupted at step 2, before the first checkpoint, which comes after five minutes or an "
+        "evaluation: its steps are lost, its options kept; start again with "
+        f"ltuning train --resume --output {folder}"
+    ) in outcome.stderr
+    outcome = run("--output", folder, "--epochs", 1, "--resume")
+    assert outcome.code == 0, outcome.stderr
+    assert "the interrupted run has no checkpoint yet: it starts with its first" in outcome.stderr
+
+
+def test_all_texts_are_trained_on_where_none_are_held_out(
+    run: Callable[..., Any], tmp_path: Path, toy: Any
+) -> None:
+    source = write_csv(tmp_path / "six.csv", toy.texts[:6], toy.labels[:6])
+    folder = tmp_path / "run"
+    none = ("--set", "data.validation_fraction=0")
+    outcome = run("--output", folder, "--data", source, "--steps", 2, *none)
+    assert outcome.code == 0, outcome.stderr
+    note = "no validation: all 6 texts are trained on, and the last weights are kept"
+    assert note in outcome.stderr
+    figures = json.loads((folder / "metrics.json").read_text())
+    assert figures["training"]["texts"] == 6 and "validation" not in figures
+    patient = run(
+        "--output", tmp_path / "other", "--data", source, *none, "--set", "stopping.patience=2"
+    )
+    assert patient.code == 1
+    assert (
+        "stopping.patience: there are no texts to validate on; give some, or leave it out"
+    ) in patient.stderr
+
+
 def test_a_resumed_run_ends_like_one_that_was_not_interrupted(
     run: Callable[..., Any], tmp_path: Path, interrupt: Callable[[int], None]
 ) -> None:
@@ -510,12 +548,16 @@ def test_a_resumed_run_ends_like_one_that_was_not_interrupted(
     interrupt(5)
     outcome = run("--output", cut, "--steps", 8, *STEPWISE)
     assert outcome.code == 130
-    assert f"interrupted; go on with: ltuning train --resume --output {cut}" in outcome.stderr
+    assert (
+        "interrupted at step 5; its steps up to 4 are kept: go on with "
+        f"ltuning train --resume --output {cut}"
+    ) in outcome.stderr
     assert names(cut) == {"checkpoints"}
     # What a killed process may leave of a checkpoint that it was writing.
     (cut / "checkpoints" / "checkpoint-7").mkdir()
     outcome = run("--output", cut, "--steps", 8, *STEPWISE, "--resume")
     assert outcome.code == 0, outcome.stderr
+    assert "going on with the interrupted run from its step 4" in outcome.stderr
     assert names(cut) == FILES
     assert weights(cut) == weights(whole)
     assert metrics(cut)["validation"] == metrics(whole)["validation"]

@@ -92,7 +92,7 @@ def test_nothing_to_hold_out(labels: str) -> None:
         hold_out(examples(labels), 0.1, seed=0)
     assert str(caught.value) == (
         "source: no class has two examples, so none can be held out for validation; "
-        "add examples or give a validation split"
+        "add examples, give a validation split, or set data.validation_fraction=0"
     )
 
 

@@ -25,6 +25,7 @@ from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import resolve
 from ltuning.scoring import Scorer
+from ltuning.training.arguments import training_arguments
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
 from ltuning.training.plain import HeldOutScores
 from ltuning.training.trainer import (
@@ -33,7 +34,6 @@ from ltuning.training.trainer import (
     TokenDataset,
     TrainingModel,
     Validation,
-    training_arguments,
 )
 
 Make = Callable[..., LabelClassifier]

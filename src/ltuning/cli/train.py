@@ -299,8 +299,11 @@ def _train(
     return classifier
 
 
-def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
-    """Training and validation texts, the second held out from the first where it has to be."""
+def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
+    """Training and validation texts, the second held out from the first where it has to be.
+
+    None to validate on where there is no such split and none are to be held out.
+    """
     from ltuning.data.sources import (
         Columns,
         Dialect,
@@ -344,6 +347,12 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
         )
         terminal.note(counts)
         return training, splits["validation"]
+    if not data.validation_fraction:
+        terminal.note(
+            f"no validation: all {len(training):,} texts are trained on, and the last weights are "
+            "kept"
+        )
+        return training, None
     hold: Callable[..., Any] = hold_out_sentences if config.task == "tags" else hold_out
     rest, held_out = hold(training, data.validation_fraction, config.seed)
     share = "" if config.task == "tags" else ", from each label its share"
@@ -357,7 +366,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data]:
 def _fit(
     config: Config,
     training: Data,
-    validation: Data,
+    validation: Data | None,
     folder: RunFolder,
     sha: str,
     resume: bool,
@@ -369,7 +378,7 @@ def _fit(
     from ltuning.tagger import TokenClassifier
 
     silence_libraries()
-    assert training.labels is not None and validation.labels is not None  # read_splits needs them
+    assert training.labels is not None  # read_splits needs them
     classifier: Any
     if config.task == "tags":
         classifier = TokenClassifier(config=config)
@@ -380,23 +389,54 @@ def _fit(
         classifier = LabelClassifier(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
     bar = TrainingBar(terminal, config.backbone.name, len(training), begin)
+    goes_on = resume and folder.has_checkpoint()
+    if resume:
+        terminal.note(_found(folder))
     try:
         with folder.writing(), bar:
             classifier.fit(
                 training.inputs,
                 training.labels,
-                (validation.inputs, validation.labels),
+                None if validation is None else (validation.inputs, validation.labels),
                 checkpoints=folder.checkpoints,
-                resume=resume and folder.has_checkpoint(),
+                resume=goes_on,
                 callbacks=[bar],
             )
     except KeyboardInterrupt:
-        if folder.has_checkpoint():
-            terminal.note(
-                f"interrupted; go on with: ltuning train --resume --output {folder.folder}"
-            )
+        terminal.note(_interrupted(folder, bar.step))
         raise
     return classifier
+
+
+def _newest(folder: RunFolder) -> int | None:
+    """The step of the newest checkpoint."""
+    if not folder.has_checkpoint():
+        return None
+    return max(int(path.name.split("-")[1]) for path in folder.checkpoints.glob("checkpoint-*"))
+
+
+def _found(folder: RunFolder) -> str:
+    """What `--resume` goes on from."""
+    step = _newest(folder)
+    if step is None:
+        return "the interrupted run has no checkpoint yet: it starts with its first step"
+    return f"going on with the interrupted run from its step {step:,}"
+
+
+def _interrupted(folder: RunFolder, step: int | None) -> str:
+    """What is kept of an interrupted run, and how it goes on; no step where it had not begun."""
+    command = f"ltuning train --resume --output {shlex.quote(str(folder.folder))}"
+    kept = _newest(folder)
+    if kept is not None:
+        where = "" if step is None else f" at step {step:,}"
+        return f"interrupted{where}; its steps up to {kept:,} are kept: go on with {command}"
+    if step is None:
+        return "interrupted before the first step; nothing is kept"
+    return (
+        f"interrupted at step {step:,}, before the first checkpoint, which comes after five "
+        "minutes or an evaluation: its steps are lost, its options kept; start again with "
+        f"{command}"
+    )
 
 
 def _warn_of_labels_without_texts(config: Config, used: list[Any]) -> None:

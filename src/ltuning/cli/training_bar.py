@@ -22,6 +22,9 @@ class TrainingBar(TrainerCallback):
         backbone: name of what is loaded first.
         num_texts: texts of one epoch.
         begin: called when everything is checked and loaded, before the first step.
+
+    Attributes:
+        step: the last step that is done; None before training begins.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class TrainingBar(TrainerCallback):
         self._backbone = backbone
         self._num_texts = num_texts
         self._begin = begin
+        self.step: int | None = None
         self._shown = ExitStack()
         self._figures: dict[str, str] = {}
 
@@ -50,6 +54,7 @@ class TrainingBar(TrainerCallback):
         self._shown.close()
         if self._begin is not None:
             self._begin()
+        self.step = state.global_step
         self._progress = self._terminal.bar("steps")
         self._shown.enter_context(self._progress)
         self._started, self._first_epoch = time.monotonic(), state.epoch or 0.0
@@ -59,6 +64,7 @@ class TrainingBar(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """One optimizer step is done."""
+        self.step = state.global_step
         texts = (state.epoch - self._first_epoch) * self._num_texts
         self._figures["rate"] = f"{texts / (time.monotonic() - self._started):,.0f} texts/s"
         self._show(state, control)

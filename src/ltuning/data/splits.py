@@ -40,7 +40,7 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
     if not held:
         raise DataError(
             f"{examples.origin}: no class has two examples, so none can be held out for "
-            "validation; add examples or give a validation split"
+            "validation; add examples, give a validation split, or set data.validation_fraction=0"
         )
     rest = (index for index in range(len(examples)) if index not in held)
     return _part(examples, rest), _part(examples, held)

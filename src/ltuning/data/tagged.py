@@ -128,7 +128,8 @@ def hold_out_sentences(
     if len(examples) < 2:
         raise DataError(
             f"{examples.origin}: expected two sentences or more, of which one is held out for "
-            f"validation, got {len(examples)}; add sentences or give a validation split"
+            f"validation, got {len(examples)}; add sentences, give a validation split, or set "
+            "data.validation_fraction=0"
         )
     count = min(max(round(fraction * len(examples)), 1), len(examples) - 1)
     held = set(random.Random(seed).sample(range(len(examples)), count))

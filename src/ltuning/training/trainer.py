@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from ltuning.backbones.backbone import Backbone, LabelStates
-from ltuning.backbones.prefix import Compiler, InTraining
+from ltuning.backbones.prefix import InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
@@ -48,9 +48,6 @@ from ltuning.training.store import LowerStore
 if TYPE_CHECKING:
     from ltuning.training.multilabel import MultilabelValidation
     from ltuning.training.tagging import TagValidation
-
-# Two names of one field.
-_CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
@@ -406,64 +403,6 @@ class TrainingResult:
     best: dict[str, float]
 
 
-def in_training(fields: dict[str, Any]) -> InTraining:
-    """How the backbone's layers run, taken out of the user's fields: Trainer has not the layers."""
-    checkpointing = any([bool(fields.pop(name, False)) for name in _CHECKPOINTING])
-    names = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
-    wanted, backend, mode = (fields.pop(name, None) for name in names)
-    # As in transformers, to name a backend or a mode is to ask for it.
-    compiler = Compiler(backend, mode) if wanted or backend or mode else None
-    return InTraining(checkpointing, compiler)
-
-
-def training_arguments(
-    folder: Path,
-    fields: dict[str, Any],
-    stopping: StoppingOptions,
-    *,
-    seed: int,
-    num_texts: int,
-    has_validation: bool,
-    on_cpu: bool,
-) -> TrainingArguments:
-    """TrainingArguments from the user's fields and what this library owns.
-
-    Without a number of epochs or steps, a run takes three epochs or 150 steps, whichever is more:
-    a few-shot set of 100 texts has six steps in an epoch.
-    """
-    fields = dict(fields)
-    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
-    if "num_train_epochs" not in fields and "max_steps" not in fields:
-        fields["num_train_epochs"] = max(3, math.ceil(150 / math.ceil(num_texts / batch)))
-    fields.setdefault("report_to", "none")
-    fields.setdefault("disable_tqdm", True)
-    fields.setdefault("logging_steps", 10)
-    # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
-    fields.setdefault("logging_nan_inf_filter", False)
-    when = fields.setdefault("eval_strategy", "epoch") if has_validation else "no"
-    fields["eval_strategy"] = when
-    if has_validation:
-        fields["save_strategy"] = when
-    if when == "steps":
-        # The best weights can only be kept where evaluations and checkpoints fall together.
-        fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
-    arguments = TrainingArguments(
-        output_dir=str(folder.absolute()),
-        seed=seed,
-        remove_unused_columns=False,
-        load_best_model_at_end=has_validation and when != "no",
-        restore_callback_states_from_checkpoint=True,
-        metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
-        greater_is_better=stopping.metric != "loss" if has_validation else None,
-        save_total_limit=fields.pop("save_total_limit", 2),
-        use_cpu=on_cpu,
-        **fields,
-    )
-    # With several devices in sight Trainer would copy the model onto each; the backbone stays.
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return arguments
-
-
 def train(
     backbone: Backbone,
     adapter: Adapter | Tuned,
@@ -552,10 +491,13 @@ def run(
     """
     arguments = trainer.args
     trainer.remove_callback(PrinterCallback)
+    if not len(trainer.get_train_dataloader()):
+        raise TrainingError(
+            f"expected texts for one batch of {arguments.train_batch_size} or more, got fewer, "
+            "which training.dataloader_drop_last drops; give more, or leave it out"
+        )
     seconds = _run(trainer, backbone, layers, resume)
     assert trainer.model is not None
-    if not trainer.state.global_step:
-        raise TrainingError("expected one step of training or more, got none; give more texts")
     if not all(bool(weight.isfinite().all()) for weight in trainer.model.parameters()):
         raise TrainingError(
             "expected finite weights at the end of training, got NaN or infinity; lower "

@@ -1,0 +1,186 @@
+"""TrainingArguments from what a user chose, and what is wrong with it before a model is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+
+from ltuning.backbones.prefix import Compiler, InTraining
+from ltuning.config import StoppingOptions
+from ltuning.errors import Problem
+from ltuning.registry import listed
+
+# Two names of one field.
+_CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+
+
+def in_training(fields: dict[str, Any]) -> InTraining:
+    """How the backbone's layers run, taken out of the user's fields: Trainer has not the layers."""
+    checkpointing = any([bool(fields.pop(name, False)) for name in _CHECKPOINTING])
+    names = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
+    wanted, backend, mode = (fields.pop(name, None) for name in names)
+    # As in transformers, to name a backend or a mode is to ask for it.
+    compiler = Compiler(backend, mode) if wanted or backend or mode else None
+    return InTraining(checkpointing, compiler)
+
+
+def training_arguments(
+    folder: Path,
+    fields: dict[str, Any],
+    stopping: StoppingOptions,
+    *,
+    seed: int,
+    num_texts: int,
+    has_validation: bool,
+    on_cpu: bool,
+    kind: type[TrainingArguments] = TrainingArguments,
+) -> TrainingArguments:
+    """TrainingArguments from the user's fields and what this library owns.
+
+    Without a number of epochs or steps, a run takes three epochs or 150 steps, whichever is more:
+    a few-shot set of 100 texts has six steps in an epoch.
+    """
+    fields = dict(fields)
+    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+    if "num_train_epochs" not in fields and "max_steps" not in fields:
+        fields["num_train_epochs"] = max(3, math.ceil(150 / math.ceil(num_texts / batch)))
+    fields.setdefault("report_to", "none")
+    fields.setdefault("disable_tqdm", True)
+    fields.setdefault("logging_steps", 10)
+    # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
+    fields.setdefault("logging_nan_inf_filter", False)
+    when = fields.setdefault("eval_strategy", "epoch") if has_validation else "no"
+    fields["eval_strategy"] = when
+    if has_validation:
+        fields["save_strategy"] = when
+    if when == "steps":
+        # The best weights can only be kept where evaluations and checkpoints fall together.
+        fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
+    arguments = kind(
+        output_dir=str(folder.absolute()),
+        seed=seed,
+        remove_unused_columns=False,
+        load_best_model_at_end=has_validation and when != "no",
+        restore_callback_states_from_checkpoint=True,
+        metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
+        greater_is_better=stopping.metric != "loss" if has_validation else None,
+        save_total_limit=fields.pop("save_total_limit", 2),
+        use_cpu=on_cpu,
+        **fields,
+    )
+    if kind is TrainingArguments:
+        # With several devices in sight Trainer would copy the model onto each; the backbone stays.
+        arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+class _Unplaced(TrainingArguments):
+    """Looks for no device: that would set accelerate anew, also under a training that runs."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where nothing is computed."""
+        return torch.device("cpu")
+
+
+def trainer_problems(
+    fields: Mapping[str, Any], stopping: StoppingOptions, *, has_validation: bool, on_cpu: bool
+) -> list[Problem]:
+    """What is wrong with a run's options, as far as it is known without its model.
+
+    Each option by itself is right, as `check_training` finds it. transformers is asked for the
+    rest: its arguments, the optimizer and the schedule are made, of two weights.
+
+    Args:
+        fields: the section `training`, the recipe's part included.
+        stopping: when training ends early.
+        has_validation: whether there are texts to validate on.
+        on_cpu: whether the backbone runs on the CPU.
+    """
+    fields = dict(fields)
+    if found := list(_clashes(fields, stopping, has_validation, on_cpu)):
+        return found
+    in_training(fields)
+    try:
+        arguments = training_arguments(
+            Path(),
+            fields,
+            stopping,
+            seed=0,
+            num_texts=1,
+            has_validation=has_validation,
+            on_cpu=on_cpu,
+            kind=_Unplaced,
+        )
+        _make_optimizer(arguments)
+    except (ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
+        return [Problem("training", f"transformers refuses these options: {error}")]
+    available = get_available_reporting_integrations()
+    return [
+        Problem(
+            "training.report_to",
+            f"expected 'none' or a tracker that is installed ({listed(available) or 'none is'}), "
+            f"got {name!r}; install its library, or leave it out",
+        )
+        for name in arguments.report_to or ()
+        if name not in available
+    ]
+
+
+def _clashes(
+    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool, on_cpu: bool
+) -> Iterator[Problem]:
+    """Options that something else takes the effect from."""
+    if has_validation:
+        when = fields.get("eval_strategy", "epoch")
+        if fields.get("save_strategy", when) != when:
+            message = (
+                f"expected {when!r}, as training.eval_strategy, got {fields['save_strategy']!r}: "
+                "the best weights are kept at evaluations; leave it out"
+            )
+            yield Problem("training.save_strategy", message)
+        steps = fields.get("eval_steps", fields.get("logging_steps", 10))
+        if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
+            message = "checkpoints are written at evaluations, and every five minutes; leave it out"
+            yield Problem("training.save_steps", message)
+        if when != "steps" and "eval_steps" in fields:
+            message = "it has an effect with training.eval_strategy=steps only; leave it out"
+            yield Problem("training.eval_steps", message)
+    else:
+        wanting = "there are no texts to validate on; give some, or leave it out"
+        if stopping.patience is not None:
+            yield Problem("stopping.patience", wanting)
+        if stopping.metric != "loss":
+            yield Problem("stopping.metric", wanting)
+        for name in ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"):
+            if fields.get(name) not in (None, "no", False, 0):
+                yield Problem(f"training.{name}", wanting)
+        if fields.get("save_strategy") == "best":
+            yield Problem("training.save_strategy", wanting)
+        if fields.get("save_strategy", "steps") != "steps" and "save_steps" in fields:
+            message = "it has an effect with training.save_strategy=steps only; leave it out"
+            yield Problem("training.save_steps", message)
+    if fields.get("dataloader_persistent_workers") and not fields.get("dataloader_num_workers"):
+        message = "expected training.dataloader_num_workers of 1 or more beside it, got 0"
+        yield Problem("training.dataloader_persistent_workers", message)
+    if fields.get("fp16") and on_cpu:
+        yield Problem("training.fp16", "it needs a GPU; leave it out")
+
+
+def _make_optimizer(arguments: TrainingArguments) -> None:
+    model = nn.Linear(1, 1)
+    kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)  # type: ignore[arg-type]
+    get_scheduler(
+        arguments.lr_scheduler_type,
+        optimizer=kind(model.parameters(), **options),
+        num_warmup_steps=arguments.get_warmup_steps(10),
+        num_training_steps=10,
+        scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,  # type: ignore[arg-type]
+    )
