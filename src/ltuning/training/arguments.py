@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from ltuning.backbones.prefix import Compiler, InTraining
 from ltuning.config import StoppingOptions
