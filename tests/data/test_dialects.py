@@ -162,7 +162,7 @@ def test_bytes_of_another_encoding(encoding: str, data: bytes, message: str) -> 
     assert refused(data, "txt", Dialect(encoding)).startswith(message)
 
 
-@pytest.mark.parametrize("name", ["cp12525", "base64", "a\0"])
+@pytest.mark.parametrize("name", ["cp12525", "base64", "idna", "a\0"])
 def test_unknown_encoding(name: str) -> None:
     assert refused(b"a", "txt", Dialect(name)) == (
         "expected the name of an encoding, such as utf-8, utf-16 or cp1252, got " + repr(name)

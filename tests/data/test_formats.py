@@ -211,6 +211,20 @@ def test_ragged_row_is_named_by_the_line_on_which_it_begins() -> None:
     )
 
 
+def test_all_broken_lines_are_named_at_once() -> None:
+    assert refused(b"a,b\n1\n1,2\n1,2,3\n", "csv") == (
+        "data: 2 problems:\n"
+        "  line 2: expected 2 fields, got 1; put quotes around a field that contains a comma\n"
+        "  line 4: expected 2 fields, got 3; put quotes around a field that contains a comma"
+    )
+    lines = b'{"text": "\\ud83d"}\n' + b"[]\n{}\n" * 5
+    assert refused(lines, "jsonl").startswith(
+        "data: 6 problems:\n  line 1: a text holds half of a surrogate pair; remove it\n"
+        "  line 2: expected one JSON object per line, got a list; write it as"
+    )
+    assert refused(lines, "jsonl").endswith("\n  ...")
+
+
 def test_blank_line_between_rows_is_a_ragged_row() -> None:
     assert "data, line 2: expected 2 fields, got 0;" in refused(b"text,label\n\na,x\n", "csv")
 

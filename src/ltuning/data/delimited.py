@@ -21,6 +21,7 @@ from ltuning.data.tables import (
     decode_text,
     encode_text,
     refuse_empty,
+    refuse_lines,
 )
 from ltuning.errors import DataError
 
@@ -30,6 +31,7 @@ _NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 # A tab is hard to type.
 _WORDS = {"tab": "\t", "\\t": "\t"}
 _SNIFFED_RECORDS = 1000
+_SNIFFED_SIGNS = 2**20
 # Of the rows that are looked at, this share has as many fields as there are column names.
 _AGREEING = 0.5
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
@@ -85,15 +87,16 @@ def decode_delimited(data: bytes, origin: str, dialect: Dialect, format: str) ->
     (_, columns), *rest = records
     if not columns:
         raise DataError(f"{origin}, line 1: expected column names, got a blank line; remove it")
-    rows = []
+    rows, problems = [], {}
     for line, found in rest:
         fields = found or [""] if len(columns) == 1 else found
         if len(fields) != len(columns):
-            raise DataError(
-                f"{origin}, line {line}: expected {len(columns)} fields, got {len(fields)}; put "
-                f"quotes around a field that contains a {_NAMES.get(delimiter, repr(delimiter))}"
+            problems[line] = (
+                f"expected {len(columns)} fields, got {len(fields)}; put quotes around a field "
+                f"that contains a {_NAMES.get(delimiter, repr(delimiter))}"
             )
-        rows.append(dict(zip(columns, fields, strict=True)))
+        rows.append(dict(zip(columns, fields, strict=False)))
+    refuse_lines(origin, problems)
     lines = [line for line, _ in rest]
     return Table(columns, rows, format, origin, lines, Dialect(encoding, delimiter))
 
@@ -117,7 +120,8 @@ def _sniffed(text: str, origin: str) -> str:
 
 def _agreement(text: str, delimiter: str) -> float:
     """The share of rows with as many fields as there are column names; 0 for a single column."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    sample = io.StringIO(text[:_SNIFFED_SIGNS], newline="")
+    reader = csv.reader(sample, delimiter=delimiter, strict=True)
     lengths = []
     try:
         for fields in islice(reader, _SNIFFED_RECORDS):

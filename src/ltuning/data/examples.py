@@ -224,9 +224,10 @@ def _not_texts(table: Table, column: str, problems: list[str]) -> list[int]:
     ]
     if wrong:
         first = values[wrong[0]]
+        kind = "float" if isinstance(first, float) else type(first).__name__
         problems.append(
             f"expected texts in column {column!r}, got {len(wrong)} of another kind "
-            f"{places(table, wrong)}, the first is {first!r:.80} ({type(first).__name__}); write "
+            f"{places(table, wrong)}, the first is {first!r:.80} ({kind}); write "
             "them as text or name another column"
         )
     return wrong

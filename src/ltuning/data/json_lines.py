@@ -15,6 +15,7 @@ from ltuning.data.tables import (
     encode_text,
     json_text,
     refuse_empty,
+    refuse_lines,
 )
 from ltuning.errors import DataError
 
@@ -29,7 +30,8 @@ def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _decode_json_line(line: str, number: int, origin: str) -> dict[str, Any]:
+def _decode_json_line(line: str) -> dict[str, Any]:
+    """The object of a line; ValueError with the reason where there is none."""
     try:
         row = json.loads(
             line,
@@ -41,18 +43,14 @@ def _decode_json_line(line: str, number: int, origin: str) -> dict[str, Any]:
             # An escape such as \ud83d alone is legal JSON, and no text: no tokenizer takes it.
             json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise DataError(
-            f"{origin}, line {number}: a text holds half of a surrogate pair; remove it"
-        ) from error
+        raise ValueError("a text holds half of a surrogate pair; remove it") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{origin}, line {number}: expected one JSON object per line, "
-            f"got broken JSON ({_reason(error)})"
+        raise ValueError(
+            f"expected one JSON object per line, got broken JSON ({_reason(error)})"
         ) from error
     if not isinstance(row, dict):
-        raise DataError(
-            f"{origin}, line {number}: expected one JSON object per line, "
-            f"got a {type(row).__name__}; write it as {_EXAMPLE}"
+        raise ValueError(
+            f"expected one JSON object per line, got a {type(row).__name__}; write it as {_EXAMPLE}"
         )
     return row
 
@@ -86,7 +84,13 @@ def decode_json_lines(data: bytes, origin: str, dialect: Dialect = AS_FOUND) -> 
         refuse_empty(origin)
     if text.lstrip().startswith("[") or lines[0].strip() == "{":
         _refuse_one_value(text, origin)
-    rows = [_decode_json_line(line, number, origin) for number, line in enumerate(lines, start=1)]
+    rows, problems = [], {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_decode_json_line(line))
+        except ValueError as error:
+            problems[number] = str(error)
+    refuse_lines(origin, problems)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     numbers = list(range(1, len(rows) + 1))
     return Table(columns, rows, "jsonl", origin, numbers, Dialect(encoding))

@@ -6,8 +6,9 @@ import codecs
 import json
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, NoReturn
 
 from ltuning.errors import DataError
@@ -23,6 +24,9 @@ _MARKED = {
 }
 _UTF8 = ("utf-8", "utf-8-sig")
 _log = logging.getLogger("ltuning")
+# Python's codecs that are text but no encoding of files.
+_NOT_OF_FILES = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")
+_NAMED = 5  # of many problems
 # Of UTF-16 without a mark, this many bytes tell it apart.
 _SAMPLE = 200
 
@@ -96,6 +100,17 @@ def check_columns(columns: Sequence[str], origin: str) -> None:
         raise DataError(f"{origin}: the column {twice[0]!r} is there twice; rename one of them")
 
 
+def refuse_lines(origin: str, problems: Mapping[int, str]) -> None:
+    """Raises DataError with what is wrong with each line; nothing where nothing is."""
+    if len(problems) == 1:
+        ((line, problem),) = problems.items()
+        raise DataError(f"{origin}, line {line}: {problem}")
+    if problems:
+        named = [f"\n  line {line}: {said}" for line, said in islice(problems.items(), _NAMED)]
+        more = "\n  ..." if len(problems) > _NAMED else ""
+        raise DataError(f"{origin}: {len(problems)} problems:{''.join(named)}{more}")
+
+
 # --- bytes and text -------------------------------------------------------------------------------
 
 
@@ -103,7 +118,10 @@ def _known_encoding(name: str) -> str:
     """Python's own name of an encoding; DataError where it knows no such encoding of text."""
     try:
         "".encode(name)
-        return codecs.lookup(name).name
+        known = codecs.lookup(name).name
+        if known in _NOT_OF_FILES:
+            raise LookupError(name)
+        return known
     except (LookupError, UnicodeError, ValueError):
         raise DataError(
             f"expected the name of an encoding, such as utf-8, utf-16 or cp1252, got {name!r}"
@@ -200,6 +218,9 @@ def refuse_empty(origin: str) -> NoReturn:
 # --- values ---------------------------------------------------------------------------------------
 
 
+_PLAIN = {str, int, float, bool, type(None)}
+
+
 class Number(float):
     """A number of a JSON file, with its digits as they stand there."""
 
@@ -216,12 +237,17 @@ def json_text(value: Any) -> str:
     """
     if isinstance(value, Number):
         return value.digits
-    if isinstance(value, dict):
+    if isinstance(value, dict) and not _is_plain(value):
         pairs = (f"{_key(key)}: {json_text(inner)}" for key, inner in value.items())
         return f"{{{', '.join(pairs)}}}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(json_text, value))}]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _is_plain(value: dict[Any, Any]) -> bool:
+    """Whether `json.dumps`, which is faster, gives the same."""
+    return {*map(type, value.values())} <= _PLAIN and {*map(type, value)} <= {str}
 
 
 def _key(key: Any) -> str:
