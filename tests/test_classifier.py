@@ -652,6 +652,50 @@ def test_one_text_alone_is_no_list_of_texts(bert: Backbone, classifier: Make, to
             use("bread")
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "problem"),
+    [
+        (
+            "prefix",
+            {"num_tokens": 65},
+            "method.num_tokens: expected at most 64 virtual tokens with this backbone, got 65",
+        ),
+        (
+            "lt-prefix",
+            {"transform": "pooled", "num_tokens": 65},
+            "method.num_tokens: expected at most 64 virtual tokens with this backbone, got 65",
+        ),
+        (
+            "lt-prefix",
+            {"rank": 10**12},
+            "method: expected trainable parameters that fit into 8 GiB of memory, got "
+            "160,000,000,001,057 (r·(H + 2·M·N·D) + H² + H + 1), which take 2,384,186; lower "
+            "method.rank or method.num_tokens",
+        ),
+        (
+            "ls-lora",
+            {"rank": 10**12},
+            "method: expected trainable parameters that fit into 8 GiB of memory, got "
+            "512,000,000,000,000 (r·(in + out) of each), which take 7,629,395; lower method.rank "
+            "or method.num_tokens",
+        ),
+    ],
+)
+def test_what_no_machine_could_hold_is_refused_before_it_is_built(
+    bert: Backbone,
+    classifier: Make,
+    toy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    options: dict[str, Any],
+    problem: str,
+) -> None:
+    monkeypatch.setattr("ltuning.methods.counts._memory", lambda: 8 * 2**30)
+    with pytest.raises(ConfigError) as caught:
+        classifier(bert, method, **options).fit(toy.texts, toy.labels)
+    assert [str(found) for found in caught.value.problems] == [problem]
+
+
 def test_empty_texts_can_be_skipped_and_are_counted(
     bert: Backbone, classifier: Make, toy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

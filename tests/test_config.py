@@ -5,6 +5,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from types import MappingProxyType
 
@@ -115,6 +116,20 @@ def test_layers_are_named_in_words(given, numbers):
     assert layer_numbers(words, 6) == numbers
 
 
+def test_layers_that_are_not_there_are_never_listed():
+    tracemalloc.start()
+    try:
+        words = Config.from_dict({"method": {"unmask_layers": "0-1000000"}}).method.unmask_layers
+        with pytest.raises(ConfigError) as caught:
+            layer_numbers(words, 6)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert [str(problem) for problem in caught.value.problems] == [
+        "method.unmask_layers: expected layers below 6, the backbone's layers, got 1000000"
+    ]
+
+
 def test_a_section_without_options_has_the_defaults(tmp_path):
     path = write(tmp_path, "backbone:\nmethod:\ntraining:\nlabels:\nseed: 3\n")
     assert Config.from_yaml(path) == Config(seed=3)
@@ -177,6 +192,10 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"method": {"pooling": "zebra"}},
             "method.pooling: expected one of 'cls', 'mean', 'max', 'last', got 'zebra'",
+        ),
+        (
+            {"backbone": {"max_length": 2**64}},
+            "backbone.max_length: expected an integer of 64 bits at most, got 18446744073709551616",
         ),
         (
             {"method": {"unmask_layers": "3-1"}},

@@ -17,14 +17,17 @@ from ltuning.backbones.backbone import LabelStates
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
+    ConfigError,
     DataError,
     LabelError,
+    Problem,
 )
 from ltuning.front import Front, check_device
 from ltuning.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.labels import Labels, LabelType
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
+from ltuning.methods.counts import check_fits, closed_forms
 from ltuning.methods.starts import free_start
 from ltuning.methods.tuned import Tuned
 from ltuning.methods.weights import WEIGHT_METHODS
@@ -51,6 +54,9 @@ L = TypeVar("L")
 
 # What a text keeps for itself when a prompt shares its positions.
 _LEAST_TEXT = 16
+
+# Virtual tokens where positions set no limit to them.
+_MOST_TOKENS = 2048
 
 
 @dataclass
@@ -237,6 +243,7 @@ class TextClassifier(Front[FittedLabels]):
         if states is not None:
             length = max(length, states.hidden.shape[1])
         max_length = self._room(method, length)
+        self._check_size(method, length, len(labels))
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
             start = None
@@ -271,6 +278,15 @@ class TextClassifier(Front[FittedLabels]):
                 "or shorter label texts"
             )
         return room
+
+    def _check_size(self, method: MethodOptions, length: int, num_labels: int) -> None:
+        most = self.backbone.position_budget or _MOST_TOKENS
+        are_built = catalog.METHODS[method.name].source == "free" or method.transform == "pooled"
+        if are_built and length > most:
+            message = f"expected at most {most} virtual tokens with this backbone, got {length}"
+            raise ConfigError([Problem("method.num_tokens", message)])
+        count = closed_forms(method, self.backbone.sizes, length, num_labels).total
+        check_fits(count, self.backbone.device.type == "cpu")
 
     def _prefix_spends_positions(self, method: MethodOptions) -> bool:
         is_prefix = catalog.METHODS[method.name].site == "key-values"

@@ -100,17 +100,28 @@ def layer_numbers(words: str, depth: int) -> frozenset[int]:
 
     Raises:
         ValueError: other words.
+        ConfigError: layers that are not there.
     """
+    ranges = _layer_ranges(words, depth)
+    # Before there is a set of them: a few signs can name more layers than fit into memory.
+    last = max((found[-1] for found in ranges), default=-1)
+    if last >= depth:
+        message = f"expected layers below {depth}, the backbone's layers, got {last}"
+        raise ConfigError([Problem("method.unmask_layers", message)])
+    return frozenset(number for found in ranges for number in found)
+
+
+def _layer_ranges(words: str, depth: int) -> list[range]:
     if words in ("all", "none"):
-        return frozenset(range(depth) if words == "all" else ())
-    numbers: set[int] = set()
+        return [range(depth)] if words == "all" and depth else []
+    ranges = []
     for part in words.split(","):
         first, _, last = part.partition("-")
         found = range(int(first), int(last or first) + 1)
         if not found:
             raise ValueError(part)
-        numbers.update(found)
-    return frozenset(numbers)
+        ranges.append(found)
+    return ranges
 
 
 def _read_layers(value: object, path: str, problems: list[Problem]) -> Any:
@@ -119,7 +130,7 @@ def _read_layers(value: object, path: str, problems: list[Problem]) -> Any:
     words = ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     words = words.replace(" ", "")
     try:
-        layer_numbers(words, depth=0)
+        _layer_ranges(words, depth=0)
     except ValueError:
         expected = "expected all, none, or layers counted from 0 such as 8-31 or 0,2,4"
         problems.append(Problem(path, f"{expected}, got {shown(value)}"))
@@ -640,6 +651,9 @@ def read_scalar(
     fits = isinstance(value, instance_of) and not isinstance(value, bool) and value != ""
     if isinstance(value, float) and math.isinf(value):
         fits = False  # no option means "without end" by it
+    if fits and hint is int and not -(2**63) <= convert(value) < 2**63:
+        problems.append(Problem(path, f"expected {words} of 64 bits at most, got {shown(value)}"))
+        return None
     if fits and (range is None or range.accepts(value)):
         return convert(value)
     expected = f"{words} {range.words}" if range else words

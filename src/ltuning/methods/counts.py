@@ -8,11 +8,13 @@ L, M and H, of models where H = N D.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ltuning.backbones.families import Sizes
 from ltuning.config import MethodOptions
+from ltuning.errors import ConfigError, Problem
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import FULL_MATCH_WIDTH, MATCH_RANK
 
@@ -87,6 +89,35 @@ def closed_forms(method: MethodOptions, sizes: Sizes, length: int, num_labels: i
     map_ = _label_map(values["H"])
     plain = Count(f"{map_.formula} + 1", map_.value + 1) if listed else None
     return Counts(tokens, head, plain, _published(method, sizes, values))
+
+
+def check_fits(count: Count, on_cpu: bool) -> None:
+    """Refuse to build what this machine has no memory for; it would be killed on the way.
+
+    Args:
+        count: trainable parameters, which are built on the CPU.
+        on_cpu: whether they are trained there too, with a gradient and two moments of each.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    needed = count.value * (16 if on_cpu else 4)
+    memory = _memory()
+    if memory is not None and needed > memory:
+        message = (
+            f"expected trainable parameters that fit into {memory / 2**30:,.0f} GiB of memory, got "
+            f"{count.value:,} ({count.formula}), which take {needed / 2**30:,.0f}; lower "
+            "method.rank or method.num_tokens"
+        )
+        raise ConfigError([Problem("method", message)])
+
+
+def _memory() -> int | None:
+    """Bytes that the machine has; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def _tokens(method: MethodOptions, values: Mapping[str, int]) -> Count:

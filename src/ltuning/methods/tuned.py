@@ -23,6 +23,7 @@ from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
 from ltuning.errors import ArtifactError, BackboneError
+from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import pool
 from ltuning.methods.weights import WEIGHT_METHODS
 
@@ -248,8 +249,11 @@ def _with_lora(model: Backbone, method: MethodOptions) -> Any:
             f"expected modules named {' and '.join(targets)} for LoRA in '{model.name}' (model "
             f"type '{model.family.name}'), got none; use method probe or full with it"
         )
+    rank = method.rank or 0
+    widths = sum(_width(module) for module in found)
+    check_fits(Count("r·(in + out) of each", rank * widths), model.device.type == "cpu")
     config = LoraConfig(
-        r=method.rank or 0,
+        r=rank,
         lora_alpha=method.alpha or 0,
         lora_dropout=method.dropout or 0.0,
         target_modules=list(targets),
@@ -262,6 +266,13 @@ def _with_lora(model: Backbone, method: MethodOptions) -> Any:
     peft.peft_config["default"].revision = model.revision
     peft.eval()
     return peft
+
+
+def _width(module: Any) -> int:
+    """Inputs and outputs of a linear map, whose quantised weight has another shape."""
+    if hasattr(module, "in_features"):
+        return int(module.in_features + module.out_features)
+    return sum(module.weight.shape)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from ltuning.backbones.families import Family
 from ltuning.config import Config, MethodOptions, layer_numbers
-from ltuning.errors import BackboneError, ConfigError, Problem
+from ltuning.errors import BackboneError, Problem
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,7 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
                 f"'{family.name}', which has no causal mask to remove; use method ls-lora"
             )
         filled["unmask_layers"] = options.unmask_layers or "all"
-        last = max(layer_numbers(filled["unmask_layers"], num_layers), default=0)
-        if last >= num_layers:
-            message = f"expected layers below {num_layers}, the backbone's layers, got {last}"
-            raise ConfigError([Problem("method.unmask_layers", message)])
+        layer_numbers(filled["unmask_layers"], num_layers)
     return replace(options, **filled)
 
 
