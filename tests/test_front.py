@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import transformers
+from huggingface_hub.utils import are_progress_bars_disabled
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.classifier import LabelClassifier
@@ -106,6 +108,40 @@ def test_a_section_of_options_keeps_what_the_arguments_say() -> None:
     config = LabelClassifier(method="ls-lora", steps=3, options=options).config
     assert (config.method.name, config.method.rank) == ("ls-lora", 4)
     assert config.training == {"max_steps": 3, "learning_rate": 1e-3}
+
+
+# --- what is shown ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [LabelClassifier, MultilabelClassifier, TokenClassifier])
+def test_a_training_shows_its_steps_where_that_is_asked_for(
+    door: Any, bert: Backbone, toy: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if door is TokenClassifier:
+        data: Any = ([["the", "bread"]] * 4, [["O", "B-x"]] * 4)
+    else:
+        lists = [[name] for name in toy.labels]
+        data = (toy.texts, lists if door is MultilabelClassifier else toy.labels)
+    made = door(bert, None, "probe", steps=2)
+    made.fit(*data)
+    assert capsys.readouterr() == ("", "")
+    made.fit(*data, progress=True)
+    out, err = capsys.readouterr()
+    assert out == "" and "training" in err and "2/2 steps" in err
+
+
+def test_loading_a_backbone_shows_no_bar_and_leaves_those_of_others(
+    load: Callable[..., Backbone],
+    tiny_bert: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(transformers.logging, "_tqdm_active", True)
+    was_disabled = are_progress_bars_disabled()
+    load(tiny_bert)
+    assert capsys.readouterr() == ("", "")
+    assert transformers.logging.is_progress_bar_enabled()
+    assert are_progress_bars_disabled() == was_disabled
 
 
 # --- backbones that are given loaded --------------------------------------------------------------

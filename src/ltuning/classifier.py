@@ -34,6 +34,7 @@ from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.texts import Text, is_empty
+from ltuning.training.bar import shown
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
@@ -312,7 +313,6 @@ class TextClassifier(Front[FittedLabels]):
             folder = checkpoints or Path(temporary)
             result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the classifier as it was.
-        fitted.scorer = None
         self._fitted, self.result_ = fitted, result
         self.figures = self._run_figures(result, fitted) | figures
 
@@ -415,6 +415,7 @@ class LabelClassifier(TextClassifier):
         checkpoints: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[Any] = (),
+        progress: bool | None = None,
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
 
@@ -429,6 +430,8 @@ class LabelClassifier(TextClassifier):
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
+            progress: show a bar of the steps on stderr; None = where that is a terminal or a
+                notebook.
 
         Raises:
             DataError: texts and labels that do not fit each other, or are none; empty texts,
@@ -449,7 +452,9 @@ class LabelClassifier(TextClassifier):
             some, given = pair_of(validation)
             held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
             _check_validation(held_out[1], labels, known, self.config)
-        self._fit(known, (texts, labels), held_out, checkpoints, resume, callbacks)
+        with shown(progress) as bars:
+            every = [*callbacks, *bars]
+            self._fit(known, (texts, labels), held_out, checkpoints, resume, every)
         return self
 
     def predict(self, texts: Any, progress: Progress | None = None) -> np.ndarray:

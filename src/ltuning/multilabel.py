@@ -17,6 +17,7 @@ from ltuning.inputs import label_lists_of, pair_of
 from ltuning.labels import Label, Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.scoring import Progress
+from ltuning.training.bar import shown
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
 from ltuning.training.trainer import TokenDataset, TrainingResult
@@ -72,6 +73,7 @@ class MultilabelClassifier(TextClassifier):
         checkpoints: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[Any] = (),
+        progress: bool | None = None,
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
 
@@ -84,6 +86,8 @@ class MultilabelClassifier(TextClassifier):
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
+            progress: show a bar of the steps on stderr; None = where that is a terminal or a
+                notebook.
 
         Raises:
             DataError: texts and label lists that do not fit each other, or are none; empty texts,
@@ -105,7 +109,9 @@ class MultilabelClassifier(TextClassifier):
             some, given = pair_of(validation)
             read, _ = label_lists_of(given, "validation", known)
             held_out = checked_texts(some, read, empty)
-        self._fit(known, (texts, lists), held_out, checkpoints, resume, callbacks)
+        with shown(progress) as bars:
+            every = [*callbacks, *bars]
+            self._fit(known, (texts, lists), held_out, checkpoints, resume, every)
         return self
 
     def predict(self, texts: Any, progress: Progress | None = None) -> list[list[Label]]:

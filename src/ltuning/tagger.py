@@ -22,6 +22,7 @@ from ltuning.metrics import span_report
 from ltuning.registry import unknown
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.training.bar import shown
 from ltuning.training.isolation import alone
 from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
 from ltuning.training.trainer import TrainingResult
@@ -101,6 +102,7 @@ class TokenClassifier(Front[_Fitted]):
         checkpoints: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[Any] = (),
+        progress: bool | None = None,
     ) -> TokenClassifier:
         """Train on sentences, each a list of words (or a `Sentence`), with a tag for each word.
 
@@ -112,6 +114,8 @@ class TokenClassifier(Front[_Fitted]):
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
+            progress: show a bar of the steps on stderr; None = where that is a terminal or a
+                notebook.
 
         Raises:
             DataError: words and tags that do not fit each other, tags of neither scheme, a type
@@ -128,12 +132,16 @@ class TokenClassifier(Front[_Fitted]):
         self._check_training(validation is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
-        with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+        with (
+            alone(),
+            shown(progress) as bars,
+            tempfile.TemporaryDirectory(prefix="ltuning-") as temporary,
+        ):
+            callbacks = [*callbacks, *bars]
             fitted = self._build(types, scheme, len(sentences))
             folder = checkpoints or Path(temporary)
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.
-        fitted.scorer = None
         self._fitted, self.result_ = fitted, result
         self.figures = self._run_figures(result, fitted)
         return self

@@ -317,6 +317,34 @@ def test_a_folder_without_a_training_split(
 
 
 @pytest.mark.usefixtures("no_model")
+def test_several_labels_of_a_text_want_their_task(
+    ltuning: Callable[..., Any], tmp_path: Path
+) -> None:
+    file = write_csv(tmp_path / "t.csv", ["one", "two", "three"], ["a|b", "a", "b"])
+    outcome = ltuning(
+        "train", "--data", file, "--output", tmp_path / "run", "--backbone", "no/such"
+    )
+    assert outcome.code == 1
+    assert "got 'a|b', whose parts are labels too; train with --task multilabel" in outcome.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_differ_by_signs_train_where_no_text_is_read(
+    run: Callable[..., Any], tmp_path: Path, toy: Any
+) -> None:
+    names = ["+", "-", "a-b", "a_b"]
+    labels = [names[row % 4] for row in range(len(toy.texts))]
+    file = write_csv(tmp_path / "t.csv", toy.texts, labels)
+    listed = tmp_path / "labels.yaml"
+    listed.write_text(json.dumps(names))
+    for place, more in enumerate(([], ["--labels", listed])):
+        chosen = ["--data", file, *more, "--output", tmp_path / f"run{place}", "--method"]
+        assert run(*chosen, "probe").code == 0
+        refused = run(*chosen[:-2], tmp_path / "no", "--method", "lt-prefix")
+        assert refused.code == 1
+        assert "the labels 'a-b' and 'a_b' have the same text 'a b'" in refused.stderr
+
+
 def test_labels_that_do_not_fit_the_data(
     run: Callable[..., Any], tmp_path: Path, data: Path
 ) -> None:

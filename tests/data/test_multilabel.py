@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning.data.multilabel import MultilabelExamples
+from ltuning.data.multilabel import MultilabelExamples, refuse_joined
 from ltuning.data.sources import (
     Columns,
     Table,
@@ -149,3 +149,27 @@ def test_hold_out_gives_rare_labels_and_texts_without_labels_their_share() -> No
     assert (len(rest), len(held)) == (90, 10)
     assert held.labels.count([]) == 3
     assert held.labels.count(["often", "rare"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "joined"),
+    [
+        (["a|b", "a", "b"], "a|b"),
+        (["a", "a | b", "b|c", "c"], "a | b"),
+        (["a|b", "c"], None),
+        (["a|x", "b|x"], None),
+        (["a", "b"], None),
+    ],
+)
+def test_classes_that_are_other_classes_joined_are_refused(
+    labels: list[str], joined: str | None
+) -> None:
+    if joined is None:
+        refuse_joined(labels, "t.csv")
+        return
+    with pytest.raises(DataError) as caught:
+        refuse_joined(labels, "t.csv")
+    assert str(caught.value) == (
+        f"t.csv: expected one label for each text, got {joined!r}, whose parts are labels too; "
+        "train with --task multilabel, or rename it where it is one class"
+    )

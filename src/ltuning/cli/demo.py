@@ -98,6 +98,7 @@ def _train(data: Demo, terminal: Terminal) -> LabelClassifier:
             training.labels or [],
             (validation.texts, validation.labels or []),
             callbacks=[bar],
+            progress=False,
         )
     return classifier
 

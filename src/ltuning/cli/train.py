@@ -304,6 +304,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
 
     None to validate on where there is no such split and none are to be held out.
     """
+    from ltuning.data.multilabel import refuse_joined
     from ltuning.data.sources import (
         Columns,
         Dialect,
@@ -339,6 +340,8 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
             "give the file itself"
         )
     training: Any = splits["train"]
+    if config.task == "classes":
+        refuse_joined(training.labels, training.origin)
     if data.shots is not None:
         training = take_shots(training, data.shots, config.seed)
     if "validation" in splits:
@@ -401,6 +404,7 @@ def _fit(
                 checkpoints=folder.checkpoints,
                 resume=goes_on,
                 callbacks=[bar],
+                progress=False,
             )
     except KeyboardInterrupt:
         terminal.note(_interrupted(folder, bar.step))

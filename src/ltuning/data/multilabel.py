@@ -98,6 +98,23 @@ def multilabel_from_table(
     return MultilabelExamples([texts[index] for index in kept], labels, table.origin)
 
 
+def refuse_joined(labels: Sequence[str], origin: str) -> None:
+    """Refuse classes that are other classes with `|` between them.
+
+    Raises:
+        DataError: a label all of whose parts are labels, or parts of others.
+    """
+    parts = {label: {part.strip() for part in label.split(SEPARATOR)} for label in set(labels)}
+    labels_with = Counter(part for several in parts.values() for part in several)
+    for label in labels:
+        several = parts[label]
+        if len(several) > 1 and all(labels_with[part] > 1 for part in several):
+            raise DataError(
+                f"{origin}: expected one label for each text, got {label!r}, whose parts are "
+                "labels too; train with --task multilabel, or rename it where it is one class"
+            )
+
+
 def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
     if isinstance(value, str) and table.format not in _WITH_LISTS:
         given: Sequence[Any] = value.split(SEPARATOR) if value.strip() else []

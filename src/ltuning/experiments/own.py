@@ -67,6 +67,7 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         task.train.labels,
         (task.validation.texts, task.validation.labels),
         callbacks=[clock],
+        progress=False,
     )
     clock.stop()
     assert classifier.result_ is not None
