@@ -134,7 +134,12 @@ def test_a_part_is_held_out_and_the_options_repeat_the_run(
         ([["food"], "food"], [], "train.jsonl, line 2: expected a list of label names"),
         ([["food", "food"], []], [], "train.jsonl, line 1: expected every label once"),
         ([[], []], [], "expected labels in the training texts, got an empty list for every one"),
-        ([["food"], ["fod"]], ["--label", "food=a", "--label", "sport=b"], "unknown label 'fod'"),
+        (
+            [["food"], ["fod"]],
+            ["--label", "food=a", "--label", "sport=b"],
+            "for every label of the data or for none, got none for 'fod'; no text has the label "
+            "'sport': add",
+        ),
         ([["food"], []], ["--shots", 3], "data.shots: task 'multilabel' has no texts of one class"),
         ([["food"], []], ["--set", "stopping.metric=mcc"], "expected 'loss', 'micro_f1' or 'macro"),
         ([["food"], []], ["--set", "method.shortlist=2"], "has no shortlist, got 2; leave it out"),

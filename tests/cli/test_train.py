@@ -232,7 +232,10 @@ def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> N
         (["--shots", "0"], "data.shots: expected an integer of 1 or more, got 0"),
         (["--seed", "-1"], "seed: expected an integer from 0 to 4294967295, got -1"),
         (["--cache-size", "-1"], "backbone.cache_size: expected a number of 0 or more, got -1.0"),
-        (["--epochs", "0"], "training.num_train_epochs: expected a number above 0, got 0.0"),
+        (
+            ["--epochs", "0"],
+            "training.num_train_epochs: expected a number above 0, up to 1,000,000, got 0.0",
+        ),
         (["--steps", "0"], "training.max_steps: expected an integer of 1 or more, got 0"),
         (
             ["--steps", "3", "--set", "training.num_train_epochs=2"],
@@ -306,6 +309,50 @@ def test_bad_data_is_named_before_a_model_loads(
 
 
 @pytest.mark.usefixtures("no_model")
+@pytest.mark.parametrize(
+    ("row", "hint"),
+    [
+        (
+            {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]},
+            "words with tags and texts with spans are for --task tags",
+        ),
+        (
+            {"text": "in Rome", "spans": [{"start": 3, "end": 7, "type": "place"}]},
+            "words with tags and texts with spans are for --task tags",
+        ),
+        (
+            {"text": "in Rome", "labels": ["place", "trip"]},
+            "the first is ['place', 'trip']; lists of labels are for --task multilabel",
+        ),
+    ],
+)
+def test_data_of_another_task_is_told_by_its_columns(
+    ltuning: Callable[..., Any], tmp_path: Path, row: dict[str, Any], hint: str
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(f"{json.dumps(row)}\n" * 3)
+    outcome = ltuning("train", file, "--output", tmp_path / "run")
+    assert outcome.code == 1
+    assert hint in outcome.stderr
+
+
+@pytest.mark.usefixtures("no_model")
+def test_the_data_may_stand_in_front_but_not_twice(
+    ltuning: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "train.csv").unlink()
+    outcome = ltuning("train", folder, "--output", tmp_path / "run")
+    assert f"{folder}: expected a split 'train', got none" in outcome.stderr
+    outcome = ltuning("train", folder, "--data", data, "--output", tmp_path / "run")
+    assert (
+        f"--data: expected the data once, got '{folder}' in front of it too; leave one out"
+        in outcome.stderr
+    )
+
+
+@pytest.mark.usefixtures("no_model")
 def test_a_folder_without_a_training_split(
     run: Callable[..., Any], tmp_path: Path, data: Path
 ) -> None:
@@ -350,7 +397,11 @@ def test_labels_that_do_not_fit_the_data(
 ) -> None:
     outcome = run("--output", tmp_path / "run", "--label", "food=bread", "--label", "sports=ball")
     assert outcome.code == 1
-    assert "unknown label 'sport'" in outcome.stderr
+    assert (
+        "error: expected --label or --labels for every label of the data or for none, got none for "
+        "'sport', 'travel'; no text has the label 'sports': add what is missing, or leave all out, "
+        "so that names stand for themselves\n"
+    ) in outcome.stderr
     folder = tmp_path / "data"
     shutil.copytree(data, folder)
     write_csv(folder / "validation.csv", ["a song"], ["music"])

@@ -193,9 +193,10 @@ def test_labels_become_strings() -> None:
 @pytest.mark.parametrize("missing", [None, "", "  ", float("nan"), ["x"], {"name": "x"}])
 def test_missing_labels(missing: Any) -> None:
     source = labelled("x", missing, "y")
+    several = "; lists of labels are for --task multilabel" if isinstance(missing, list) else ""
     assert refused(source) == (
-        f"t: 1 of 3 rows have no label in column 'label' (row 2), the first is {missing!r}; "
-        "label, remove, or skip them with --missing-labels skip (data.missing_labels)"
+        f"t: 1 of 3 rows have no label in column 'label' (row 2), the first is {missing!r}"
+        f"{several}; label, remove, or skip them with --missing-labels skip (data.missing_labels)"
     )
     assert examples_from_table(source, need_labels=False).labels is None
 

@@ -241,7 +241,10 @@ def test_what_was_warned_of_does_not_say_where_the_data_folder_lies(
     found = measured(grid).read(next(grid.cells()))
     assert found is not None
     said = found.record["warnings"]
-    assert said[0].startswith(str(Path("toy", "train.csv: fewer than 1000 examples")))
+    assert [words.partition(" examples of ")[0] for words in said] == [
+        str(Path("toy", "train.csv, without the part held out: fewer than 1000")),
+        str(Path("toy", "train.csv, the part held out to choose by: fewer than 1000")),
+    ]
 
 
 # --- search

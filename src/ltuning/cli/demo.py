@@ -195,7 +195,7 @@ def _end(output: Path) -> None:
     show_next(
         [
             f"echo 'I was charged twice for my order' | ltuning predict {folder} -",
-            "ltuning train --data YOUR.csv --output runs/mine",
+            "ltuning train YOUR.csv --output runs/mine",
             "ltuning --help",
         ]
     )

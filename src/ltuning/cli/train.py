@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,7 +16,8 @@ from ltuning.cli import options
 from ltuning.cli.configuration import configure, read_labels, read_options
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.config import Config
-from ltuning.errors import DataError, Problem
+from ltuning.errors import DataError, LabelError, Problem
+from ltuning.registry import listed
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
@@ -40,6 +41,10 @@ _FIGURES = {
 
 
 def train(
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="SOURCE", help="The data, as with --data.", show_default=False),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -204,6 +209,9 @@ def train(
     split, a part of the training texts is held out to choose the best weights.
     """
     problems = _clashes(output, resume, overwrite, epochs, steps)
+    if source is not None and data is not None:
+        message = f"expected the data once, got '{source}' in front of it too; leave one out"
+        problems.append(Problem("--data", message))
     given = {
         "task": task,
         "backbone.name": backbone,
@@ -213,7 +221,7 @@ def train(
         "labels": read_labels(labels, label or [], problems),
         "method.name": method,
         "method.recipe": recipe,
-        "data.path": data,
+        "data.path": source if data is None else data,
         "data.text_column": text_column,
         "data.text_pair_column": text_pair_column,
         "data.label_column": label_column,
@@ -382,6 +390,8 @@ def _fit(
 
     silence_libraries()
     assert training.labels is not None  # read_splits needs them
+    if config.task != "tags" and config.labels is not None:
+        _refuse_labels_without_texts(config.labels, [training, validation])
     classifier: Any
     if config.task == "tags":
         classifier = TokenClassifier(config=config)
@@ -441,6 +451,26 @@ def _interrupted(folder: RunFolder, step: int | None) -> str:
         "minutes or an evaluation: its steps are lost, its options kept; start again with "
         f"{command}"
     )
+
+
+def _refuse_labels_without_texts(given: Iterable[str], parts: Sequence[Data | None]) -> None:
+    """Refuse labels of the data that are not among those given; of none, the names stand."""
+    lists = [part.labels for part in parts if part is not None and part.labels is not None]
+    # Of several labels there is a list for each text.
+    used = {
+        name
+        for labels in lists
+        for names in labels
+        for name in ([names] if isinstance(names, str) else names)
+    }
+    missing, unused = sorted(used - {*given}), sorted({*given} - used)
+    if missing:
+        also = f"; no text has the label {listed(unused)}" if unused else ""
+        raise LabelError(
+            f"expected --label or --labels for every label of the data or for none, got none for "
+            f"{listed(missing)}{also}: add what is missing, or leave all out, so that names stand "
+            "for themselves"
+        )
 
 
 def _warn_of_labels_without_texts(config: Config, used: list[Any]) -> None:

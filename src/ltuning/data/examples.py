@@ -16,6 +16,9 @@ from ltuning.texts import Text, is_empty
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question1", "content", "message")
 TEXT_PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2")
 LABEL_COLUMNS = ("label", "labels", "category", "class", "intent")
+# Columns that data for tagging has.
+_TAGGED_COLUMNS = {"tags", "ner_tags", "spans", "entities"}
+_TAGGED = "; words with tags and texts with spans are for --task tags"
 
 EmptyTexts = Literal["refuse", "skip", "keep"]
 MissingLabels = Literal["refuse", "skip"]
@@ -163,6 +166,7 @@ def _refuse_columns(table: Table, what: str, conventional: Sequence[str]) -> NoR
         f"{table.origin}: expected a {what} column ({', '.join(conventional)}), got the columns "
         f"{', '.join(repr(name) for name in table.columns)}; name the {what} column with "
         f"--{what}-column (data.{what}_column)"
+        + (_TAGGED if _TAGGED_COLUMNS & set(table.columns) else "")
     )
 
 
@@ -278,9 +282,11 @@ def labelled_rows(
     """
     without = [index for index, name in names.items() if name is None]
     if without and missing_labels == "refuse":
+        first = table.rows[without[0]].get(column)
+        several = "; lists of labels are for --task multilabel" if isinstance(first, list) else ""
         problems.append(
             f"{len(without)} of {len(names)} rows have no label in column {column!r} "
-            f"{places(table, without)}, the first is {table.rows[without[0]].get(column)!r:.80}; "
+            f"{places(table, without)}, the first is {first!r:.80}{several}; "
             "label, remove, or skip them with --missing-labels skip (data.missing_labels)"
         )
     elif without and len(without) == len(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ltuning.data.sources import Columns, Examples, read_split, read_splits
@@ -53,7 +53,11 @@ def read_texts(cell: Cell, folder: Path | None) -> Texts:
     names = sorted(set(train.labels))
     held_out = "validation" not in splits
     if held_out:
+        whole = train.origin
         train, validation = hold_out(train, data.validation_fraction, cell.seed)
+        # So that a warning does not seem to count the whole file.
+        train = replace(train, origin=f"{whole}, without the part held out")
+        validation = replace(validation, origin=f"{whole}, the part held out to choose by")
     else:
         validation = splits["validation"]
     if cell.shots is not None:
