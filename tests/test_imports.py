@@ -28,14 +28,14 @@ HEAVY = {
 BASE = {"errors", "registry", "yamlfile", "config", "trainer_options", "tags", "texts"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
-METHODS = BACKBONES | LABELS | {"methods"}
+METHODS = BACKBONES | LABELS | {"locks", "methods"}
 CHECKING = METHODS | {"checking"}
 SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
 INPUTS = LABELS | {"inputs"}
 FRONT = INPUTS | TRAINING | {"locks", "artifacts", "checking", "front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
-DATA = {"errors", "registry", "yamlfile", "tags", "texts", "data"}
+DATA = {"errors", "registry", "yamlfile", "tags", "texts", "locks", "data"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -25,6 +25,7 @@ from ltuning.errors import (
 from ltuning.front import Front, check_device
 from ltuning.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.labels import Labels, LabelType
+from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.counts import check_fits, closed_forms
@@ -308,9 +309,8 @@ class TextClassifier(Front[FittedLabels]):
         self._check_training(held_out is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
-        with alone(), tempfile.TemporaryDirectory(prefix="ltuning-") as temporary:
+        with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
             fitted = self._build(labels, len(data[0]))
-            folder = checkpoints or Path(temporary)
             result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self.result_ = fitted, result

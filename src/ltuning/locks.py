@@ -4,12 +4,15 @@
 
     FILE                    locked while someone is at work; gone when the work is done
     TMP/ltuning-1a2b3c4d/   a folder of temporary files, whose `.lock` is held while it is in use
+    .NAME.1a2b3c4d.tmp      what a file will be, locked while it is written
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +26,9 @@ logger = logging.getLogger("ltuning")
 
 _PREFIX = "ltuning-"
 _LOCK = ".lock"
+# A name may have 255 bytes; a sign has four at most.
+_NAME_KEPT = 50
+_TEMPORARY = re.compile(r"[0-9a-f]{8}\.tmp")
 
 
 @contextmanager
@@ -70,6 +76,40 @@ def temporary_folder() -> Iterator[Path]:
             os.rename(file.name, folder / _LOCK)
             (folder / "files").mkdir()
             yield folder / "files"
+
+
+@contextmanager
+def temporary_file(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
+    """A new file beside another, `.NAME.1a2b3c4d.tmp`, and its path, from where it may be renamed.
+
+    It is removed at the end; if this process is killed, by the next that asks for one there.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    stem = f".{target.name[:_NAME_KEPT]}."
+    with suppress(OSError):
+        for left in target.parent.iterdir():
+            if left.name.startswith(stem) and _TEMPORARY.fullmatch(left.name[len(stem) :]):
+                _remove_dead(left)
+    path = target.with_name(f"{stem}{secrets.token_hex(4)}.tmp")
+    file = _acquired(path)
+    assert file is not None  # its name is new
+    try:
+        with file:
+            yield path, file.buffer  # type: ignore[attr-defined]
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _remove_dead(path: Path) -> None:
+    """Remove a file of this user unless a process has it locked."""
+    with suppress(OSError):
+        is_ours = hasattr(os, "getuid") and path.lstat().st_uid == os.getuid()
+        if is_ours and path.is_file() and not path.is_symlink():
+            with path.open("r+") as file:
+                if _locked(file, path):
+                    path.unlink()
 
 
 def _locked(file: IO[str], path: Path) -> bool:

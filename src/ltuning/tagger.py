@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from ltuning.config import MethodOptions
 from ltuning.errors import DataError
 from ltuning.front import Front, check_device
 from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
+from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
@@ -135,11 +136,10 @@ class TokenClassifier(Front[_Fitted]):
         with (
             alone(),
             shown(progress) as bars,
-            tempfile.TemporaryDirectory(prefix="ltuning-") as temporary,
+            nullcontext(checkpoints) if checkpoints else temporary_folder() as folder,
         ):
             callbacks = [*callbacks, *bars]
             fitted = self._build(types, scheme, len(sentences))
-            folder = checkpoints or Path(temporary)
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.
         self._fitted, self.result_ = fitted, result

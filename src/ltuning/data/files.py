@@ -7,7 +7,6 @@ import io
 import os
 import shutil
 import stat
-import uuid
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import IO, Any
 from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import AS_FOUND, Dialect, Table, encoding_of
 from ltuning.errors import DataError
+from ltuning.locks import temporary_file
 from ltuning.registry import unknown
 
 Stream = IO[str] | IO[bytes]
@@ -25,7 +25,6 @@ Stream = IO[str] | IO[bytes]
 _UNPACKED_AT_LEAST = 2**28
 _UNPACKED_TIMES = 200
 _UNPACKED_AT_ONCE = 2**20
-_NAME_KEPT = 50
 
 
 def read_table(
@@ -231,19 +230,13 @@ def write_file(data: bytes, path: str | Path) -> None:
 
 def replace_file(data: bytes, target: Path) -> None:
     """Write a file whole or not at all; until then it is beside it, `.NAME.1a2b3c4d.tmp`."""
-    # A name may have 255 bytes; a sign has four at most.
-    name = f".{target.name[:_NAME_KEPT]}.{uuid.uuid4().hex[:8]}.tmp"
-    temporary = target.with_name(name)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    with temporary_file(target) as (temporary, file):
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
         if target.exists():
             shutil.copymode(target, temporary)
         os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_stream(data: bytes, stream: Any, table: Table) -> None:

@@ -6,7 +6,6 @@ its weights, full fine-tuning into a copy of its own.
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
 from ltuning.errors import ArtifactError, BackboneError
+from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import pool
 from ltuning.methods.weights import WEIGHT_METHODS
@@ -194,9 +194,9 @@ class Tuned(nn.Module):
         peft = self._parts[1]
         if peft is None or self.method.merge:
             return {}
-        with tempfile.TemporaryDirectory(prefix="ltuning-") as folder:
-            peft.save_pretrained(folder, save_embedding_layers=False)
-            return {f"{LORA}/{name}": (Path(folder) / name).read_bytes() for name in _FILES}
+        with temporary_folder() as folder:
+            peft.save_pretrained(str(folder), save_embedding_layers=False)
+            return {f"{LORA}/{name}": (folder / name).read_bytes() for name in _FILES}
 
 
 class _TrainedWeights(nn.Module):
