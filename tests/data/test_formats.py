@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning.data.files import check_target, read_table, stem_of, write_table
+from ltuning.data.files import check_target, read_table, stem_of, write_file, write_table
 from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
@@ -571,6 +571,18 @@ def test_targets_that_are_refused_before_there_is_something_to_write(tmp_path: P
         check_target(circle)
     with pytest.raises(DataError, match=r"a\x00\.csv: cannot be read \(embedded null byte\)$"):
         read_table("a\0.csv")
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs names of open files")
+def test_an_open_pipe_is_written_to_by_its_name() -> None:
+    reading, writing = os.pipe()
+    try:
+        check_target(f"/dev/fd/{writing}")
+        write_file(b"figures", f"/dev/fd/{writing}")
+        assert os.read(reading, 100) == b"figures"
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 # --- streams --------------------------------------------------------------------------------------

@@ -83,6 +83,17 @@ def test_nanoseconds_in_a_format_of_text() -> None:
     assert encode_table(table, "csv") == b"a\n2023-11-14 22:13:20.000000001\n"
 
 
+def test_a_small_file_of_very_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltuning.data import parquet
+
+    monkeypatch.setattr(parquet, "_CELLS_AT_LEAST", 100)
+    many = pyarrow.table({"text": pyarrow.nulls(50_000)})
+    assert refused(many) == (
+        "data: expected a whole parquet file, got other or damaged bytes "
+        f"({len(written(many)):,} bytes for 50,000 values would fill the memory); write it again"
+    )
+
+
 def _not_utf8() -> Any:
     buffers = [None, pyarrow.py_buffer(b"\0\0\0\0\2\0\0\0"), pyarrow.py_buffer(b"\xff\xfe")]
     return pyarrow.Array.from_buffers(pyarrow.string(), 1, buffers)

@@ -207,9 +207,8 @@ def check_target(path: str | Path) -> None:
             raise DataError(f"{path}: there is no folder {target.parent} to write it to; make it")
         if target.is_dir():
             raise DataError(f"{path}: expected the name of a file, got a folder; add a file name")
-        target = target.resolve()
-        is_new = target.is_file() or not target.exists()  # a file is put in the place of another
-        touched = target.parent if is_new else target
+        # A file is put in the place of another, beside which it is written.
+        touched = target if _is_no_file(target) else target.resolve().parent
         if not os.access(touched, os.W_OK):
             raise DataError(f"{path}: cannot be written (no permission for {touched})")
 
@@ -221,11 +220,16 @@ def write_file(data: bytes, path: str | Path) -> None:
         DataError: it cannot be written.
     """
     with _said(path, "written"):
-        target = local_path(path).resolve()
-        if target.exists() and not target.is_file():
-            target.write_bytes(data)  # /dev/stdout, a pipe: nothing that could be replaced
+        target = local_path(path)
+        if _is_no_file(target):
+            target.write_bytes(data)
         else:
-            replace_file(data, target)
+            replace_file(data, target.resolve())
+
+
+def _is_no_file(path: Path) -> bool:
+    """Whether it is a pipe or a device, as `/dev/stdout` may be, which cannot be replaced."""
+    return path.exists() and not path.is_file()
 
 
 def replace_file(data: bytes, target: Path) -> None:

@@ -10,6 +10,10 @@ from typing import Any
 from ltuning.data.tables import AS_FOUND, Dialect, Kept, Number, Table, check_columns, refuse_empty
 from ltuning.errors import DataError
 
+# A column that is the same everywhere takes no room in a file; a text in each row does.
+_CELLS_AT_LEAST = 2**24
+_CELLS_PER_BYTE = 20
+
 
 def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
     """The rows of a parquet file, with its columns as they are in it.
@@ -22,7 +26,11 @@ def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
     import pyarrow.parquet
 
     try:
-        found = pyarrow.parquet.ParquetFile(io.BytesIO(data)).read()
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+        cells = file.metadata.num_rows * file.metadata.num_columns
+        if cells > max(_CELLS_AT_LEAST, _CELLS_PER_BYTE * len(data)):
+            raise ValueError(f"{len(data):,} bytes for {cells:,} values would fill the memory")
+        found = file.read()
         names = list(found.column_names)
         # A broken file shows up here, and not as a crash where a value of it is used.
         found.validate(full=True)
