@@ -72,7 +72,7 @@ def test_columns_pairs_and_empty_texts(caplog: pytest.LogCaptureFixture) -> None
     assert (found.texts, found.labels) == ([("a", "b"), ("c", "d")], [["x"], []])
     assert caplog.messages == ["t: 1 empty text (row 2) skipped"]
     assert "t: 1 empty text (row 2); fill in" in refused(source, Columns(label="of"))
-    assert "t, row 1: expected a list of label names in column 'label', got 1" in refused(
+    assert "row 1: expected a list of label names in column 'label', got 1" in refused(
         source, Columns(), "skip"
     )
 

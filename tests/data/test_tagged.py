@@ -242,3 +242,18 @@ def test_one_sentence_cannot_be_parted() -> None:
     one = TaggedExamples([Sentence.of_tokens(["a"])], [["O"]], "here")
     with pytest.raises(DataError, match="expected two sentences or more"):
         hold_out_sentences(one, 0.1, 0)
+
+
+def test_the_problems_of_all_sentences_are_said_at_once() -> None:
+    lines = (
+        b'{"tokens": ["a"], "tags": []}\n'
+        b'{"tokens": ["b"], "tags": ["O"]}\n'
+        b'{"tokens": ["c"], "tags": ["O", "O"]}\n'
+    )
+    with pytest.raises(DataError) as caught:
+        tagged_from_table(decode_table(lines, "jsonl", "here"))
+    sentence = "expected a tag for each word, got 1 words and {} tags; give every word one tag, O "
+    assert str(caught.value) == (
+        f"here: 2 problems:\n  line 1: {sentence.format(0)}outside of entities\n"
+        f"  line 3: {sentence.format(2)}outside of entities"
+    )

@@ -21,7 +21,7 @@ from ltuning.data.tables import (
     decode_text,
     encode_text,
     refuse_empty,
-    refuse_lines,
+    refuse_places,
 )
 from ltuning.errors import DataError
 
@@ -87,16 +87,16 @@ def decode_delimited(data: bytes, origin: str, dialect: Dialect, format: str) ->
     (_, columns), *rest = records
     if not columns:
         raise DataError(f"{origin}, line 1: expected column names, got a blank line; remove it")
-    rows, problems = [], {}
+    rows, problems = [], []
     for line, found in rest:
         fields = found or [""] if len(columns) == 1 else found
         if len(fields) != len(columns):
-            problems[line] = (
-                f"expected {len(columns)} fields, got {len(fields)}; put quotes around a field "
-                f"that contains a {_NAMES.get(delimiter, repr(delimiter))}"
+            problems.append(
+                f"line {line}: expected {len(columns)} fields, got {len(fields)}; put quotes "
+                f"around a field that contains a {_NAMES.get(delimiter, repr(delimiter))}"
             )
         rows.append(dict(zip(columns, fields, strict=False)))
-    refuse_lines(origin, problems)
+    refuse_places(origin, problems)
     lines = [line for line, _ in rest]
     return Table(columns, rows, format, origin, lines, Dialect(encoding, delimiter))
 

@@ -15,7 +15,7 @@ from ltuning.data.tables import (
     encode_text,
     json_text,
     refuse_empty,
-    refuse_lines,
+    refuse_places,
 )
 from ltuning.errors import DataError
 
@@ -84,13 +84,13 @@ def decode_json_lines(data: bytes, origin: str, dialect: Dialect = AS_FOUND) -> 
         refuse_empty(origin)
     if text.lstrip().startswith("[") or lines[0].strip() == "{":
         _refuse_one_value(text, origin)
-    rows, problems = [], {}
+    rows, problems = [], []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(_decode_json_line(line))
         except ValueError as error:
-            problems[number] = str(error)
-    refuse_lines(origin, problems)
+            problems.append(f"line {number}: {error}")
+    refuse_places(origin, problems)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     numbers = list(range(1, len(rows) + 1))
     return Table(columns, rows, "jsonl", origin, numbers, Dialect(encoding))

@@ -19,7 +19,7 @@ from ltuning.data.examples import (
     refuse_rows,
     texts_of,
 )
-from ltuning.data.tables import Table
+from ltuning.data.tables import Table, each_row
 from ltuning.errors import DataError
 from ltuning.texts import Text
 
@@ -94,7 +94,7 @@ def multilabel_from_table(
         present = {index: None if is_missing(cell) else cell for index, cell in cells.items()}
         kept = labelled_rows(table, column, present, missing_labels, problems)
     refuse_rows(table, problems)
-    labels = [_names(cells[index], column, table, table.where(index)) for index in kept]
+    labels = each_row(table, kept, lambda row: _names(cells[row], column, table, table.where(row)))
     return MultilabelExamples([texts[index] for index in kept], labels, table.origin)
 
 

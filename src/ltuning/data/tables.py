@@ -6,12 +6,13 @@ import codecs
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ltuning.errors import DataError
+
+R = TypeVar("R")
 
 _BYTE_ORDER_MARK = "\ufeff"
 # The longer marks first: that of UTF-32 begins with one of UTF-16.
@@ -100,15 +101,26 @@ def check_columns(columns: Sequence[str], origin: str) -> None:
         raise DataError(f"{origin}: the column {twice[0]!r} is there twice; rename one of them")
 
 
-def refuse_lines(origin: str, problems: Mapping[int, str]) -> None:
-    """Raises DataError with what is wrong with each line; nothing where nothing is."""
+def refuse_places(origin: str, problems: Sequence[str]) -> None:
+    """Raises DataError with problems that each begin with a line or a row; nothing for none."""
     if len(problems) == 1:
-        ((line, problem),) = problems.items()
-        raise DataError(f"{origin}, line {line}: {problem}")
+        raise DataError(f"{origin}, {problems[0]}")
     if problems:
-        named = [f"\n  line {line}: {said}" for line, said in islice(problems.items(), _NAMED)]
+        named = "".join(f"\n  {problem}" for problem in problems[:_NAMED])
         more = "\n  ..." if len(problems) > _NAMED else ""
-        raise DataError(f"{origin}: {len(problems)} problems:{''.join(named)}{more}")
+        raise DataError(f"{origin}: {len(problems)} problems:{named}{more}")
+
+
+def each_row(table: Table, rows: Iterable[int], read: Callable[[int], R]) -> list[R]:
+    """What is read of each row by its index; DataError with the problems of all of them."""
+    found, problems = [], []
+    for index in rows:
+        try:
+            found.append(read(index))
+        except DataError as error:
+            problems.append(str(error).removeprefix(f"{table.origin}, "))
+    refuse_places(table.origin, problems)
+    return found
 
 
 # --- bytes and text -------------------------------------------------------------------------------

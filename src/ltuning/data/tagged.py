@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ltuning.data.examples import BY_CONVENTION, Columns
-from ltuning.data.tables import Table
+from ltuning.data.tables import Table, each_row
 from ltuning.errors import DataError
 from ltuning.registry import unknown
 from ltuning.tags import Sentence, Span, tags_of
@@ -74,21 +74,23 @@ def tagged_from_table(
             or leave their text.
     """
     text = text_column_of(table, columns.text)
-    sentences = [
-        _sentence(row.get(text), text, table.where(index), need_tags)
-        for index, row in enumerate(table.rows)
-    ]
+    every, rows = range(len(table.rows)), table.rows
+    sentences = each_row(
+        table, every, lambda row: _sentence(rows[row].get(text), text, table.where(row), need_tags)
+    )
     if not need_tags:
         return TaggedExamples(sentences, None, table.origin)
     tag = _column(table, columns.label, TAG_COLUMNS, "tags or spans", "label")
     inexact: list[str] = []
-    tags = []
     has_spans = _has_spans(table, tag)
-    for index, (row, sentence) in enumerate(zip(table.rows, sentences, strict=True)):
-        where = table.where(index)
-        if row.get(tag) == [] and isinstance(row.get(text), list) and not has_spans:
+
+    def tags_of_row(row: int) -> list[str]:
+        value, sentence, where = rows[row].get(tag), sentences[row], table.where(row)
+        if value == [] and isinstance(rows[row].get(text), list) and not has_spans:
             raise _different_lengths(where, sentence, 0)
-        tags.append(_tags(row.get(tag), tag, sentence, where, inexact))
+        return _tags(value, tag, sentence, where, inexact)
+
+    tags = each_row(table, every, tags_of_row)
     if inexact:
         _log.warning(
             "%s: %d spans begin or end inside a word, the first %s; the whole word is taken",
