@@ -1013,6 +1013,7 @@ def test_a_shortlist_is_fitted_and_says_what_it_holds(listed: LabelClassifier, t
     assert method.shortlist == "auto"
     assert held["texts"] == 48  # 30 validation texts cannot tell 99.5 %
     assert held["recall_of_answer"] >= 0.995
+    assert 0.9 <= held["recall_of_fresh_answer"] <= held["recall_of_answer"]
     assert 1 <= held["labels_per_text"] <= held["most_labels"] <= 3
     assert listed.evaluate(*toy.test)["accuracy"] >= held["accuracy_without_branches"] - 0.1
     plain = listed._trained().adapter.plain

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltuning.methods.plain import PlainScorer
-from ltuning.training.plain import HeldOutScores, covering, fit_plain
+from ltuning.training.plain import HeldOutScores, covering, fit_plain, kept_of_fresh
 
 H, K = 64, 12
 
@@ -148,3 +148,13 @@ def test_the_margin_covers_its_share(gaps: list[float], share: float) -> None:
 def test_the_margin_of_many() -> None:
     assert covering(torch.arange(1000.0), 0.995) == 995  # the 996th smallest of 1,000
     assert covering(torch.arange(100.0), 0.995) == 99
+
+
+def test_a_shortlist_is_measured_on_texts_that_did_not_choose_it() -> None:
+    gaps = torch.arange(200.0)
+    assert covering(gaps, 0.995) == 199  # which keeps all that chose it
+    # The farthest text is beyond what the others choose.
+    assert kept_of_fresh(gaps, 1000.0) == 199 / 200
+    # What the wide one does not hold, a narrower one cannot.
+    assert kept_of_fresh(gaps, 9.0) == 10 / 200
+    assert kept_of_fresh(torch.tensor([3.0]), 5.0) == 1.0

@@ -17,6 +17,10 @@ _DOORS = {
     "tags": "TokenClassifier",
 }
 SPLITS = ("validation", "test")
+_FRESH = (
+    "Of fresh texts, which had no part in choosing how wide it is, it changed {:.1%} of these "
+    "answers. "
+)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Underscores within a word are letters in Markdown; at its ends they mean emphasis.
 MARKUP = re.compile(r"[\\`*~\[\]<|&]|\b_|_\b")
@@ -146,14 +150,17 @@ def _shortlist(shortlist: Mapping[str, Any]) -> str:
     if not shortlist:
         return ""
     held = {name: f"{shortlist[name]:.1%}" for name in ("recall_of_label", "recall_of_answer")}
+    # Artifacts that were saved earlier do not say it.
+    fresh = shortlist.get("recall_of_fresh_answer")
     return (
         "## Shortlist\n\n"
         "A score that needs one pass over the text picks the labels that the text is then read "
         f"with: {shortlist['labels_per_text']:.1f} on average and {shortlist['most_labels']} at "
         f"most on {shortlist['texts']} {shortlist['measured_on']}. It held the true label of "
         f"{held['recall_of_label']} of them, and of {held['recall_of_answer']} the label that a "
-        "wide shortlist answers with. The pass alone is right about "
-        f"{shortlist['accuracy_without_branches']:.1%}."
+        "wide shortlist answers with. "
+        + ("" if fresh is None else _FRESH.format(1 - fresh))
+        + f"The pass alone is right about {shortlist['accuracy_without_branches']:.1%}."
     )
 
 

@@ -15,6 +15,9 @@ from ltuning.methods.heads import label_map
 
 _TAU = 20.0
 
+# A label at the margin is in, whatever the last bits of the two scores say.
+SLACK = 1e-4
+
 # Of the handicap, what a label that is added gets back. All of it treats added and fitted labels
 # alike and costs the fitted ones more than the added ones gain; half gained the added ones 4 to 9
 # points for 2 of the others, on development texts.
@@ -86,8 +89,7 @@ class PlainScorer(nn.Module):
             `[B, K]` bool, at least one label of every text.
         """
         if most is None:
-            # A label at the margin is in, whatever the last bits of the two scores say.
-            return scores.amax(1, keepdim=True) - scores <= self.margin + 1e-4
+            return scores.amax(1, keepdim=True) - scores <= self.margin + SLACK
         best = scores.topk(min(most, scores.shape[1]), dim=1).indices
         return torch.zeros_like(scores, dtype=torch.bool).scatter_(1, best, True)
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.methods.adapter import Adapter
-from ltuning.methods.plain import PlainScorer, mean_over_texts
+from ltuning.methods.plain import SLACK, PlainScorer, mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.scoring import Scorer, mean_states
 
@@ -118,11 +118,16 @@ def choose_shortlist(
     scores = torch.from_numpy(scorer.score_tokens(tokens, plain=plain)).to(plain.device)
     answers = scores.argmax(1)
     scorer.most = most
+    fresh = None
     if scorer.adapter.method.shortlist == "auto":
         gaps = _below_best(plain, answers)
         margin = scorer.adapter.plain.margin
+        fresh = kept_of_fresh(gaps, float(margin))
         margin.fill_(min(float(margin), covering(gaps, RECALL)))
-    return _shortlist_figures(plain, scorer.shortlist(plain), targets, answers)
+    figures = _shortlist_figures(plain, scorer.shortlist(plain), targets, answers)
+    # A number of labels that is given is chosen by no text: all of them are fresh.
+    kept = figures["recall_of_answer"] if fresh is None else fresh
+    return {**figures, "recall_of_fresh_answer": kept}
 
 
 def fit_plain(
@@ -180,6 +185,24 @@ def covering(gaps: Tensor, share: float) -> float:
     """
     rank = min(math.ceil((len(gaps) + 1) * share), len(gaps))
     return float(gaps.sort().values[rank - 1])
+
+
+def kept_of_fresh(gaps: Tensor, widest: float) -> float:
+    """Share of the answers that a narrowed shortlist keeps of texts that did not narrow it.
+
+    Each tenth of the texts is measured by the margin that the other nine choose.
+
+    Args:
+        gaps: `[S]` how far each answer's plain score lies below the best one.
+        widest: the margin before.
+    """
+    folds = torch.arange(len(gaps), device=gaps.device) % _FOLDS
+    kept = 0
+    for fold in folds.unique():
+        others = gaps[folds != fold]
+        margin = min(widest, covering(others, RECALL)) if len(others) else widest
+        kept += int((gaps[folds == fold] <= margin + SLACK).sum())
+    return kept / len(gaps)
 
 
 def _score_of_unseen(
