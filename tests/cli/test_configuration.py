@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from ltuning.cli.configuration import configure
-from ltuning.config import absolute_path
+from ltuning.cli.run_folder import RunFolder
+from ltuning.config import Config, absolute_path
+from ltuning.errors import ArtifactError
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300, "x/" * 2500])
@@ -41,3 +43,14 @@ def test_a_name_of_results_that_is_too_long_is_said(
     assert outcome.stderr == (
         f"error: {tmp_path / ('x' * 300)}: cannot be read (File name too long)\n"
     )
+
+
+def test_an_unfinished_run_from_before_an_option_was_there_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    lines = Config().to_yaml().splitlines(keepends=True)
+    before = "".join(line for line in lines if "missing_labels" not in line)
+    (folder.checkpoints / "config.yaml").write_text(before)
+    folder.check_same(Config())
+    with pytest.raises(ArtifactError, match="data.missing_labels: 'refuse' -> 'skip'"):
+        folder.check_same(Config().with_set(["data.missing_labels=skip"]))

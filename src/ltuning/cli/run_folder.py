@@ -114,7 +114,9 @@ class RunFolder:
         Raises:
             ArtifactError: names each option that differs.
         """
-        if changed := differences(self.options(), config.to_dict()):
+        # With the defaults of options that were not there yet when the run began.
+        began = Config.from_dict(self.options())
+        if changed := differences(began.to_dict(), config.to_dict()):
             lines = "\n  ".join(changed)
             raise ArtifactError(
                 f"--resume goes on with the options that the run in {self.folder} began with, "
