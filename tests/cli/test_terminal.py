@@ -72,3 +72,17 @@ def test_a_terminal_that_lacks_a_character_is_sent_its_number() -> None:
     assert done.returncode == 0, done.stderr
     assert r"| \u0435\u0434\u0430" in done.stdout
     assert done.stderr == "error: \\u0435\n"
+
+
+@pytest.mark.parametrize("found", [None, "/usr/bin/ltuning"])
+def test_commands_to_type_next_work_where_ltuning_is_not_on_the_path(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
+    monkeypatch.setattr("sys.argv", [".venv/bin/ltuning", "demo"])
+    monkeypatch.setattr("shutil.which", lambda _: found)
+    terminal.show_next(["echo 'a ltuning b' | ltuning predict x -", "ltuning --help"])
+    name = "ltuning" if found else ".venv/bin/ltuning"
+    assert screen.getvalue().splitlines()[2:] == [
+        f"  echo 'a ltuning b' | {name} predict x -",
+        f"  {name} --help",
+    ]

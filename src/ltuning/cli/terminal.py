@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 # Tables in a pipe or a file are not cut to a screen.
 _PIPED_WIDTH = 200
+_NAME = "ltuning"
 
 
 class _Console(Console):
@@ -70,8 +75,13 @@ def show_facts(facts: Mapping[str, str]) -> None:
 
 def show_next(commands: Sequence[str]) -> None:
     """Commands to type next, on lines that can be copied, on stdout."""
+    called = shlex.quote(sys.argv[0])
+    # As it was called where the shell would not find it: `.venv/bin/ltuning` after `make demo`.
+    is_lost = Path(sys.argv[0]).name == _NAME and shutil.which(_NAME) is None
     results().print("\nwhat to type next", style="bold")
     for command in commands:
+        if is_lost:
+            command = re.sub(rf"(^|\| ){_NAME} ", lambda found: f"{found[1]}{called} ", command)
         results().print(Text(f"  {command}", style="cyan"), soft_wrap=True)
 
 
