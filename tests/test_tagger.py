@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
@@ -100,6 +101,30 @@ def test_accumulated_batches_are_one_of_their_size(
     whole = weights(7, 1)
     for name, weight in weights(2, 4).items():
         torch.testing.assert_close(weight, whole[name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("step", [4, 7])
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    bert: Backbone, tmp_path: Path, step: int
+) -> None:
+    """Also after its last step, 7, which is in the middle of an epoch of 5."""
+
+    class Interrupt(TrainerCallback):
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == step:
+                raise KeyboardInterrupt
+
+    options = {"training__lr_scheduler_type": "constant", "training__save_steps": 1}
+    options |= {"training__per_device_train_batch_size": 8, "method__dropout": 0.5}
+    made = [tagger(bert, steps=7, **options) for _ in range(3)]
+    made[0].fit(*TRAINING)
+    with pytest.raises(KeyboardInterrupt):
+        made[1].fit(*TRAINING, checkpoints=tmp_path, callbacks=[Interrupt()])
+    made[2].fit(*TRAINING, checkpoints=tmp_path, resume=True)
+    results = [made[place].result_ for place in (0, 2)]
+    assert [result and result.steps for result in results] == [7, 7]
+    whole, resumed = [made[place]._trained().adapter.state_dict() for place in (0, 2)]
+    assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
 
 
 def test_a_saved_tagger_says_the_same(trained: TokenClassifier, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def trainer_problems(
         on_cpu: whether the backbone runs on the CPU.
     """
     fields = dict(fields)
-    if found := list(_clashes(fields, stopping, has_validation, on_cpu)):
+    if found := list(_clashes(fields, stopping, has_validation)):
         return found
     in_training(fields)
     try:
@@ -135,7 +135,7 @@ def trainer_problems(
 
 
 def _clashes(
-    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool, on_cpu: bool
+    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool
 ) -> Iterator[Problem]:
     """Options that something else takes the effect from."""
     if has_validation:
@@ -170,12 +170,11 @@ def _clashes(
     if fields.get("dataloader_persistent_workers") and not fields.get("dataloader_num_workers"):
         message = "expected training.dataloader_num_workers of 1 or more beside it, got 0"
         yield Problem("training.dataloader_persistent_workers", message)
-    if fields.get("fp16") and on_cpu:
-        yield Problem("training.fp16", "it needs a GPU; leave it out")
 
 
 def _make_optimizer(arguments: TrainingArguments) -> None:
-    model = nn.Linear(1, 1)
+    model = nn.Module()  # a layer would draw its weights
+    model.register_parameter("weight", nn.Parameter(torch.zeros(1, 1)))
     kind, options = Trainer.get_optimizer_cls_and_kwargs(arguments, model)  # type: ignore[arg-type]
     get_scheduler(
         arguments.lr_scheduler_type,
