@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -128,6 +129,54 @@ SIZES: dict[str, Any] = {
     "num_attention_heads": 4,
     "initializer_range": 0.1,
 }
+
+
+class PowerCut(BaseException):
+    """The end of the process: nothing after it runs, no clean-up either."""
+
+
+class Faults:
+    """Makes file operations fail: one, by its number; with a `PowerCut` all later ones too."""
+
+    OPERATIONS = (
+        (os, "mkdir"),
+        (os, "rename"),
+        (os, "replace"),
+        (os, "fsync"),
+        (os, "open"),
+        (os, "write"),
+        (os, "ftruncate"),
+        (os, "unlink"),
+        (os, "rmdir"),
+        (shutil, "rmtree"),
+        (shutil, "copymode"),
+        (Path, "open"),
+    )
+
+    def __init__(self, number: int, error: BaseException):
+        self.number, self.error, self.count = number, error, 0
+
+    @property
+    def struck(self) -> bool:
+        return self.count > self.number
+
+    def _wrap(self, operation: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            due = self.count == self.number
+            self.count += 1
+            if due or (self.struck and isinstance(self.error, PowerCut)):
+                raise self.error
+            return operation(*args, **kwargs)
+
+        return wrapped
+
+    def during(self, action: Callable[[], Any]) -> None:
+        import safetensors.torch
+
+        with pytest.MonkeyPatch.context() as patch:
+            for owner, name in (*self.OPERATIONS, (safetensors.torch, "save_file")):
+                patch.setattr(owner, name, self._wrap(getattr(owner, name)))
+            action()
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,8 @@ CHECKING = METHODS | {"checking"}
 SCORING = METHODS | {"scoring", "tag_scoring"}
 TRAINING = SCORING | {"training", "metrics"}
 INPUTS = LABELS | {"inputs"}
-FRONT = INPUTS | TRAINING | {"locks", "artifacts", "checking", "front"}
+OPENING = CHECKING | {"locks", "artifacts", "opening"}
+FRONT = INPUTS | TRAINING | OPENING | {"front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
 DATA = {"errors", "registry", "yamlfile", "tags", "texts", "locks", "data"}
 # A part of the package, and the parts that it may import.
@@ -57,6 +58,7 @@ ALLOWED = {
     "locks": {"errors", "locks"},
     "artifacts": {"errors", "registry", "yamlfile", "locks", "artifacts"},
     "inputs": INPUTS,
+    "opening": OPENING,
     "front": FRONT,
     "classifier": FRONT | {"classifier"},
     "multilabel": FRONT | {"classifier", "multilabel"},

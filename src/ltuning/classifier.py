@@ -33,6 +33,7 @@ from ltuning.methods.starts import free_start
 from ltuning.methods.tuned import Tuned
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
 from ltuning.texts import Text, is_empty
 from ltuning.training.bar import shown
@@ -172,18 +173,24 @@ class TextClassifier(Front[FittedLabels]):
             self.config.backbone.max_branches,
         )
 
-    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
+    def _restore(self, opened: Opened) -> None:
+        saved, method = opened.fields, opened.method
         labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type", "text"))
         self._label_type = labels.type
-        method = MethodOptions(**saved["method"])
         adapter: Adapter | Tuned
         if method.name in WEIGHT_METHODS:
-            adapter = Tuned.load(self.backbone, method, saved["num_labels"], tensors, folder)
-        else:
-            adapter = Adapter(
-                self.backbone.sizes, method, length=saved["length"], num_labels=saved["num_labels"]
+            adapter = Tuned.load(
+                self.backbone, method, len(labels), opened.tensors, opened.parts, opened.folder
             )
-            adapter.load_state_dict(tensors)
+        else:
+            adapter = Adapter.load(
+                self.backbone.sizes,
+                method,
+                opened.tensors,
+                opened.folder,
+                length=saved["length"],
+                num_labels=len(labels),
+            )
         adapter.to(self.backbone.device)
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
         self._fitted = FittedLabels(labels, adapter, states, saved["max_length"])

@@ -12,16 +12,24 @@ from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, ge
 import torch
 from transformers import TrainingArguments
 
+from ltuning import opening
 from ltuning.artifacts import card, store
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
 from ltuning.backbones.prefix import InTraining
 from ltuning.checking import check, configure
-from ltuning.config import BackboneOptions, Config, absolute_path, check_training
+from ltuning.config import (
+    BackboneOptions,
+    Config,
+    StoppingOptions,
+    absolute_path,
+    check_training,
+)
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
+from ltuning.opening import Opened
 from ltuning.training.arguments import in_training, trainer_problems, training_arguments
 from ltuning.training.checkpoints import TimedCheckpoints
 from ltuning.training.trainer import TrainingResult
@@ -184,7 +192,7 @@ class Front(ABC, Generic[F]):
     @classmethod
     def from_pretrained(
         cls,
-        folder: str | Path,
+        folder: str | Path | Opened,
         *,
         backbone: str | Path | Backbone | None = None,
         revision: str | None = None,
@@ -194,7 +202,7 @@ class Front(ABC, Generic[F]):
         """Load an artifact.
 
         Args:
-            folder: what `save_pretrained` or `ltuning train` wrote.
+            folder: what `save_pretrained` or `ltuning train` wrote, by its path or opened before.
             backbone: where the backbone is now, or a loaded one; None = where it was.
             revision: commit, tag or branch of the backbone on the hub; None = the one trained on,
                 where `backbone` names no other place.
@@ -207,8 +215,8 @@ class Front(ABC, Generic[F]):
                 an artifact of another task.
             ConfigError: `revision` or `device` beside a loaded backbone.
         """
-        tensors, saved = store.load(Path(folder))
-        config = Config.from_dict(saved["config"])
+        opened = folder if isinstance(folder, Opened) else opening.read(folder)
+        config, folder = opened.config, opened.folder
         if config.task != cls.task:
             raise ArtifactError(
                 f"expected an artifact of task '{cls.task}' in '{folder}', got one of task "
@@ -230,13 +238,14 @@ class Front(ABC, Generic[F]):
                 trust_remote_code=trust_remote_code,
             )
         config = replace(config, backbone=options)
-        # What it was trained with is not judged again before it trains again.
-        untrained = replace(config, training={})
+        # How it was trained is on record, and no longer checked: it was taken then.
+        untrained = replace(config, training={}, stopping=StoppingOptions())
         door = cls(backbone if isinstance(backbone, Backbone) else None, config=untrained)
-        door.config = config
-        door._check_fingerprint(Path(folder), saved)
-        door._restore(Path(folder), tensors, saved)
-        door.figures = saved["figures"]
+        door.config = replace(door.config, training=config.training, stopping=config.stopping)
+        door._check_fingerprint(folder, opened.fields)
+        opened.check_fits(door.backbone)
+        door._restore(opened)
+        door.figures = dict(opened.fields["figures"])
         return door
 
     def _configured(self, given: Mapping[str, Any], options: Mapping[str, Any]) -> Config:
@@ -263,7 +272,7 @@ class Front(ABC, Generic[F]):
         """Labels as given, as the configuration takes them."""
 
     @abstractmethod
-    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
+    def _restore(self, opened: Opened) -> None:
         """Take up what was saved."""
 
     @abstractmethod
@@ -278,7 +287,7 @@ class Front(ABC, Generic[F]):
             )
         return self._fitted
 
-    def _check_fingerprint(self, folder: Path, saved: dict[str, Any]) -> None:
+    def _check_fingerprint(self, folder: Path, saved: Mapping[str, Any]) -> None:
         expected, got = saved["backbone"]["fingerprint"], self.backbone.fingerprint
         if expected != got:
             raise ArtifactError(

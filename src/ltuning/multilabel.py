@@ -16,6 +16,7 @@ from ltuning.errors import DataError
 from ltuning.inputs import label_lists_of, pair_of
 from ltuning.labels import Label, Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
+from ltuning.opening import Opened
 from ltuning.scoring import Progress
 from ltuning.training.bar import shown
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
@@ -185,9 +186,10 @@ class MultilabelClassifier(TextClassifier):
     def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
         return {**super()._own_config(fitted), "thresholds": list(fitted.thresholds)}
 
-    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
-        super()._restore(folder, tensors, saved)
-        self._fitted = replace(self._trained(), thresholds=tuple(saved["thresholds"]))
+    def _restore(self, opened: Opened) -> None:
+        super()._restore(opened)
+        thresholds = tuple(map(float, opened.fields["thresholds"]))
+        self._fitted = replace(self._trained(), thresholds=thresholds)
 
     def _target(self, labels: Labels, given: Any) -> list[int]:
         return [labels.index(name) for name in given]

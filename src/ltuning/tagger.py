@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from ltuning.backbones.words import windows_of
-from ltuning.config import MethodOptions
 from ltuning.errors import DataError
 from ltuning.front import Front, check_device
 from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
@@ -20,6 +19,7 @@ from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
+from ltuning.opening import Opened
 from ltuning.registry import unknown
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
@@ -269,9 +269,12 @@ class TokenClassifier(Front[_Fitted]):
             callbacks=callbacks,
         )
 
-    def _restore(self, folder: Path, tensors: dict[str, Any], saved: dict[str, Any]) -> None:
-        types, method = tuple(saved["labels"]), MethodOptions(**saved["method"])
-        tuned = Tuned.load(self.backbone, method, len(tag_names(types)), tensors, folder)
+    def _restore(self, opened: Opened) -> None:
+        types, saved = tuple(opened.fields["labels"]), opened.fields
+        num_tags = len(tag_names(types))
+        tuned = Tuned.load(
+            self.backbone, opened.method, num_tags, opened.tensors, opened.parts, opened.folder
+        )
         self._fitted = _Fitted(types, saved["scheme"], tuned, saved["max_length"])
 
     def _read_labels(self, labels: Any, texts_read: bool) -> Any:

@@ -25,6 +25,8 @@ from ltuning.artifacts.folders import claim, settle
 from ltuning.artifacts.store import check_output, load, save
 from ltuning.errors import ArtifactError
 
+from ..conftest import Faults, PowerCut
+
 OLD: dict[str, Any] = {"tensors": {"w": torch.zeros(3)}, "config": {"v": "old"}, "card": "old"}
 NEW: dict[str, Any] = {"tensors": {"w": torch.ones(2, 2)}, "config": {"v": "new"}, "card": "new"}
 FILES = {"adapter_model.safetensors", "ltuning_config.json", "README.md"}
@@ -302,51 +304,6 @@ def test_places_where_no_folder_can_be(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 # --- failures and crashes while saving
-
-
-class PowerCut(BaseException):
-    """The end of the process: nothing after it runs, no clean-up either."""
-
-
-class Faults:
-    """Makes file operations of the store fail: one, by its number, or it and all later ones."""
-
-    OPERATIONS = (
-        (os, "mkdir"),
-        (os, "rename"),
-        (os, "fsync"),
-        (os, "open"),
-        (os, "write"),
-        (os, "ftruncate"),
-        (os, "unlink"),
-        (shutil, "rmtree"),
-        (shutil, "copymode"),
-        (safetensors.torch, "save_file"),
-        (Path, "open"),
-    )
-
-    def __init__(self, number: int, error: BaseException):
-        self.number, self.error, self.count = number, error, 0
-
-    @property
-    def struck(self) -> bool:
-        return self.count > self.number
-
-    def _wrap(self, operation: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            due = self.count == self.number
-            self.count += 1
-            if due or (self.struck and isinstance(self.error, PowerCut)):
-                raise self.error
-            return operation(*args, **kwargs)
-
-        return wrapped
-
-    def during(self, action: Callable[[], None]) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            for owner, name in self.OPERATIONS:
-                patch.setattr(owner, name, self._wrap(getattr(owner, name)))
-            action()
 
 
 def start_missing(folder: Path) -> None:

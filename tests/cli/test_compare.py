@@ -132,3 +132,26 @@ def test_a_package_that_is_not_installed_leaves_its_cells_out(
     outcome = compare("--set", "methods=[logistic, setfit]")
     assert outcome.code == 0
     assert "1 cell of 'setfit' left out: the package setfit is not installed" in outcome.stderr
+
+
+@pytest.mark.parametrize("folder", ["cells", "out"])
+def test_a_full_disk_ends_the_run_with_one_sentence(
+    compare: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    from ltuning.experiments import report, results
+
+    write = results.replace_file
+
+    def full(data: bytes, target: Path) -> None:
+        if target.parent.name == folder and target.name != "grid.yaml":
+            raise OSError(28, "No space left on device")
+        write(data, target)
+
+    for module in (report, results):
+        monkeypatch.setattr(module, "replace_file", full)
+    outcome = compare("--set", "methods=[logistic]")
+    assert outcome.code == 1
+    assert outcome.stderr.splitlines()[-1] == (
+        f"error: {tmp_path / 'out'}: cannot be written (No space left on device); what is finished "
+        "is kept. Make room or rights for it, and the same command goes on"
+    )

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,8 @@ from ltuning.data.files import replace_file
 from ltuning.errors import ArtifactError
 from ltuning.experiments.grid import Cell, Grid
 from ltuning.experiments.results import Predictions, ResultFolder
+
+from ..conftest import Faults, PowerCut
 
 RECORD: dict[str, Any] = {
     "test": {"accuracy": 0.5},
@@ -176,3 +182,72 @@ def test_a_grid_file_that_cannot_be_read_is_said(
     (folder.folder / "grid.yaml").write_text("name: [")
     with pytest.raises(ArtifactError, match=r"grid\.yaml cannot be read"):
         folder.open(make())
+
+
+def test_whenever_a_beginning_is_killed_the_same_command_goes_on(
+    make: Callable[..., Grid], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    for number in range(100):
+        folder = ResultFolder(tmp_path / str(number))
+        faults = Faults(number, PowerCut())
+        with suppress(PowerCut):
+            faults.during(lambda folder=folder: folder.open(make()))
+        folder.open(make())
+        with folder.running():
+            assert folder.grid().to_yaml() == make().to_yaml()
+        assert {path.name for path in folder.folder.iterdir()} == {"grid.yaml", "cells"}
+        if not faults.struck:
+            break
+    assert number > 5
+
+
+def test_what_is_called_as_ours_and_is_not_is_refused(
+    make: Callable[..., Grid], tmp_path: Path
+) -> None:
+    for name in ("cells/mine.json", ".grid.yaml.tmp", "grid.yaml.1a2b3c4d.tmp"):
+        path = tmp_path / name[:5] / name
+        path.parent.mkdir(parents=True)
+        path.write_text("mine")
+        with pytest.raises(ArtifactError, match="expected a new or empty folder"):
+            ResultFolder(tmp_path / name[:5]).open(make())
+        assert path.read_text() == "mine"
+
+
+def test_a_larger_grid_waits_for_the_run_that_is_at_work(
+    folder: ResultFolder, make: Callable[..., Grid]
+) -> None:
+    before = (folder.folder / "grid.yaml").read_bytes()
+    with folder.running():
+        ResultFolder(folder.folder).open(make())  # a report may be asked for
+        with pytest.raises(ArtifactError, match="expected a folder that no other run is at work"):
+            ResultFolder(folder.folder).open(make(seeds=[0, 1, 2, 3]))
+    assert (folder.folder / "grid.yaml").read_bytes() == before
+
+
+FULL = (
+    r": cannot be written \(No space left on device\); what is finished is kept. Make room or "
+    "rights for it, and the same command goes on$"
+)
+
+
+def test_a_full_disk_is_said_wherever_something_is_written(
+    folder: ResultFolder, cell: Cell, make: Callable[..., Grid], tmp_path: Path
+) -> None:
+    writes: list[Callable[[], object]] = [
+        lambda: folder.fail(cell, "no memory"),
+        lambda: folder.finish(cell, RECORD, PREDICTIONS),
+        lambda: ResultFolder(tmp_path / "other").open(make()),
+    ]
+    for write in writes:
+        for number in range(30):
+            faults = Faults(number, OSError(errno.ENOSPC, "No space left on device"))
+            try:
+                faults.during(write)
+            except ArtifactError as error:
+                is_lock = "which keeps two processes apart, cannot be written" in str(error)
+                assert is_lock or re.search(FULL, str(error)), error
+            if not faults.struck:
+                break
+        assert number > 1
+    assert folder.read(cell) is not None

@@ -180,7 +180,7 @@ def test_a_merged_artifact_without_its_weights_is_refused(
         match=r"^expected in '.*', an artifact with method.merge, the weights that LoRA was added "
         r"to \(weights\.\*\), got none; restore its tensors from where it was first saved",
     ):
-        Tuned.load(llama, tuned.method, 3, head, tmp_path)
+        Tuned.load(llama, tuned.method, 3, head, {}, tmp_path)
 
 
 def test_a_changed_lora_file_is_refused(

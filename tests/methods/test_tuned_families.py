@@ -75,7 +75,7 @@ def test_lora_has_a_gradient_in_every_layer_and_merges(
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
     assert all(weight.grad is None for weight in backbone.model.parameters())
     tuned.method = replace(tuned.method, merge=True)
-    merged = Tuned.load(backbone, tuned.method, 3, tuned.tensors(), tmp_path)
+    merged = Tuned.load(backbone, tuned.method, 3, tuned.tensors(), {}, tmp_path)
     close(score(merged, backbone), scores)
 
 

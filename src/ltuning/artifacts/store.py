@@ -62,13 +62,14 @@ class Artifact:
         folder: where it was read.
         tensors: on the CPU.
         config: what was given to `save`.
-        parts: content of its further files, by `FOLDER/NAME`.
+        parts: content of its further files, by `FOLDER/NAME`: of JSON the value, of safetensors
+            the tensors by name, of others the bytes.
     """
 
     folder: Path
     tensors: dict[str, torch.Tensor]
     config: dict[str, Any]
-    parts: dict[str, bytes]
+    parts: dict[str, Any]
 
 
 def check_output(folder: str | Path, overwrite: bool = False) -> None:
@@ -187,10 +188,10 @@ def _read(target: Path) -> Artifact:
     config = _read_config(folder / CONFIG)
     content = _checked(folder / TENSORS, config["adapter_sha256"], "adapter_sha256")
     parts = {
-        name: _checked(folder / name, sha, "parts_sha256")
+        name: _decoded(_checked(folder / name, sha, "parts_sha256"), folder / name)
         for name, sha in config.get("parts_sha256", {}).items()
     }
-    tensors = tensors_of(content, folder / TENSORS)
+    tensors = _tensors(content, folder / TENSORS)
     own = {key: value for key, value in config.items() if key not in RESERVED_KEYS}
     return Artifact(target, tensors, own, parts)
 
@@ -202,12 +203,13 @@ def _checked(path: Path, sha: str, key: str) -> bytes:
     return content
 
 
-def tensors_of(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a safetensors file.
+def _decoded(content: bytes, path: Path) -> Any:
+    if path.suffix == ".json":
+        return _parse_json(content, path)
+    return _tensors(content, path) if path.suffix == ".safetensors" else content
 
-    Raises:
-        ArtifactError: it is none; `path` says which.
-    """
+
+def _tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
     import safetensors.torch
 
     try:
@@ -379,7 +381,7 @@ def _no_artifact(folder: Path, what: str) -> ArtifactError:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    config = parse_json(read_file(path, folders.LONGEST_JSON), path)
+    config = _parse_json(read_file(path, folders.LONGEST_JSON), path)
     if not isinstance(config, dict) or "format" not in config:
         raise ArtifactError(
             f"{path} is no configuration of ltuning (it has no format): check the path"
@@ -399,12 +401,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def parse_json(content: bytes, path: Path) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-        ArtifactError: it holds none, or what `save` never writes: NaN, a hundred lists in lists.
-    """
+def _parse_json(content: bytes, path: Path) -> Any:
+    """What a JSON file holds; `save` writes neither NaN nor a hundred lists in lists."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(f"the number {constant}")

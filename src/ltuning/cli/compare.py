@@ -205,7 +205,7 @@ def _list(cells: Sequence[Cell], folder: ResultFolder) -> None:
 def _report(grid: Grid, folder: ResultFolder, terminal: Terminal, texts: bool) -> None:
     from ltuning.experiments.report import write_report
 
-    with terminal.waiting("writing the report"):
+    with terminal.waiting("writing the report"), folder.writing():
         table, files = write_report(grid, folder, texts)
     results().print(table, soft_wrap=True)
     if not terminal.quiet:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
 from ltuning.registry import unknown
+
+if TYPE_CHECKING:
+    from ltuning.opening import Opened
 
 
 def evaluate(
@@ -51,6 +54,7 @@ def evaluate(
     match, and per label with its threshold. Of a tagger: precision, recall and F1 of entities,
     overall and per type.
     """
+    from ltuning.cli import saved
     from ltuning.data.files import check_target, write_file
 
     if output is not None:
@@ -60,8 +64,9 @@ def evaluate(
         "--empty-texts": empty_texts or "refuse",
         "--missing-labels": missing_labels or "refuse",
     }
-    read = partial(_read, folder, data, split, named, (encoding, delimiter), rows)
-    report = _measure(folder, (backbone, trust_remote_code), read, Terminal(quiet))
+    opened = saved.opened(folder)
+    read = partial(_read, opened, data, split, named, (encoding, delimiter), rows)
+    report = _measure(opened, (backbone, trust_remote_code), read, Terminal(quiet))
     report |= {"classifier": str(folder), "data": data, "split": split}
     if output is not None:
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -71,7 +76,7 @@ def evaluate(
 
 
 def _read(
-    folder: Path,
+    classifier: Opened,
     data: str,
     split: str,
     named: tuple[str | None, str | None, str | None],
@@ -92,7 +97,7 @@ def _read(
     for option, value in rows.items():
         if value not in ("refuse", "skip"):
             raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
-    columns, dialect = saved.columns_of(folder, *named), Dialect(*written)
+    columns, dialect = saved.columns_of(classifier, *named), Dialect(*written)
     if task == "tags":
         refuse_skipping(*rows.values())
         return read_tagged_split(data, split, columns, dialect=dialect)
@@ -109,7 +114,7 @@ def _read(
 
 
 def _measure(
-    folder: Path,
+    classifier: Opened,
     backbone: tuple[str | None, bool],
     read: Callable[[str], Any],
     terminal: Terminal,
@@ -124,15 +129,13 @@ def _measure(
         "multilabel": MultilabelClassifier,
         "tags": TokenClassifier,
     }
-    task = saved.task_of(folder)
+    task = classifier.config.task
     with terminal.waiting("reading the texts"):
         examples = read(task)
     assert examples.labels is not None  # they are needed
-    classifier = saved.load(doors[task], folder, *backbone, terminal)
+    door = saved.load(doors[task], classifier, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
-        report: dict[str, Any] = classifier.evaluate(
-            examples.inputs, examples.labels, progress=advance
-        )
+        report: dict[str, Any] = door.evaluate(examples.inputs, examples.labels, progress=advance)
     return report
 
 

@@ -19,10 +19,11 @@ from ltuning.errors import DataError
 if TYPE_CHECKING:
     from ltuning.classifier import TextClassifier
     from ltuning.data.sources import Columns, Dialect, Table
+    from ltuning.opening import Opened
     from ltuning.tagger import Entity
 
-# The classifier's folder, another backbone, whether foreign code may run, and where to show it.
-_Place = tuple[Path, str | None, bool, Terminal]
+    # The classifier, another backbone, whether foreign code may run, and where to show it.
+    _Place = tuple[Opened, str | None, bool, Terminal]
 
 LABEL, LABELS, PROBABILITY = "predicted_label", "predicted_labels", "probability"
 SPANS, TAGS = "predicted_spans", "predicted_tags"
@@ -125,10 +126,11 @@ def predict(
     else:
         table = _read(source, format, Dialect(encoding, delimiter), terminal)
     _check_format(table, output)
-    columns = saved.columns_of(folder, text_column, text_pair_column)
+    opened = saved.opened(folder)
+    columns = saved.columns_of(opened, text_column, text_pair_column)
     write = _Writing(output, escape_formulas, replace_columns)
-    place = (folder, backbone, trust_remote_code, terminal)
-    task = saved.task_of(folder)
+    place = (opened, backbone, trust_remote_code, terminal)
+    task = opened.config.task
     if task == "tags":
         if probabilities:
             raise DataError(
@@ -302,7 +304,7 @@ def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write:
     from ltuning.data.sources import examples_from_table
     from ltuning.multilabel import MultilabelClassifier
 
-    several = saved.task_of(place[0]) == "multilabel"
+    several = place[0].config.task == "multilabel"
     own = [LABELS] if several else [LABEL, PROBABILITY]
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,

@@ -18,17 +18,19 @@ import io
 import json
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from ltuning.data.files import replace_file
 from ltuning.errors import ArtifactError, ConfigError
 from ltuning.experiments.grid import Cell, Grid
+from ltuning.locks import held
 
 logger = logging.getLogger("ltuning")
 
@@ -36,6 +38,8 @@ GRID = "grid.yaml"
 _CELLS = "cells"
 _LOCK = ".lock"
 _DAMAGED = "damaged"
+# What `replace_file` writes until a file of the folder is whole.
+_TEMPORARY = re.compile(r"\.(grid\.yaml|report\.md|report\.html)\.[0-9a-f]{8}\.tmp")
 _FORMAT = 1
 _MOST_NAMED = 5
 # What reports read.
@@ -93,7 +97,7 @@ class ResultFolder:
         """
         path = self.folder / GRID
         try:
-            is_other = not path.exists() and self.folder.exists() and _holds_something(self.folder)
+            is_other = self.folder.exists() and not path.exists() and not _is_free(self.folder)
         except OSError as error:
             raise ArtifactError(f"{self.folder}: cannot be read ({error.strerror})") from error
         if is_other:
@@ -108,15 +112,29 @@ class ResultFolder:
         """Make the folder, or take up one of this grid or of a smaller one.
 
         Raises:
-            ArtifactError: what `check` refuses, or a folder that cannot be written.
+            ArtifactError: what `check` refuses, a folder that cannot be written, or a larger grid
+                while another run is at work in it.
         """
         self.check(grid)
-        path = self.folder / GRID
+        path, content = self.folder / GRID, grid.to_yaml().encode()
+        with self.writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not path.exists() or path.read_bytes() != content:
+                with self.running():
+                    # First of all: by it the folder is known for one of a comparison.
+                    replace_file(content, path)
+            self.cells.mkdir(exist_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn a full disk and its like into an ArtifactError that says what to do."""
         try:
-            self.cells.mkdir(parents=True, exist_ok=True)
-            replace_file(grid.to_yaml().encode(), path)
+            yield
         except OSError as error:
-            raise ArtifactError(f"{self.folder}: cannot be written ({error.strerror})") from error
+            raise ArtifactError(
+                f"{self.folder}: cannot be written ({error.strerror}); what is finished is kept. "
+                "Make room or rights for it, and the same command goes on"
+            ) from error
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -125,14 +143,14 @@ class ResultFolder:
         Raises:
             ArtifactError: another run is at work in it.
         """
-        with (self.folder / _LOCK).open("w") as file:
-            if not _lock(file):
-                raise ArtifactError(
-                    f"expected a folder that no other run is at work in, got {self.folder}; wait "
-                    "for it or end it, or see how far it is with --list"
-                )
-            for left in self.cells.glob(".*.tmp"):
-                left.unlink(missing_ok=True)
+        refusal = (
+            f"expected a folder that no other run is at work in, got {self.folder}; wait for it or "
+            "end it, or see how far it is with --list"
+        )
+        with held(self.folder / _LOCK, refusal):
+            with self.writing():
+                for left in [*self.cells.glob(".*.tmp"), *_half_written(self.folder)]:
+                    left.unlink(missing_ok=True)
             yield
 
     def grid(self) -> Grid:
@@ -181,20 +199,22 @@ class ResultFolder:
             truth=predictions.truth.astype(np.int32),
         )
         content = packed.getvalue()
-        replace_file(content, self._path(cell, ".npz"))
         whole = {
             "format": _FORMAT,
             "config": cell.config,
             **record,
             "predictions_sha256": hashlib.sha256(content).hexdigest(),
         }
-        replace_file(_json(whole), self._path(cell, ".json"))
-        self._path(cell, ".failed.json").unlink(missing_ok=True)
+        with self.writing():
+            replace_file(content, self._path(cell, ".npz"))
+            replace_file(_json(whole), self._path(cell, ".json"))
+            self._path(cell, ".failed.json").unlink(missing_ok=True)
 
     def fail(self, cell: Cell, error: str, trace: str = "") -> None:
         """Write why a cell failed."""
         record = {"config": cell.config, "error": error, "traceback": trace}
-        replace_file(_json(record), self._path(cell, ".failed.json"))
+        with self.writing():
+            replace_file(_json(record), self._path(cell, ".failed.json"))
 
     def _path(self, cell: Cell, ending: str) -> Path:
         return self.cells / f"{cell.stem}{ending}"
@@ -208,11 +228,12 @@ class ResultFolder:
 
     def _set_aside(self, cell: Cell, reason: str) -> None:
         aside = self.cells / _DAMAGED
-        aside.mkdir(exist_ok=True)
-        for ending in (".json", ".npz"):
-            path = self._path(cell, ending)
-            if path.exists():
-                os.replace(path, aside / path.name)
+        with self.writing():
+            aside.mkdir(exist_ok=True)
+            for ending in (".json", ".npz"):
+                path = self._path(cell, ending)
+                if path.exists():
+                    os.replace(path, aside / path.name)
         logger.warning(
             "%s is damaged (%s): moved to %s, and the cell counts as not run",
             self._path(cell, ".json"),
@@ -243,19 +264,6 @@ class ResultFolder:
             )
 
 
-def _lock(file: IO[str]) -> bool:
-    """Lock a file until it is closed; False where another process has it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows has no such locks
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Options that differ, each as `path: old -> new`."""
     found = []
@@ -268,8 +276,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def _holds_something(folder: Path) -> bool:
-    return not folder.is_dir() or any(folder.iterdir())
+def _is_free(folder: Path) -> bool:
+    """Whether a folder holds nothing, or what a run that was killed at its beginning left."""
+    if not folder.is_dir():
+        return False
+    ours = {folder / _LOCK, *_half_written(folder)}
+    cells = folder / _CELLS
+    if cells.is_dir() and not any(cells.iterdir()):
+        ours.add(cells)
+    return set(folder.iterdir()) <= ours
+
+
+def _half_written(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
 
 
 def _checked(record: Any, cell: Cell) -> dict[str, Any]:

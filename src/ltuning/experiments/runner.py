@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
-from ltuning.errors import LTuningError
+from ltuning.errors import ArtifactError, LTuningError
 from ltuning.experiments.grid import Cell
 from ltuning.experiments.results import ResultFolder
 
@@ -54,6 +54,9 @@ def run(
         jobs: processes. With one, cells run in this process; with more, a cell that ends its
             process (no memory left, for one) fails like any other.
         started: called with each cell as it starts.
+
+    Raises:
+        ArtifactError: results cannot be written.
     """
     if jobs > 1 and cells:
         yield from _in_processes(cells, results, folder, min(jobs, len(cells)), started)
@@ -71,6 +74,8 @@ def _attempt(cell: Cell, results: ResultFolder, folder: Path | None, backbones: 
 
     try:
         record = run_cell(cell, results, folder, backbones)
+    except ArtifactError:  # the folder of the results, where no other cell could be written either
+        raise
     except Exception as error:  # whatever a library raises is this cell's failure
         name = "" if isinstance(error, LTuningError) else f"{type(error).__name__}: "
         words = f"{name}{error}"
@@ -105,9 +110,12 @@ class _Worker:
 
         Raises:
             EOFError: the process ended.
+            ArtifactError: results cannot be written.
         """
-        outcome: Outcome = self.connection.recv()
+        outcome: Outcome | ArtifactError = self.connection.recv()
         self.cell = None
+        if isinstance(outcome, ArtifactError):
+            raise outcome
         return outcome
 
     def end(self) -> None:
@@ -214,8 +222,11 @@ def _work(
             cell = connection.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        outcome: Outcome | ArtifactError
         try:
             outcome = _attempt(cell, ResultFolder(results), folder, backbones)
+        except ArtifactError as error:
+            outcome = error
         except KeyboardInterrupt:
             return
         connection.send(outcome)

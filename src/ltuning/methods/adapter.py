@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +15,10 @@ from ltuning.backbones.families import Sizes
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
+from ltuning.errors import ArtifactError
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+from ltuning.methods.loading import fitting
 from ltuning.methods.plain import PlainScorer
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
@@ -23,6 +26,8 @@ from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 _SMALL = 1e-3
 _TAU = 10.0
 _TAU_BESIDE_PLAIN = 5.0
+# A shortlist of all labels has no margin.
+_MAY_BE_INFINITE = ("plain.margin",)
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,35 @@ class Adapter(nn.Module):
         self.head = self._build_head(num_labels)
         listed = method.shortlist not in (None, "off")
         self.plain = PlainScorer(sizes.hidden) if listed else None
+
+    @classmethod
+    def load(
+        cls,
+        sizes: Sizes,
+        method: MethodOptions,
+        tensors: Mapping[str, Tensor],
+        folder: Path,
+        *,
+        length: int,
+        num_labels: int,
+    ) -> Adapter:
+        """As it was when `tensors` were saved, to an artifact's folder.
+
+        Raises:
+            ArtifactError: tensors that are not those of the method.
+        """
+        try:
+            # Without memory: how large it is to be is the file's word so far.
+            with torch.device("meta"):
+                adapter = cls(sizes, method, length=length, num_labels=num_labels)
+        except (RuntimeError, TypeError, OverflowError) as error:
+            raise ArtifactError(
+                f"the options of method '{method.name}' in '{folder}' make no adapter ({error}); "
+                "restore the folder from where it was first saved, or train again"
+            ) from error
+        fit = fitting(tensors, adapter.state_dict(), folder, _MAY_BE_INFINITE)
+        adapter.load_state_dict(fit, assign=True)
+        return adapter
 
     @property
     def features(self) -> int:

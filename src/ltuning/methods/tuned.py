@@ -25,10 +25,20 @@ from ltuning.errors import ArtifactError, BackboneError
 from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import pool
+from ltuning.methods.loading import fitting
 from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.yamlfile import shown
 
 LORA = "lora"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")
+# PEFT's options that are looked at one by one, or say nothing of the numbers.
+_CHOSEN = frozenset(
+    {
+        "peft_type", "r", "lora_alpha", "lora_dropout", "target_modules", "fan_in_fan_out",
+        "base_model_name_or_path", "revision", "inference_mode", "peft_version", "auto_mapping",
+        "task_type",
+    }
+)  # fmt: skip
 
 
 class Tuned(nn.Module):
@@ -88,29 +98,29 @@ class Tuned(nn.Module):
         method: MethodOptions,
         num_outputs: int,
         tensors: Mapping[str, Tensor],
+        parts: Mapping[str, Any],
         folder: Path,
     ) -> Tuned:
-        """As it was when `tensors` and `files` were saved, these to the folder.
+        """As it was when `tensors`, and `files` as parts, were saved to an artifact's folder.
 
         Raises:
-            ArtifactError: a merged artifact without the weights that LoRA was added to.
+            ArtifactError: tensors or options of LoRA that are not those of the method.
         """
         if method.merge:
             model = _copy(backbone, method)
-            replaced = _replace_weights(model.model, tensors, folder)
+            replaced = _replace_weights(model, tensors, folder)
             tuned = cls(model, method, num_outputs)
             tuned._replaced = replaced
+            tensors = {name: of for name, of in tensors.items() if not name.startswith("weights.")}
         elif WEIGHT_METHODS[method.name].trains == "lora":
-            from peft import PeftModel
-
             model = _copy(backbone, method)
-            with _without_deprecations():
-                peft = PeftModel.from_pretrained(model.model, folder / LORA, is_trainable=True)
-            tuned = cls(model, method, num_outputs, peft)
+            tuned = cls(model, method, num_outputs, _saved_lora(model, method, parts, folder))
         else:
             tuned = cls.new(backbone, method, num_outputs)
-            tuned.weights.load_state_dict(_part(tensors, "weights."))
-        tuned.head.load_state_dict(_part(tensors, "head."))
+        own = tuned.state_dict()
+        if WEIGHT_METHODS[method.name].trains == "lora":
+            own = {name: weight for name, weight in own.items() if name.startswith("head.")}
+        tuned.load_state_dict(fitting(tensors, own, folder), strict=False)
         return tuned
 
     @property
@@ -232,23 +242,33 @@ def _copy(backbone: Backbone, method: MethodOptions) -> Backbone:
     return unmasked(backbone, layer_numbers(method.unmask_layers, backbone.sizes.layers))
 
 
-def _with_lora(model: Backbone, method: MethodOptions) -> Any:
-    """PEFT's wrapper of a model that LoRA was put into, beside queries and values."""
-    from peft import LoraConfig, get_peft_model
-    from transformers.pytorch_utils import Conv1D
+def _beside_lora(model: Backbone) -> dict[str, Any]:
+    """The modules that LoRA goes beside, by name.
 
+    Raises:
+        BackboneError: there are none.
+    """
     targets = model.family.lora
-    found = [
-        module
+    found = {
+        name: module
         for name, module in model.model.named_modules()
         if name.rpartition(".")[2] in targets
         and isinstance(getattr(module, "weight", None), Tensor)
-    ]
+    }
     if not found:
         raise BackboneError(
             f"expected modules named {' and '.join(targets)} for LoRA in '{model.name}' (model "
             f"type '{model.family.name}'), got none; use method probe or full with it"
         )
+    return found
+
+
+def _with_lora(model: Backbone, method: MethodOptions) -> Any:
+    """PEFT's wrapper of a model that LoRA was put into, beside queries and values."""
+    from peft import LoraConfig, get_peft_model
+    from transformers.pytorch_utils import Conv1D
+
+    found = [*_beside_lora(model).values()]
     rank = method.rank or 0
     widths = sum(_width(module) for module in found)
     check_fits(Count("r·(in + out) of each", rank * widths), model.device.type == "cpu")
@@ -256,7 +276,7 @@ def _with_lora(model: Backbone, method: MethodOptions) -> Any:
         r=rank,
         lora_alpha=method.alpha or 0,
         lora_dropout=method.dropout or 0.0,
-        target_modules=list(targets),
+        target_modules=list(model.family.lora),
         # GPT-2's projections have their weights the other way round.
         fan_in_fan_out=isinstance(found[0], Conv1D),
     )
@@ -273,6 +293,61 @@ def _width(module: Any) -> int:
     if hasattr(module, "in_features"):
         return int(module.in_features + module.out_features)
     return sum(module.weight.shape)
+
+
+def _saved_lora(
+    model: Backbone, method: MethodOptions, parts: Mapping[str, Any], folder: Path
+) -> Any:
+    """PEFT's wrapper of a model with the LoRA that was saved: made anew, then filled.
+
+    PEFT is not given the folder: it would take a pickle or a slow pattern from there, too.
+    """
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    for name in _FILES:
+        if f"{LORA}/{name}" not in parts:
+            raise ArtifactError(
+                f"expected the file {LORA}/{name} with its checksum (parts_sha256) in '{folder}', "
+                "got none; restore the folder from where it was first saved, or train again"
+            )
+    options, tensors = (parts[f"{LORA}/{name}"] for name in _FILES)
+    _check_lora(options, model, method, folder)
+    # How large it is to be is the file's word so far.
+    ranks = {tensor.shape[:1] for name, tensor in tensors.items() if ".lora_A." in name}
+    if ranks != {(method.rank,)}:
+        raise ArtifactError(
+            f"expected the tensors of LoRA of rank {method.rank} in '{folder}', got others; "
+            "restore the folder from where it was first saved, or train again"
+        )
+    peft = _with_lora(model, method)
+    own = get_peft_model_state_dict(peft, save_embedding_layers=False)
+    set_peft_model_state_dict(peft, fitting(tensors, own, folder))
+    return peft
+
+
+def _check_lora(options: Any, model: Backbone, method: MethodOptions, folder: Path) -> None:
+    """Refuse options of PEFT that are not those with which LoRA is made anew."""
+    from peft import LoraConfig
+
+    given = options if isinstance(options, dict) else {}
+    ours = {"peft_type": "LORA", "r": method.rank, "lora_alpha": method.alpha}
+    wrong = [name for name, value in ours.items() if given.get(name) != value]
+    targets = given.get("target_modules")
+    # A text would be a pattern, and any other name another module.
+    if not isinstance(targets, list) or sorted(map(str, targets)) != sorted(model.family.lora):
+        wrong.append("target_modules")
+    default = LoraConfig().to_dict()
+    wrong += [
+        name
+        for name, value in given.items()
+        if name not in _CHOSEN and value and value != "none" and value != default.get(name)
+    ]
+    if wrong:
+        raise ArtifactError(
+            f"expected the options of LoRA as its method has them in '{folder}', got "
+            f"{wrong[0]}={shown(given.get(wrong[0]))} in {LORA}/{_FILES[0]}; restore the folder "
+            "from where it was first saved, or train again"
+        )
 
 
 @contextmanager
@@ -299,19 +374,19 @@ def _merged(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _replace_weights(
-    model: nn.Module, tensors: Mapping[str, Tensor], folder: Path
+    model: Backbone, tensors: Mapping[str, Tensor], folder: Path
 ) -> tuple[str, ...]:
     """Put saved weights in the place of a copy's own, which others share; their names."""
-    saved = {name.replace("/", "."): weight for name, weight in _part(tensors, "weights.").items()}
+    saved = _part(tensors, "weights.")
     if not saved:
         raise ArtifactError(
             f"expected in '{folder}', an artifact with method.merge, the weights that LoRA was "
             "added to (weights.*), got none; restore its tensors from where it was first saved, "
             "or train again"
         )
-    for name, weight in saved.items():
-        path, _, last = name.rpartition(".")
-        module = model.get_submodule(path)
-        before = getattr(module, last)
-        setattr(module, last, nn.Parameter(weight.to(before), requires_grad=False))
-    return tuple(saved)
+    modules = _beside_lora(model)
+    own = {_one_word(f"{name}.weight"): module.weight for name, module in modules.items()}
+    for name, weight in fitting(saved, own, folder).items():
+        module = modules[name.replace("/", ".").removesuffix(".weight")]
+        module.weight = nn.Parameter(weight.to(module.weight.device), requires_grad=False)
+    return tuple(name.replace("/", ".") for name in saved)

@@ -1,0 +1,204 @@
+"""A saved classifier, opened once: read whole, and held against what `save_pretrained` writes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from ltuning.artifacts import store
+from ltuning.artifacts.folders import CONFIG
+from ltuning.checking import check
+from ltuning.config import Config, MethodOptions, StoppingOptions, read_section
+from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
+from ltuning.labels import LabelType
+from ltuning.methods import catalog
+from ltuning.tags import Scheme
+from ltuning.yamlfile import shown
+
+if TYPE_CHECKING:
+    from ltuning.backbones.backbone import Backbone
+
+_Fits = Callable[[Any], bool]
+
+_BACKBONE = ("name", "fingerprint", "family")
+_SHORTLIST = (
+    "labels_per_text", "most_labels", "texts", "recall_of_label", "recall_of_answer",
+    "accuracy_without_branches",
+)  # fmt: skip
+# What older versions did not write, and nothing is built from.
+_LATER = frozenset({"shortlist", "negatives", "objective"})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What a folder of a classifier says, every part of it of its type and fitting the others.
+
+    Attributes:
+        folder: of the artifact.
+        tensors: the trained parameters, on the CPU.
+        parts: content of further files by their path in the folder; of JSON the value, of
+            safetensors the tensors by name.
+        config: what it was trained with.
+        method: the options of its method, none left open.
+        fields: what the front door wrote beside these.
+    """
+
+    folder: Path
+    tensors: dict[str, Any]
+    parts: dict[str, Any]
+    config: Config
+    method: MethodOptions
+    fields: Mapping[str, Any]
+
+    def check_fits(self, backbone: Backbone) -> None:
+        """Refuse options that this backbone has no place for.
+
+        Raises:
+            ArtifactError: says which.
+        """
+        found = []
+        try:
+            depth = backbone.sizes.layers
+            filled = catalog.resolve(self.method, backbone.family, depth)
+        except LTuningError as error:
+            raise ArtifactError(_sentence(self.folder, [str(error)])) from error
+        for item in fields(MethodOptions):
+            is_open = getattr(self.method, item.name) is None
+            is_of_texts = item.name == "pooling" and self.config.task == "tags"
+            if is_open and not is_of_texts and item.name not in _LATER:
+                value = getattr(filled, item.name)
+                if value is not None:
+                    found.append(f"method.{item.name}: expected a value such as {value}, got none")
+        budget, length = backbone.position_budget, self.fields["max_length"]
+        if budget is not None and length > budget:
+            found.append(
+                f"max_length: expected at most {budget}, the backbone's positions, got {length}"
+            )
+        if found:
+            raise ArtifactError(_sentence(self.folder, found))
+
+
+def read(folder: str | Path) -> Opened:
+    """Read a saved classifier; see `store.read`.
+
+    Raises:
+        ArtifactError: a missing or changed file, or one that does not hold what it should: all of
+            what is wrong with the configuration at once.
+    """
+    artifact = store.read(folder)
+    saved = artifact.config
+    problems: list[Problem] = []
+    config = _config(saved, problems)
+    given = saved.get("method")
+    known = given if _is_method(given) else None
+    method: MethodOptions = read_section(MethodOptions, known, "method", problems)
+    if not problems:
+        problems += _combined(replace(config, method=method))
+    for name, (expected, fits) in _expected(saved, config.task).items():
+        if not fits(saved.get(name)):
+            message = f"expected {expected}, got {shown(saved.get(name))}"
+            problems.append(Problem(name, message))
+    if problems:
+        raise ArtifactError(_sentence(artifact.folder, [str(problem) for problem in problems]))
+    return Opened(artifact.folder, artifact.tensors, artifact.parts, config, method, saved)
+
+
+def _sentence(folder: Path, problems: list[str]) -> str:
+    lines = "\n  ".join(" ".join(problem.split()) for problem in problems)
+    return (
+        f"{folder / CONFIG} does not hold what a saved classifier's does:\n  {lines}\n"
+        "restore the file or train again"
+    )
+
+
+def _config(saved: Mapping[str, Any], problems: list[Problem]) -> Config:
+    given = saved.get("config")
+    if not isinstance(given, Mapping):
+        message = f"expected the options it was trained with, got {shown(given)}"
+        problems.append(Problem("config", message))
+        return Config()
+    try:
+        return Config.from_dict(given)
+    except ConfigError as error:
+        problems += [Problem(f"config.{one.path}", one.message) for one in error.problems]
+        return Config()
+
+
+def _combined(config: Config) -> list[Problem]:
+    """What does not go together, in what the classifier is built from.
+
+    How it was trained is no part of that: what training refuses today may have been taken then.
+    """
+    try:
+        check(replace(config, training={}, stopping=StoppingOptions()))
+    except ConfigError as error:
+        return list(error.problems)
+    return []
+
+
+def _expected(saved: Mapping[str, Any], task: str) -> dict[str, tuple[str, _Fits]]:
+    """For each part of the configuration that loading reads, what it must be, in words and code."""
+    labels = saved.get("labels")
+    count = len(labels) if isinstance(labels, dict) else 0
+    expected: dict[str, tuple[str, _Fits]] = {
+        "task": (f"'{task}', as in config", lambda value: value in (None, task)),
+        "backbone": ("a name, a fingerprint and a family", _is_backbone),
+        "method": ("options of a method, with its name", _is_method),
+        "labels": ("texts by the names of labels", _are_labels),
+        "length": ("an integer of 0 or more", lambda value: _is_count(value, 0)),
+        "max_length": ("an integer of 1 or more", lambda value: _is_count(value, 1)),
+        "figures": ("sections of figures", _are_figures),
+    }
+    if task == "tags":
+        schemes = get_args(Scheme)
+        expected["scheme"] = (" or ".join(schemes), lambda value: value in schemes)
+    else:
+        types = (None, *get_args(LabelType))
+        expected["label_type"] = ("a type of labels", lambda value: value in types)
+        expected["num_labels"] = (
+            f"{count}, the number of labels",
+            lambda value: _is_count(value, 1) and value == count,
+        )
+    if task == "multilabel":
+        expected["thresholds"] = (
+            f"{count} numbers, one for each label",
+            lambda value: (
+                isinstance(value, list) and list(map(_is_number, value)) == [True] * count
+            ),
+        )
+    return expected
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return type(value) is int and least <= value < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_backbone(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in _BACKBONE)
+
+
+def _is_method(value: Any) -> bool:
+    return isinstance(value, dict) and "name" in value
+
+
+def _are_labels(value: Any) -> bool:
+    if not isinstance(value, dict) or not value:
+        return False
+    return all(
+        isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)
+        for texts in value.values()
+    )
+
+
+def _are_figures(value: Any) -> bool:
+    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
+        return False
+    shortlist = value.get("shortlist", {})
+    return not shortlist or all(_is_number(shortlist.get(name)) for name in _SHORTLIST)
