@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -505,3 +507,32 @@ def test_an_attention_without_a_twin_is_refused(tiny_llama: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
     with pytest.raises(BackboneError, match="attention sdpa or eager, got 'flash_attention_2'"):
         Backbone(model, tokenizer, name="mine")
+
+
+def test_a_tokenizer_serves_one_thread_at_a_time(bert: Backbone) -> None:
+    """It keeps its options: of two calls at once, one would be cut as the other asked."""
+    others, both = threading.Event(), []
+
+    class Watched:
+        is_fast = True
+
+        def __init__(self) -> None:
+            self.inside = 0
+
+        def __call__(self, *texts: Any, **options: Any) -> Any:
+            self.inside += 1
+            both.append(self.inside > 1)
+            if self.inside > 1:
+                others.set()
+            others.wait(0.05)
+            self.inside -= 1
+            return bert.tokenizer(*texts, **options)
+
+    watched = copy.copy(bert)
+    watched.tokenizer = Watched()
+    threads = [threading.Thread(target=watched.tokenize, args=(["the bread"],)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert both == [False, False, False]

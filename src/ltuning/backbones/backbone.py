@@ -18,6 +18,7 @@ from ltuning.backbones.loading import (
     load_config,
     load_model,
     load_tokenizer,
+    tokenized,
     with_padding,
 )
 from ltuning.backbones.lower import Lower
@@ -222,7 +223,7 @@ class Backbone:
         # the other: 9 GB and 25 s for 40,000 words each.
         cut_here = are_pairs and self.tokenizer.is_fast
         limits = {"verbose": False} if cut_here else {"truncation": True, "max_length": room}
-        encoded = self.tokenizer(*columns, return_attention_mask=False, **limits)
+        encoded = tokenized(self.tokenizer, *columns, return_attention_mask=False, **limits)
         rows = [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
         if cut_here:
             rows = [
@@ -306,7 +307,8 @@ class Backbone:
         Raises:
             BackboneError: a label text that is longer than its room, or without a token.
         """
-        tokens = [{"input_ids": ids} for ids in self.tokenizer(list(texts))["input_ids"]]
+        encoded = tokenized(self.tokenizer, list(texts))
+        tokens = [{"input_ids": ids} for ids in encoded["input_ids"]]
         self._check_label_room(texts, tokens, max_tokens)
         self._check_distinct(texts, tokens)
         batch = self.batch(tokens)

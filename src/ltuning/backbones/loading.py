@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -45,6 +46,8 @@ SPLIT = "split"
 # A fingerprint reads at most this many elements of a weight, evenly spread: a large model's
 # fingerprint then takes about a second, and every element of a small one's weights counts.
 _FINGERPRINT_ELEMENTS = 1 << 20
+
+_TOKENIZING = threading.Lock()
 
 _NO_ROOM = "no room in its memory; load it with quantize=4bit, or choose a smaller one"
 
@@ -103,6 +106,15 @@ def load_tokenizer(options: BackboneOptions) -> Any:
             "got one without a vocabulary; save the tokenizer's files beside the model"
         )
     return tokenizer
+
+
+def tokenized(tokenizer: Any, *texts: Any, **options: Any) -> Any:
+    """What a tokenizer makes of texts, with its own options; one call at a time.
+
+    A fast tokenizer keeps how it cuts a text: another thread's call would change it under way.
+    """
+    with _TOKENIZING:
+        return tokenizer(*texts, **options)
 
 
 def meta_backbone(options: BackboneOptions) -> tuple[nn.Module, Family]:

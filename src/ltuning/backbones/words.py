@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.batches import pieces
+from ltuning.backbones.loading import tokenized
 from ltuning.errors import BackboneError
 from ltuning.tags import Sentence
 
@@ -95,7 +96,8 @@ def _windows_of(
     """Windows of the sentences with these numbers, which all have words."""
     tokenizer = backbone.tokenizer
     room = backbone.max_length - tokenizer.num_special_tokens_to_add()
-    encoded = tokenizer(
+    encoded = tokenized(
+        tokenizer,
         [sentences[number].text for number in numbers],
         truncation=True,
         max_length=backbone.max_length,
@@ -139,8 +141,12 @@ def _check_every_word_is_read(
     if not suspects:
         return
     words = [sentence.text[slice(*sentence.words[number])] for number in suspects]
-    alone = backbone.tokenizer(
-        words, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    alone = tokenized(
+        backbone.tokenizer,
+        words,
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        verbose=False,
     )["offset_mapping"]
     for number, word, offsets in zip(suspects, words, alone, strict=True):
         (own,) = _unread(word, [(0, len(word))], offsets)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import tokenized
 from ltuning.config import MethodOptions
 from ltuning.methods.catalog import METHODS
 
@@ -61,6 +62,7 @@ def _word_ids(
         usable = torch.tensor([index for index in range(size) if index not in special])
         return usable[torch.randint(len(usable), (length,), generator=generator)]
     words: list[int] = []
-    for row in backbone.tokenizer(list(label_texts), add_special_tokens=False)["input_ids"]:
+    encoded = tokenized(backbone.tokenizer, list(label_texts), add_special_tokens=False)
+    for row in encoded["input_ids"]:
         words.extend(row)
     return torch.tensor([words[place % len(words)] for place in range(length)])
