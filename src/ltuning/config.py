@@ -199,7 +199,7 @@ class DataOptions:
         validation_fraction: part of the training split held out where there is no validation
             split; 0 trains on every text and keeps the last weights.
         empty_texts: what to do with rows whose text is empty.
-        missing_labels: what to do with rows that have no label.
+        missing_labels: what to do with rows of `path` that have no label.
         delimiter: what stands between the fields of csv and tsv; None is found.
         encoding: of files of text; None is by their byte-order mark, else UTF-8.
     """
