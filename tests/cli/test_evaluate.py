@@ -98,6 +98,21 @@ def test_bad_arguments(
     assert message in outcome.stderr
 
 
+def test_problems_of_several_arguments_come_at_once(
+    ltuning: Callable[..., Any], tmp_path: Path
+) -> None:
+    outcome = ltuning("evaluate", tmp_path / "none", "--data", "no.csv", "--output", "no/m.json")
+    assert outcome.code == 1
+    assert outcome.stderr.splitlines() == [
+        "error: 3 problems:",
+        "  no/m.json: there is no folder no to write it to; make it",
+        "  no.csv: no such file or folder; give a file, a folder with a file per split, or a data "
+        "set of the hub (owner/name)",
+        f"  expected the folder of a saved classifier, but {tmp_path / 'none'} does not exist: "
+        "check the path",
+    ]
+
+
 def test_a_label_that_the_classifier_does_not_know(
     ltuning: Callable[..., Any], trained: Path, tmp_path: Path
 ) -> None:

@@ -196,6 +196,23 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_model")
+def test_problems_of_the_data_and_of_the_folder_come_with_the_others(
+    ltuning: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "letter.txt").write_text("dear")
+    arguments = ["train", "missing.csv", "--output", tmp_path]
+    there = f"{tmp_path} is not empty and is not an ltuning folder"
+    missing = "missing.csv: no such file or folder; give a file"
+    outcome = ltuning(*arguments)
+    assert outcome.stderr.startswith(f"error: 2 problems:\n  {missing}")
+    assert there in outcome.stderr
+    outcome = ltuning(*arguments, "--seed", -1)
+    assert outcome.stderr.startswith("error: 3 problems in the configuration:\n  seed: expected ")
+    assert f"\n  --data: {missing}" in outcome.stderr
+    assert f"\n  --output: {there}" in outcome.stderr
+
+
+@pytest.mark.usefixtures("no_model")
 def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "options.yaml"
     file.write_text("data: {shots: many}\nmethods: {}\n")

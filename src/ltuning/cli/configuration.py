@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ltuning import checking, yamlfile
 from ltuning.config import Config
-from ltuning.errors import LabelError, Problem
+from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
 from ltuning.yamlfile import YamlError, shown
 
@@ -54,6 +54,25 @@ def _has_data(mapping: Mapping[str, Any], settings: Sequence[str]) -> bool:
     data = mapping.get("data")
     named = data.get("path") if isinstance(data, Mapping) else None
     return named is not None or any(item.startswith("data.path=") for item in settings)
+
+
+def refusals(checks: Iterable[Callable[[], object]]) -> list[LTuningError]:
+    """What the checks raise, so that all of it is said at once."""
+    found = []
+    for check in checks:
+        try:
+            check()
+        except LTuningError as error:
+            found.append(error)
+    return found
+
+
+def raise_all(errors: Sequence[LTuningError]) -> None:
+    """Raises one error as it is, and several as one that lists them; nothing where none is."""
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        raise LTuningError("\n  ".join([f"{len(errors)} problems:", *map(str, errors)]))
 
 
 def read_options(path: Path | None, problems: list[Problem]) -> Mapping[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
+from ltuning.cli.configuration import raise_all, refusals
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
 from ltuning.registry import unknown
@@ -56,14 +57,17 @@ def evaluate(
     """
     from ltuning.cli import saved
     from ltuning.data.files import check_target, write_file
+    from ltuning.data.sources import check_source
 
-    if output is not None:
-        check_target(output)
     named = (text_column, text_pair_column, label_column)
     rows = {
         "--empty-texts": empty_texts or "refuse",
         "--missing-labels": missing_labels or "refuse",
     }
+    checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
+    targets = [] if output is None else [partial(check_target, output)]
+    if refused := refusals([*targets, *checks, partial(check_source, data)]):
+        raise_all([*refused, *refusals([partial(saved.opened, folder)])])
     opened = saved.opened(folder)
     read = partial(_read, opened, data, split, named, (encoding, delimiter), rows)
     report = _measure(opened, (backbone, trust_remote_code), read, Terminal(quiet))
@@ -73,6 +77,11 @@ def evaluate(
         write_file(text.encode(), output)
     if not quiet:
         _show(report)
+
+
+def _check_skipping(option: str, value: str) -> None:
+    if value not in ("refuse", "skip"):
+        raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
 
 
 def _read(
@@ -94,9 +103,6 @@ def _read(
     )
     from ltuning.data.tagged import refuse_skipping
 
-    for option, value in rows.items():
-        if value not in ("refuse", "skip"):
-            raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
     columns, dialect = saved.columns_of(classifier, *named), Dialect(*written)
     if task == "tags":
         refuse_skipping(*rows.values())

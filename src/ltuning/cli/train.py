@@ -13,10 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
-from ltuning.cli.configuration import configure, read_labels, read_options
+from ltuning.cli.configuration import (
+    configure,
+    raise_all,
+    read_labels,
+    read_options,
+    refusals,
+)
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.config import Config
-from ltuning.errors import DataError, LabelError, Problem
+from ltuning.errors import ConfigError, DataError, LabelError, Problem
 from ltuning.registry import listed
 
 if TYPE_CHECKING:
@@ -237,9 +243,44 @@ def train(
     terminal = Terminal(quiet)
     with terminal.waiting("checking the options"):
         base = _with_method(_base(config, output if resume else None, problems), task)
-        chosen = configure(base, given, set_ or [], problems, needs_data=True)
+        chosen = _configured(base, given, set_ or [], problems, output, overwrite or resume)
     assert output is not None  # its absence is a problem
     _run(chosen, output, resume, overwrite, terminal)
+
+
+def _configured(
+    base: Mapping[str, Any],
+    given: Mapping[str, Any],
+    settings: Sequence[str],
+    problems: Sequence[Problem],
+    output: Path | None,
+    replaces: bool,
+) -> Config:
+    """The checked configuration; with its problems come those of the data and of the folder."""
+    from ltuning.cli.run_folder import RunFolder
+    from ltuning.data.sources import check_source
+
+    def check_data() -> None:
+        if given["data.path"] is not None:
+            check_source(given["data.path"])
+
+    def check_output() -> None:
+        if output is not None:
+            RunFolder(output).check(replaces)
+
+    try:
+        chosen = configure(base, given, settings, problems, needs_data=True)
+    except ConfigError as error:
+        beside = {"--data": check_data, "--output": check_output}
+        found = [
+            Problem(option, str(refused))
+            for option, check in beside.items()
+            for refused in refusals([check])
+        ]
+        raise ConfigError([*error.problems, *found]) from None
+    if refused := refusals([check_data]):
+        raise_all([*refused, *refusals([check_output])])
+    return chosen
 
 
 def _clashes(

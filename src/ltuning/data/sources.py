@@ -36,6 +36,7 @@ __all__ = [
     "Table",
     "TaggedExamples",
     "Text",
+    "check_source",
     "examples_from_table",
     "multilabel_from_table",
     "read_multilabel_split",
@@ -214,26 +215,36 @@ def _is_file(source: str | Path) -> bool:
     return os.path.exists(path) and not os.path.isdir(path)
 
 
+def check_source(source: str | Path) -> None:
+    """Refuse what is neither a file nor a folder nor the name of a data set of the hub.
+
+    Raises:
+        DataError: it is not there.
+    """
+    is_there = str(source).strip() and os.path.exists(local_path(source))
+    if not is_there and not (isinstance(source, str) and looks_like_hub_id(source)):
+        raise DataError(
+            f"{source}: no such file or folder; give a file, a folder with a file per split, "
+            "or a data set of the hub (owner/name)"
+        )
+
+
 def _readers(source: str | Path, dialect: Dialect) -> dict[str, Reader]:
     """One reader per split, by the split's canonical name."""
+    check_source(source)
     name, path = str(source), local_path(source)
     # Not the methods of Path, which raise where a name is too long.
     if name.strip() and os.path.isdir(path):
         return _folder_readers(path, dialect)
     if name.strip() and os.path.exists(path):
         return {"train": partial(read_table, path, dialect=dialect)}
-    if isinstance(source, str) and looks_like_hub_id(source):
-        if dialect != AS_FOUND:
-            raise DataError(
-                f"{name}: expected a file or a folder for an encoding or a delimiter, got a data "
-                "set of the hub; leave it out"
-            )
-        found = [(split, split, read) for split, read in hub_readers(source).items()]
-        return _by_split(found, name)
-    raise DataError(
-        f"{name}: no such file or folder; give a file, a folder with a file per split, "
-        "or a data set of the hub (owner/name)"
-    )
+    if dialect != AS_FOUND:
+        raise DataError(
+            f"{name}: expected a file or a folder for an encoding or a delimiter, got a data "
+            "set of the hub; leave it out"
+        )
+    found = [(split, split, read) for split, read in hub_readers(name).items()]
+    return _by_split(found, name)
 
 
 def _folder_readers(folder: Path, dialect: Dialect) -> dict[str, Reader]:
