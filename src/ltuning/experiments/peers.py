@@ -21,7 +21,6 @@ for, so that its answers depend a little on the texts beside a text.
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,6 +46,7 @@ from ltuning.experiments.fitting import (
     is_better,
     measure,
 )
+from ltuning.locks import temporary_folder
 from ltuning.scoring import mean_states
 from ltuning.training.trainer import LengthGroupedBatches, softmax
 
@@ -195,9 +195,9 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
     model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
     clock = Clock()
     clock.start()
-    with tempfile.TemporaryDirectory(prefix="setfit-") as folder:
+    with temporary_folder() as folder:
         arguments = setfit.TrainingArguments(
-            output_dir=folder,
+            output_dir=str(folder),
             batch_size=pairs,
             num_epochs=1,
             max_steps=task.budget.steps,
@@ -291,10 +291,10 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
         found = texts.probabilities(task.validation.texts)
         return measure(found, held_out, task.names)
 
-    with tempfile.TemporaryDirectory(prefix="peer-") as folder:
+    with temporary_folder() as folder:
         trainer = _BestKept(
             model=model,
-            args=_arguments(task, rate, folder, plain.device.type == "cpu", dtype),
+            args=_arguments(task, rate, str(folder), plain.device.type == "cpu", dtype),
             train_dataset=rows,
             eval_dataset=rows,  # what Trainer asks for; `figures` has its own
             data_collator=texts.collate,
