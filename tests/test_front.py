@@ -110,6 +110,14 @@ def test_a_section_of_options_keeps_what_the_arguments_say() -> None:
     assert config.training == {"max_steps": 3, "learning_rate": 1e-3}
 
 
+def test_options_of_files_are_refused_where_no_file_is_read() -> None:
+    options = {"data.shots": 5, "data.text_column": "text", "data.empty_texts": "skip"}
+    assert problems(lambda: LabelClassifier(options=options)) == [
+        f"data.{name}: `ltuning train` reads files, fit is given what they hold; leave it out"
+        for name in ("shots", "text_column")
+    ]
+
+
 # --- what is shown ------------------------------------------------------------------------------
 
 

@@ -70,6 +70,8 @@ _PATHS = {
     "epochs": "training.num_train_epochs",
     "steps": "training.max_steps",
 }
+# What `fit` itself reads of the options of data.
+_DATA_READ = ("data.empty_texts",)
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
 _OF_LOADED = ("name", "revision", "dtype", "quantize", "attention", "max_length")
 
@@ -265,7 +267,11 @@ class Front(ABC, Generic[F]):
                 mapping[section][name] = value
             else:
                 mapping[section] = value
-        return configure(mapping, problems=problems)
+        config = configure(mapping, problems=problems)
+        if unread := [path for path in flat if path.startswith("data.") and path not in _DATA_READ]:
+            message = "`ltuning train` reads files, fit is given what they hold; leave it out"
+            raise ConfigError([Problem(path, message) for path in unread])
+        return config
 
     @abstractmethod
     def _read_labels(self, labels: Any, texts_read: bool) -> Any:
