@@ -9,6 +9,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import MethodOptions
+from ltuning.errors import ArtifactError
 from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import METHODS, resolve
@@ -278,3 +279,15 @@ def test_plain_scores_that_are_given_stand_for_its_own(
     given = scorer.score_tokens(tokens, plain=other)
     best = given.argmax(1)
     assert inside[np.arange(len(best)), best].all()
+
+
+def test_scores_that_are_not_finite_are_no_answer(bert: Backbone, classifier: Any) -> None:
+    made = classifier(bert, "prefix").fit(["bread", "ball", "hotel"], ["food", "sport", "travel"])
+    with torch.no_grad():
+        next(iter(made.scorer().adapter.head.parameters())).fill_(3e38)
+    with pytest.raises(
+        ArtifactError,
+        match="expected finite scores of texts, got NaN or infinity: the classifier's weights are "
+        "too large; train again, or restore its folder from where it was first saved",
+    ):
+        made.predict(["bread"])

@@ -13,7 +13,7 @@ from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.batches import at_once, by_length, pieces
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
-from ltuning.methods.heads import pool
+from ltuning.methods.heads import check_finite, pool
 from ltuning.methods.plain import combine, mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.texts import Text, num_characters
@@ -78,11 +78,15 @@ class Scorer:
 
         Returns:
             `[N, K]` float32, row for row in the order of the texts.
+
+        Raises:
+            ArtifactError: a score that is not finite.
         """
         scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
         for rows in pieces([num_characters(text) for text in texts]):
             tokens = self.backbone.tokenize([texts[row] for row in rows], max_length)
             scores[rows.start : rows.stop] = self.score_tokens(tokens, progress)
+            check_finite(scores[rows.start : rows.stop], "texts")
         return scores
 
     def score_tokens(

@@ -10,6 +10,7 @@ import torch
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batches import by_length, pieces
 from ltuning.backbones.words import Window, WordBatch, windows_of
+from ltuning.methods.heads import check_finite
 from ltuning.methods.tuned import Tuned
 from ltuning.tags import OUTSIDE, Sentence
 
@@ -38,13 +39,20 @@ class TagScorer:
     def probabilities(
         self, sentences: Sequence[Sentence], progress: Progress | None = None
     ) -> list[np.ndarray]:
-        """`[W, 1 + 2K]` for each sentence; a word without a token is outside."""
+        """`[W, 1 + 2K]` for each sentence; a word without a token is outside.
+
+        Raises:
+            ArtifactError: a score that is not finite.
+        """
         tables: list[np.ndarray] = []
         for rows in pieces([len(sentence.text) for sentence in sentences]):
             piece = [sentences[row] for row in rows]
             windows = windows_of(self.backbone, piece)
             lengths = [len(sentence.words) for sentence in piece]
-            tables += self.of_windows(windows, lengths, progress)
+            found = self.of_windows(windows, lengths, progress)
+            for table in found:
+                check_finite(table, "words")
+            tables += found
         return tables
 
     def of_windows(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ltuning.backbones.families import Pooling
+from ltuning.errors import ArtifactError
 
 # A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
 FULL_MATCH_WIDTH = 1024
@@ -132,3 +134,16 @@ class _IdentityPlusLowRank(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         return state + self.up(self.down(state))
+
+
+def check_finite(scores: np.ndarray, what: str) -> None:
+    """Refuse what a classifier says of `what`, such as texts, where it is no number.
+
+    Raises:
+        ArtifactError: by weights that are too large.
+    """
+    if not np.isfinite(scores).all():
+        raise ArtifactError(
+            f"expected finite scores of {what}, got NaN or infinity: the classifier's weights are "
+            "too large; train again, or restore its folder from where it was first saved"
+        )
