@@ -175,7 +175,7 @@ class TextClassifier(Front[FittedLabels]):
 
     def _restore(self, opened: Opened) -> None:
         saved, method = opened.fields, opened.method
-        labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type", "text"))
+        labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type") or "text")
         self._label_type = labels.type
         adapter: Adapter | Tuned
         if method.name in WEIGHT_METHODS:
