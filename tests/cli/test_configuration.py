@@ -54,3 +54,18 @@ def test_an_unfinished_run_from_before_an_option_was_there_goes_on(tmp_path: Pat
     folder.check_same(Config())
     with pytest.raises(ArtifactError, match="data.missing_labels: 'refuse' -> 'skip'"):
         folder.check_same(Config().with_set(["data.missing_labels=skip"]))
+
+
+@pytest.mark.parametrize("arguments", [("demo",), ("train", "--resume", "--data", "x.csv")])
+def test_a_name_of_a_run_that_is_too_long_is_said(
+    ltuning: Callable[..., Any], arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    outcome = ltuning(*arguments, "--output", tmp_path / ("x" * 300))
+    assert outcome.code == 1
+    assert outcome.stderr.startswith("error: expected a")
+
+
+def test_a_name_of_a_backbone_that_is_too_long_is_said(ltuning: Callable[..., Any]) -> None:
+    outcome = ltuning("params", "--backbone", "x" * 300)
+    assert outcome.code == 1
+    assert outcome.stderr.startswith("error: expected ")

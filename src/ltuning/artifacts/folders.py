@@ -203,7 +203,8 @@ def settle(folder: str | Path) -> None:
     Raises:
         ArtifactError: another process is at work there, or it cannot be brought to its end.
     """
-    if _lock_of(resolve(folder)).exists():
+    # Not the method of Path, which raises at a name too long.
+    if os.path.exists(_lock_of(resolve(folder))):
         with claim(folder):
             pass
 

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -153,10 +152,9 @@ def load_config(options: BackboneOptions) -> tuple[Any, Family]:
         BackboneError: nothing there, or no family of text models.
     """
     source = resolve(options.name)
-    folder = Path(source)
-    if (folder.exists() or source.startswith((".", "/", "~"))) and not (
-        folder / "config.json"
-    ).is_file():
+    # Not the methods of Path, which raise at a name too long.
+    is_folder = os.path.exists(source) or source.startswith((".", "/", "~"))
+    if is_folder and not os.path.isfile(os.path.join(source, "config.json")):
         raise BackboneError(
             f"expected a model folder with a config.json, got '{source}'; "
             "give the folder that save_pretrained wrote, a hub id, or 'builtin:minilm'"

@@ -67,8 +67,10 @@ class RunFolder:
         Raises:
             ArtifactError: the folder holds something that may not be replaced.
         """
-        names = folders.names_in(self.checkpoints) if self.checkpoints.is_dir() else set()
-        is_left = self.checkpoints.is_dir() and names <= {_DIGEST}
+        # Not the method of Path, which raises at a name too long.
+        is_there = os.path.isdir(self.checkpoints)
+        names = folders.names_in(self.checkpoints) if is_there else set()
+        is_left = is_there and names <= {_DIGEST}
         # Nothing has begun there that could be gone on with, and nothing is lost.
         is_nothing = is_left and folders.names_in(self.checkpoints.parent) == {
             self.checkpoints.name
@@ -89,8 +91,8 @@ class RunFolder:
         """
         folders.settle(self.folder)
         path = self.checkpoints / _CONFIG
-        if not path.is_file():
-            is_finished = (self.checkpoints.parent / folders.CONFIG).is_file()
+        if not os.path.isfile(path):
+            is_finished = os.path.isfile(self.checkpoints.parent / folders.CONFIG)
             held = "a finished one" if is_finished else "none"
             raise ArtifactError(
                 f"expected an unfinished run in {self.folder} to go on with, got {held}; "
