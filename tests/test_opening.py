@@ -218,12 +218,17 @@ def with_nan(tensors: dict[str, torch.Tensor]) -> None:
     tensors[first(tensors)][0, 0] = float("nan")
 
 
+def huge(tensors: dict[str, torch.Tensor]) -> None:
+    tensors[first(tensors)][0, 0] = 3e38
+
+
 TENSOR_CHANGES = {
     without: r"none named ",
     with_another: r"one named strange, which it has not",
     narrower: r".* of shape \[.*\] for \[.*\]",
     of_integers: r".* of torch.int64 for torch.float32",
-    with_nan: r"NaN or infinity in ",
+    with_nan: r"NaN, infinity or a number beyond 1e\+15 in ",
+    huge: r"NaN, infinity or a number beyond 1e\+15 in ",
 }
 
 

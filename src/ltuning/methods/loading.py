@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ltuning.errors import ArtifactError
 
+# No training comes near it, and squares of what is beyond it overflow to NaN.
+_LARGEST = 1e15
+
 
 def fitting(
     saved: Mapping[str, Tensor],
@@ -26,8 +29,8 @@ def fitting(
         infinite: names of those that may be infinite.
 
     Raises:
-        ArtifactError: one is missing, is too many, or is of another shape or type; one holds NaN or
-            infinity.
+        ArtifactError: one is missing, is too many, or is of another shape or type; one holds NaN,
+            infinity or what overflows to it.
     """
     if came := _misfit(saved, expected, infinite):
         raise ArtifactError(
@@ -51,8 +54,8 @@ def _misfit(
         if tensor.dtype != own.dtype and not (_is_float(tensor) and _is_float(own)):
             return f"{name} of {tensor.dtype} for {own.dtype}"
         known = tensor.to(own.dtype)
-        if known.isnan().any() or (name not in infinite and known.isinf().any()):
-            return f"NaN or infinity in {name}"
+        if known.isnan().any() or (name not in infinite and (known.abs() > _LARGEST).any()):
+            return f"NaN, infinity or a number beyond {_LARGEST:g} in {name}"
     return None
 
 
