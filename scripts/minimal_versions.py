@@ -34,6 +34,8 @@ def main() -> None:
         command = [python, "-m", "pip", "install", "--quiet", "--editable", ROOT, *lower_bounds()]
         subprocess.run(command, check=True)
         tests = arguments.tests or ["-m", "not slow", *(f"tests/{name}" for name in TESTS)]
+        # Of what newer releases of other libraries took away.
+        tests = ["-W", "ignore::DeprecationWarning", *tests]
         environment = os.environ | {"HF_HUB_OFFLINE": "1"}
         done = subprocess.run([python, "-m", "pytest", "-q", *tests], cwd=ROOT, env=environment)
     raise SystemExit(done.returncode)
