@@ -259,7 +259,12 @@ class AdapterTrainer(Trainer):
         self._scorer = scorer
         self._validation = validation
         self.add_callback(Tally())
-        self.add_callback(_AtBegin(self._find_best))
+        self._begin = [self._find_best]
+        self.add_callback(_AtBegin(self._begin))
+
+    def at_begin(self, do: Callable[[], None]) -> None:
+        """Do something before the first step, as part of the run and of its time."""
+        self._begin.append(do)
 
     def get_batch_samples(self, *given: Any, **named: Any) -> tuple[list[dict[str, Any]], Any]:
         """The micro-batches of a step, each with its share of the step's loss.
@@ -470,7 +475,7 @@ def train(
             with trainer.accelerator.autocast():
                 model.store = fill()
 
-        trainer.add_callback(_AtBegin(keep_lower))
+        trainer.at_begin(keep_lower)
     return run(trainer, backbone, layers=layers, resume=resume)
 
 
@@ -530,14 +535,15 @@ def _run(trainer: AdapterTrainer, backbone: Backbone, layers: InTraining, resume
 
 
 class _AtBegin(TrainerCallback):
-    """Does something before the first step, as part of the run and of its time."""
+    """Does what is to be done before the first step."""
 
-    def __init__(self, do: Callable[[], None]):
-        self._do = do
+    def __init__(self, todo: Sequence[Callable[[], None]]):
+        self._todo = todo
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The run begins."""
-        self._do()
+        for do in self._todo:
+            do()
 
 
 def _keeps_lower(adapter: Adapter, arguments: TrainingArguments, num_texts: int) -> bool:
