@@ -10,8 +10,7 @@ import hashlib
 import json
 import logging
 import os
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,6 @@ from ltuning.yamlfile import YamlError
 
 _CONFIG = "config.yaml"
 _DIGEST = "data.sha256"
-_STATE = "trainer_state.json"  # what transformers writes last into a checkpoint
-_WEIGHTS = "model.safetensors"
-# What it needs to go on, besides these: optimizer, schedule, and every generator's state.
-_ARCHIVES = ("optimizer.pt", "scheduler.pt")
-_GENERATORS = "rng_state*.pth"
 # Of a file that goes with its process, unless the process is killed.
 _SCRATCH = "lower-layers-*"
 
@@ -158,14 +152,16 @@ class RunFolder:
         Raises:
             ArtifactError: another process is at work in the folder.
         """
+        # It loads torch, which no other question here needs.
+        from ltuning.training.checkpoints import fault, has_lost_its_best
+
         with folders.claim(self.folder) as claim:
             for left in self.checkpoints.glob(_SCRATCH):
                 left.unlink()
-            for checkpoint in self._checkpoints(lambda found: not _is_whole(found)):
-                claim.remove(checkpoint)
-            for checkpoint in self._checkpoints(_lost_its_best):
-                claim.remove(checkpoint)
-            return bool(self._checkpoints(_is_whole))
+            for is_useless in (fault, has_lost_its_best):
+                for checkpoint in filter(is_useless, self._checkpoints()):
+                    claim.remove(checkpoint)
+            return bool(self._checkpoints())
 
     def finish(self) -> None:
         """Remove the checkpoints of a run that is saved, all at once."""
@@ -177,8 +173,8 @@ class RunFolder:
                 "%s is saved, but its checkpoints cannot be removed: %s", self.folder, error
             )
 
-    def _checkpoints(self, fits: Callable[[Path], bool]) -> list[Path]:
-        return [path for path in self.checkpoints.glob("checkpoint-*") if fits(path)]
+    def _checkpoints(self) -> list[Path]:
+        return [*self.checkpoints.glob("checkpoint-*")]
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -201,42 +197,3 @@ def digest(parts: Sequence[Examples | MultilabelExamples | TaggedExamples | None
     """SHA-256 of texts and labels."""
     content = [None if part is None else [part.texts, part.labels] for part in parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether all is there that going on as if nothing had happened takes."""
-    archives = [checkpoint / name for name in _ARCHIVES]
-    generators = [*checkpoint.glob(_GENERATORS)]
-    if not generators or not all(map(_is_archive, archives + generators)):
-        return False
-    return _state(checkpoint) is not None and _is_tensors(checkpoint / _WEIGHTS)
-
-
-def _lost_its_best(checkpoint: Path) -> bool:
-    """Whether the checkpoint with the best weights so far, which end as the run's, is gone."""
-    best = (_state(checkpoint) or {}).get("best_model_checkpoint")
-    return best is not None and not (checkpoint.parent / Path(str(best)).name).is_dir()
-
-
-def _state(checkpoint: Path) -> Mapping[str, Any] | None:
-    path = checkpoint / _STATE
-    try:
-        state = json.loads(path.read_bytes()) if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-    return state if isinstance(state, dict) else None
-
-
-def _is_archive(path: Path) -> bool:
-    # torch's files are zip archives, whose end says what is in them.
-    return path.is_file() and zipfile.is_zipfile(path)
-
-
-def _is_tensors(path: Path) -> bool:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, "pt"):
-            return True
-    except (OSError, safetensors.SafetensorError):
-        return False

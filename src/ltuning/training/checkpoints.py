@@ -55,16 +55,30 @@ def fault(checkpoint: Path) -> str | None:
     return None
 
 
+def has_lost_its_best(checkpoint: Path) -> bool:
+    """Whether the checkpoint with the best weights so far, which end as the run's, is gone."""
+    best = (_state(checkpoint / STATE) or {}).get("best_model_checkpoint")
+    return best is not None and not (checkpoint.parent / Path(str(best)).name).is_dir()
+
+
 def _is_whole(path: Path) -> bool:
     if path.name in _ARCHIVES:
         return zipfile.is_zipfile(path)
+    if path.name == STATE:
+        return _state(path) is not None
     try:
-        if path.name == STATE:
-            return isinstance(json.loads(path.read_bytes()), dict)
         with safe_open(path, "pt"):
             return True
-    except (OSError, ValueError, SafetensorError):
+    except (OSError, SafetensorError):
         return False
+
+
+def _state(path: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
 
 
 class TimedCheckpoints(TrainerCallback):
