@@ -72,8 +72,10 @@ def temporary_folder() -> Iterator[Path]:
         folder = Path(name)
         with (folder / f"{_LOCK}.new").open("w") as file:
             _locked(file, folder)
-            # Under its name it is locked from the first moment on.
-            os.rename(file.name, folder / _LOCK)
+            # Under its name it is locked from the first moment on. Windows, which renames no open
+            # file, has no such locks.
+            if os.name != "nt":
+                os.rename(file.name, folder / _LOCK)
             (folder / "files").mkdir()
             yield folder / "files"
 
@@ -92,9 +94,10 @@ def temporary_file(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
         for left in target.parent.iterdir():
             if left.name.startswith(stem) and _TEMPORARY.fullmatch(left.name[len(stem) :]):
                 _remove_dead(left)
-    path = target.with_name(f"{stem}{secrets.token_hex(4)}.tmp")
-    file = _acquired(path)
-    assert file is not None  # its name is new
+    file = None
+    while file is None:  # another process may take it for a dead one's before it is locked
+        path = target.with_name(f"{stem}{secrets.token_hex(4)}.tmp")
+        file = _acquired(path)
     try:
         with file:
             yield path, file.buffer  # type: ignore[attr-defined]
@@ -132,7 +135,9 @@ def _locked(file: IO[str], path: Path) -> bool:
 
 
 def _acquired(path: Path) -> IO[str] | None:
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+    # Windows has no links to refuse, and would write a line end of its own for each one.
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     while True:
         file = os.fdopen(os.open(path, flags, 0o666), "r+", encoding="utf-8")
         if not _locked(file, path):

@@ -51,7 +51,7 @@ def a_run(folder: RunFolder, overwrite: bool) -> None:
         folder.check(overwrite)
         folder.begin(NOW, "digest")
         write_checkpoint(folder)
-        assert folder.has_checkpoint()
+        assert folder.newest_step() == 4
         save(folder, NOW.seed)
         folder.finish()
 
@@ -74,7 +74,7 @@ def goes_on(folder: RunFolder, verb: str) -> bool:
             folder.check_same(Config.from_dict(folder.options()))
         with folder.claimed():
             folder.check(overwrite=verb != "")
-            folder.has_checkpoint()
+            folder.newest_step()
     except ArtifactError:
         return False
     return True
@@ -146,12 +146,12 @@ def test_a_checkpoint_is_whole_with_every_file(
     folder = RunFolder(tmp_path / "run")
     folder.begin(NOW, "digest")
     first, second = write_checkpoint(folder, 2), write_checkpoint(folder, 4)
-    assert folder.has_checkpoint()
+    assert folder.newest_step() == 4
     damage(second)
-    assert folder.has_checkpoint()
+    assert folder.newest_step() == 2
     assert first.exists() and not second.exists()
     damage(first)
-    assert not folder.has_checkpoint()
+    assert folder.newest_step() is None
     assert {path.name for path in folder.checkpoints.iterdir()} == {"config.yaml", "data.sha256"}
 
 
@@ -160,16 +160,16 @@ def test_a_checkpoint_whose_best_weights_are_gone_is_not_gone_on_with(tmp_path: 
     folder.begin(NOW, "digest")
     best = write_checkpoint(folder, 2, best=2)
     write_checkpoint(folder, 6, best=2)
-    assert folder.has_checkpoint()
+    assert folder.newest_step() == 6
     (best / "model.safetensors").unlink()
-    assert not folder.has_checkpoint()
+    assert folder.newest_step() is None
 
 
 def test_what_a_killed_run_kept_of_its_layers_goes(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.begin(NOW, "digest")
     (folder.checkpoints / "lower-layers-abc").write_bytes(b"GB")
-    folder.has_checkpoint()
+    folder.newest_step()
     assert not (folder.checkpoints / "lower-layers-abc").exists()
 
 

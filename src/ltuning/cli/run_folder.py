@@ -146,8 +146,8 @@ class RunFolder:
             # Whole from the first moment on.
             os.rename(new, self.checkpoints)
 
-    def has_checkpoint(self) -> bool:
-        """Whether there is a whole checkpoint; removes what a killed process left half written.
+    def newest_step(self) -> int | None:
+        """The step of the newest checkpoint, None without one; half-written ones are removed.
 
         Raises:
             ArtifactError: another process is at work in the folder.
@@ -161,7 +161,8 @@ class RunFolder:
             for is_useless in (fault, has_lost_its_best):
                 for checkpoint in filter(is_useless, self._checkpoints()):
                     claim.remove(checkpoint)
-            return bool(self._checkpoints())
+            steps = [int(path.name.split("-")[1]) for path in self._checkpoints()]
+            return max(steps, default=None)
 
     def finish(self) -> None:
         """Remove the checkpoints of a run that is saved, all at once."""

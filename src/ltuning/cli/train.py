@@ -443,9 +443,9 @@ def _fit(
         classifier = LabelClassifier(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
     bar = TrainingBar(terminal, config.backbone.name, len(training), begin)
-    goes_on = resume and folder.has_checkpoint()
+    kept = folder.newest_step() if resume else None
     if resume:
-        terminal.note(_found(folder))
+        terminal.note(_found(kept))
     try:
         with folder.writing(), bar:
             classifier.fit(
@@ -453,7 +453,7 @@ def _fit(
                 training.labels,
                 None if validation is None else (validation.inputs, validation.labels),
                 checkpoints=folder.checkpoints,
-                resume=goes_on,
+                resume=kept is not None,
                 callbacks=[bar],
                 progress=False,
             )
@@ -463,16 +463,8 @@ def _fit(
     return classifier
 
 
-def _newest(folder: RunFolder) -> int | None:
-    """The step of the newest checkpoint."""
-    if not folder.has_checkpoint():
-        return None
-    return max(int(path.name.split("-")[1]) for path in folder.checkpoints.glob("checkpoint-*"))
-
-
-def _found(folder: RunFolder) -> str:
+def _found(step: int | None) -> str:
     """What `--resume` goes on from."""
-    step = _newest(folder)
     if step is None:
         return "the interrupted run has no checkpoint yet: it starts with its first step"
     return f"going on with the interrupted run from its step {step:,}"
@@ -481,7 +473,7 @@ def _found(folder: RunFolder) -> str:
 def _interrupted(folder: RunFolder, step: int | None) -> str:
     """What is kept of an interrupted run, and how it goes on; no step where it had not begun."""
     command = f"ltuning train --resume --output {shlex.quote(str(folder.folder))}"
-    kept = _newest(folder)
+    kept = folder.newest_step()
     if kept is not None:
         where = "" if step is None else f" at step {step:,}"
         return f"interrupted{where}; its steps up to {kept:,} are kept: go on with {command}"

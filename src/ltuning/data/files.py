@@ -240,6 +240,8 @@ def replace_file(data: bytes, target: Path) -> None:
         os.fsync(file.fileno())
         if target.exists():
             shutil.copymode(target, temporary)
+        if os.name == "nt":
+            file.close()  # Windows renames no open file
         os.replace(temporary, target)
 
 
