@@ -36,7 +36,7 @@ from ltuning.metrics import classification_report, expected_calibration_error, l
 from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
 from ltuning.texts import Text, is_empty
-from ltuning.training.bar import shown
+from ltuning.training.bar import steps_shown
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
@@ -459,7 +459,7 @@ class LabelClassifier(TextClassifier):
             some, given = pair_of(validation)
             held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
             _check_validation(held_out[1], labels, known, self.config)
-        with shown(progress) as bars:
+        with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
             self._fit(known, (texts, labels), held_out, checkpoints, resume, every)
         return self

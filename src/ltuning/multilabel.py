@@ -18,7 +18,7 @@ from ltuning.labels import Label, Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.opening import Opened
 from ltuning.scoring import Progress
-from ltuning.training.bar import shown
+from ltuning.training.bar import steps_shown
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
 from ltuning.training.trainer import TokenDataset, TrainingResult
@@ -110,7 +110,7 @@ class MultilabelClassifier(TextClassifier):
             some, given = pair_of(validation)
             read, _ = label_lists_of(given, "validation", known)
             held_out = checked_texts(some, read, empty)
-        with shown(progress) as bars:
+        with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
             self._fit(known, (texts, lists), held_out, checkpoints, resume, every)
         return self

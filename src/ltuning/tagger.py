@@ -23,7 +23,7 @@ from ltuning.opening import Opened
 from ltuning.registry import unknown
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
-from ltuning.training.bar import shown
+from ltuning.training.bar import steps_shown
 from ltuning.training.isolation import alone
 from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
 from ltuning.training.trainer import TrainingResult
@@ -135,7 +135,7 @@ class TokenClassifier(Front[_Fitted]):
         callbacks = self._callbacks(callbacks, checkpoints)
         with (
             alone(),
-            shown(progress) as bars,
+            steps_shown(progress) as bars,
             nullcontext(checkpoints) if checkpoints else temporary_folder() as folder,
         ):
             callbacks = [*callbacks, *bars]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ltuning import checking, yamlfile
-from ltuning.config import Config
+from ltuning.config import Config, absolute_path
 from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
 from ltuning.yamlfile import YamlError, shown
@@ -155,14 +154,7 @@ def _put(options: Mapping[str, Any], path: str, value: Any) -> Mapping[str, Any]
 
 def _with_absolute_paths(config: Config) -> Config:
     """So that the configuration means the same from another folder."""
-    backbone = replace(config.backbone, name=_absolute(config.backbone.name))
+    backbone = replace(config.backbone, name=absolute_path(config.backbone.name))
     path = config.data.path
-    data = replace(config.data, path=None if path is None else _absolute(path))
+    data = replace(config.data, path=None if path is None else absolute_path(path))
     return replace(config, backbone=backbone, data=data)
-
-
-def _absolute(name: str) -> str:
-    """The absolute path of a file or folder that is there; other names, as of a hub, stay."""
-    # Not the methods of Path: they raise at a home folder of nobody and at a name too long.
-    path = os.path.expanduser(name)
-    return os.path.realpath(path) if name.strip() and os.path.exists(path) else name

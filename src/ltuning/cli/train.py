@@ -354,35 +354,11 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
     None to validate on where there is no such split and none are to be held out.
     """
     from ltuning.data.multilabel import refuse_joined
-    from ltuning.data.sources import (
-        Columns,
-        Dialect,
-        read_multilabel_splits,
-        read_splits,
-        read_tagged_splits,
-    )
-    from ltuning.data.splits import hold_out, take_shots
-    from ltuning.data.tagged import hold_out_sentences, refuse_skipping
+    from ltuning.data.splits import take_shots
 
     data = config.data
-    assert data.path is not None  # configure needs it
-    columns = Columns(data.text_column, data.text_pair_column, data.label_column)
     with terminal.waiting(f"reading {data.path}"):
-        wanted, dialect = ("train", "validation"), Dialect(data.encoding, data.delimiter)
-        splits: Mapping[str, Any]
-        if config.task == "tags":
-            refuse_skipping(data.empty_texts, data.missing_labels)
-            splits = read_tagged_splits(data.path, columns, splits=wanted, dialect=dialect)
-        else:
-            read = read_multilabel_splits if config.task == "multilabel" else read_splits
-            splits = read(
-                data.path,
-                columns,
-                splits=wanted,
-                empty_texts=data.empty_texts,
-                missing_labels=data.missing_labels,
-                dialect=dialect,
-            )
+        splits = _splits(config)
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
@@ -399,14 +375,52 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
         )
         terminal.note(counts)
         return training, splits["validation"]
-    if not data.validation_fraction:
+    return _held_out(config, training, terminal)
+
+
+def _splits(config: Config) -> Mapping[str, Any]:
+    """The texts to train and to validate on that there are, as the task has them."""
+    from ltuning.data.sources import (
+        Columns,
+        Dialect,
+        read_multilabel_splits,
+        read_splits,
+        read_tagged_splits,
+    )
+    from ltuning.data.tagged import refuse_skipping
+
+    data = config.data
+    assert data.path is not None  # configure needs it
+    columns = Columns(data.text_column, data.text_pair_column, data.label_column)
+    wanted, dialect = ("train", "validation"), Dialect(data.encoding, data.delimiter)
+    if config.task == "tags":
+        refuse_skipping(data.empty_texts, data.missing_labels)
+        return read_tagged_splits(data.path, columns, splits=wanted, dialect=dialect)
+    read: Any = read_multilabel_splits if config.task == "multilabel" else read_splits
+    splits: Mapping[str, Any] = read(
+        data.path,
+        columns,
+        splits=wanted,
+        empty_texts=data.empty_texts,
+        missing_labels=data.missing_labels,
+        dialect=dialect,
+    )
+    return splits
+
+
+def _held_out(config: Config, training: Any, terminal: Terminal) -> tuple[Data, Data | None]:
+    """Training texts in two parts, the second to validate on; None where that is to have none."""
+    from ltuning.data.splits import hold_out
+    from ltuning.data.tagged import hold_out_sentences
+
+    if not config.data.validation_fraction:
         terminal.note(
             f"no validation: all {len(training):,} texts are trained on, and the last weights are "
             "kept"
         )
         return training, None
     hold: Callable[..., Any] = hold_out_sentences if config.task == "tags" else hold_out
-    rest, held_out = hold(training, data.validation_fraction, config.seed)
+    rest, held_out = hold(training, config.data.validation_fraction, config.seed)
     share = "" if config.task == "tags" else ", from each label its share"
     terminal.note(
         f"no validation split: of {len(training):,} training texts {len(held_out):,} are held out "

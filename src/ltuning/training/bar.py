@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 
 @contextmanager
-def shown(progress: bool | None) -> Iterator[Sequence[TrainerCallback]]:
+def steps_shown(progress: bool | None) -> Iterator[Sequence[TrainerCallback]]:
     """Callbacks that show the steps of a training on stderr while the block runs.
 
     Args:

@@ -428,8 +428,8 @@ def train(
     """Train an adapter in place.
 
     `layers` says how the backbone's layers run. Checkpointing takes less memory and a third more
-    time. With `cache_size`, in GiB, the layers below the prefix
-    run once for each text and not in every epoch, where what they make of the texts fits into it.
+    time. With `cache_size`, in GiB, the layers below the prefix run once for each text and not in
+    every epoch, where what they make of the texts fits into it.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -457,25 +457,8 @@ def train(
         scorer=lambda: Scorer(backbone, adapter, labels, owners, max_branches),
         validation=validation,
     )
-
     if cache_size and isinstance(adapter, Adapter) and _keeps_lower(adapter, arguments, len(data)):
-        fill = partial(
-            LowerStore.fill,
-            backbone,
-            data.tokens,
-            adapter.first_layer,
-            room=adapter.length,
-            limit=cache_size,
-            # Where a step fits, these fit.
-            batch_size=arguments.train_batch_size,
-            folder=Path(str(arguments.output_dir)),
-        )
-
-        def keep_lower() -> None:
-            with trainer.accelerator.autocast():
-                model.store = fill()
-
-        trainer.at_begin(keep_lower)
+        trainer.at_begin(partial(_keep_lower, trainer, model, backbone, adapter, data, cache_size))
     return run(trainer, backbone, layers=layers, resume=resume)
 
 
@@ -544,6 +527,28 @@ class _AtBegin(TrainerCallback):
         """The run begins."""
         for do in self._todo:
             do()
+
+
+def _keep_lower(
+    trainer: AdapterTrainer,
+    model: TrainingModel,
+    backbone: Backbone,
+    adapter: Adapter,
+    data: TokenDataset,
+    cache_size: float,
+) -> None:
+    """Run the layers below the prefix once for each text, and keep what they make of it."""
+    with trainer.accelerator.autocast():
+        model.store = LowerStore.fill(
+            backbone,
+            data.tokens,
+            adapter.first_layer,
+            room=adapter.length,
+            limit=cache_size,
+            # Where a step fits, these fit.
+            batch_size=trainer.args.train_batch_size,
+            folder=Path(str(trainer.args.output_dir)),
+        )
 
 
 def _keeps_lower(adapter: Adapter, arguments: TrainingArguments, num_texts: int) -> bool:
