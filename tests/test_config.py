@@ -578,6 +578,7 @@ def test_training_options_that_ltuning_owns(name, message):
         ("lr_scheduler_kwargs", 3, "expected a section of options, got 3"),
         ("max_steps", 2.5, "expected an integer of 1 or more, got 2.5"),
         ("max_steps", -1, "expected an integer of 1 or more, got -1"),
+        ("eval_steps", 10**400, "expected a number of 64 bits at most, got "),
         ("per_device_train_batch_size", 0, "expected an integer of 1 or more, got 0"),
         ("weight_decay", None, "expected a number of 0 or more, got nothing"),
         ("group_by_length", 1, "transformers.TrainingArguments has no field 'group_by_length'"),

@@ -651,7 +651,7 @@ def read_scalar(
     fits = isinstance(value, instance_of) and not isinstance(value, bool) and value != ""
     if isinstance(value, float) and math.isinf(value):
         fits = False  # no option means "without end" by it
-    if fits and hint is int and not -(2**63) <= convert(value) < 2**63:
+    if fits and isinstance(value, Integral) and not -(2**63) <= int(value) < 2**63:
         problems.append(Problem(path, f"expected {words} of 64 bits at most, got {shown(value)}"))
         return None
     if fits and (range is None or range.accepts(value)):

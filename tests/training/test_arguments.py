@@ -99,6 +99,22 @@ def test_options_that_something_else_takes_the_effect_from(
     assert problems(has_validation, **fields) == [Problem(f"training.{name}", message)]
 
 
+@pytest.mark.parametrize(
+    ("name", "came", "choices"),
+    [
+        ("backend", "inducter", ["'inductor'", "did you mean 'inductor'?"]),
+        ("mode", "fast", ["'default', ", "'max-autotune'"]),
+    ],
+)
+def test_torch_compile_is_asked_for_what_it_has(name: str, came: str, choices: list[str]) -> None:
+    (problem,) = problems(**{f"torch_compile_{name}": came})
+    assert problem.path == f"training.torch_compile_{name}"
+    assert problem.message.startswith(f"expected a {name} of torch.compile (")
+    assert f"got '{came}'" in problem.message
+    assert all(choice in problem.message for choice in choices)
+    assert not problems(torch_compile_backend="eager", torch_compile_mode="default")
+
+
 def test_options_that_are_right_and_a_look_at_them_that_touches_nothing() -> None:
     before = dict(AcceleratorState._shared_state)
     assert problems() == []

@@ -15,7 +15,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from ltuning.backbones.prefix import Compiler, InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import Problem
-from ltuning.registry import listed
+from ltuning.registry import listed, suggest
 
 # Two names of one field.
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
@@ -107,6 +107,8 @@ def trainer_problems(
     fields = dict(fields)
     if found := list(_clashes(fields, stopping, has_validation)):
         return found
+    if found := list(_compiler_problems(fields)):
+        return found
     in_training(fields)
     try:
         arguments = training_arguments(
@@ -132,6 +134,23 @@ def trainer_problems(
         for name in arguments.report_to or ()
         if name not in available
     ]
+
+
+def _compiler_problems(fields: Mapping[str, Any]) -> Iterator[Problem]:
+    """Backends and modes that torch.compile does not have; it would say so in the first step."""
+    backend, mode = fields.get("torch_compile_backend"), fields.get("torch_compile_mode")
+    if backend is not None and backend not in torch.compiler.list_backends(exclude_tags=()):
+        yield _unknown("backend", backend, torch.compiler.list_backends())
+    if mode is not None:
+        from torch._inductor import list_mode_options
+
+        if mode not in list_mode_options():
+            yield _unknown("mode", mode, list(list_mode_options()))
+
+
+def _unknown(what: str, came: str, choices: list[str]) -> Problem:
+    message = f"expected a {what} of torch.compile ({listed(choices)}), got {came!r}"
+    return Problem(f"training.torch_compile_{what}", message + suggest(came, choices))
 
 
 def _clashes(
