@@ -80,7 +80,7 @@ def test_all_problems_are_said_before_anything_runs(compare: Any, tmp_path: Path
 
 def test_failed_cells_are_named_and_the_exit_code_says_so(compare: Any, tmp_path: Path) -> None:
     backbone = f"backbones.gone={{name: {tmp_path / 'gone'}}}"
-    outcome = compare("--set", backbone, "--set", "methods=[logistic]")
+    outcome = compare("--set", backbone, "--set", "methods=[logistic]", "--quiet")
     assert outcome.code == 1
     assert "failed: logistic on toy seed 0, gone: expected a model folder" in outcome.stderr
     assert "1 cell failed; the same command runs what failed again" in outcome.stderr

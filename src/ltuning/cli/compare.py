@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ltuning.experiments.grid import Cell, Grid
     from ltuning.experiments.results import ResultFolder
     from ltuning.experiments.runner import Outcome
+
+logger = logging.getLogger("ltuning")
 
 # The time left is told from the mean of all cells: they are few, and of very different lengths.
 _WHOLE_RUN = 1e9
@@ -125,7 +128,7 @@ def compare(
         raise
     _report(chosen, folder, terminal, texts)
     if failed:
-        terminal.note(f"{_cells(len(failed))} failed; the same command runs what failed again")
+        logger.warning("%s failed; the same command runs what failed again", _cells(len(failed)))
         raise typer.Exit(1)
 
 
@@ -166,7 +169,7 @@ def _run(
             left = (time.monotonic() - began) / number * (len(todo) - number)
             if outcome.error is not None:
                 failed.append(outcome)
-                terminal.note(f"failed: {outcome.cell}: {outcome.error}")
+                logger.warning("failed: %s: %s", outcome.cell, outcome.error)
             elif not terminal.has_bars:
                 terminal.note(_line(number, len(todo), outcome, left))
     return failed
