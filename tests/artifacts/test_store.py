@@ -473,6 +473,28 @@ def test_the_folder_says_where_the_earlier_one_is_when_it_cannot_be_put_back(
         settle(saved)
 
 
+def test_a_record_that_cannot_be_read_is_not_taken_for_empty(saved: Path) -> None:
+    cut_off_between_the_renames(saved)
+    opened = Path.open
+
+    def refuse(path: Path, *given: Any, **named: Any) -> Any:
+        if path.name == ".run.ltuning":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return opened(path, *given, **named)
+
+    message = (
+        r"\.run\.ltuning, which says what is under way in .*/run, cannot be read \(Too many open "
+        r"files\); make it readable, and try again$"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "open", refuse)
+        for refused in (lambda: settle(saved), lambda: load(saved)):
+            with pytest.raises(ArtifactError, match=message):
+                refused()
+    settle(saved)
+    assert holds(saved, OLD)
+
+
 def test_check_output_sees_the_folder_of_a_save_that_was_cut_off(saved: Path) -> None:
     cut_off_between_the_renames(saved)
     with pytest.raises(ArtifactError, match="holds a trained classifier already"):

@@ -31,6 +31,9 @@ def test_the_home_folder_is_meant_in_every_option_with_a_path(
     assert f"{tmp_path}/none.yaml: no such file" in outcome.stderr
     outcome = ltuning("evaluate", "~/none", "--data=x.csv", "--output=~/none/metrics.json")
     assert f"there is no folder {tmp_path}/none to write it to" in outcome.stderr
+    (tmp_path / "old.csv").write_text("mine\n")
+    outcome = ltuning("predict", "~/none", "~/texts.txt", "--output=~/old.csv")
+    assert f"{tmp_path}/old.csv exists already" in outcome.stderr
 
 
 def test_a_name_of_results_that_is_too_long_is_said(

@@ -124,7 +124,11 @@ class Claim:
         self.clear()
 
     def clear(self) -> None:
-        """Remove what has a temporary name, and forget what is no longer there."""
+        """Remove what has a temporary name, and forget what is no longer there.
+
+        Raises:
+            ArtifactError: what is on record cannot be read.
+        """
         asides, temporaries = _on_record(self.folder)
         for path in temporaries:
             with suppress(OSError):
@@ -193,7 +197,7 @@ def claim(folder: str | Path) -> Iterator[Claim]:
             yield mine
         finally:
             _claims.reset(token)
-            with suppress(OSError):
+            with suppress(OSError, ArtifactError):
                 mine.clear()
 
 
@@ -213,6 +217,9 @@ def current(folder: Path) -> Path | None:
     """Where a resolved folder is to be read: itself, or what stepped aside for one that never came.
 
     None where there is neither.
+
+    Raises:
+        ArtifactError: it cannot be known.
     """
     # A writer may put the new folder in place between two of these looks, and begin anew.
     for _ in range(10):
@@ -354,13 +361,22 @@ def _move_leftovers(aside: Path, folder: Path) -> None:
 
 
 def _on_record(folder: Path) -> tuple[dict[Path, int], list[Path]]:
-    """What stepped aside and is still there, with the number of the new folder; temporary names."""
+    """What stepped aside and is still there, with the number of the new folder; temporary names.
+
+    Raises:
+        ArtifactError: the record cannot be read; to take it for empty would be to lose it.
+    """
     lock = _lock_of(folder)
     try:
         with lock.open("rb") if lock.is_file() else open(os.devnull, "rb") as file:
             lines = file.read(_LONGEST_RECORD).decode("ascii", "replace").splitlines()
-    except OSError:
+    except FileNotFoundError:
         lines = []
+    except OSError as error:
+        raise ArtifactError(
+            f"{lock}, which says what is under way in {folder}, cannot be read "
+            f"({error.strerror}); make it readable, and try again"
+        ) from error
     found = [match for match in map(_RECORD.fullmatch, lines) if match]
     asides = {_beside(folder, match[1]): int(match[2]) for match in found if match[1]}
     temporaries = [_beside(folder, match[3]) for match in found if match[3]]

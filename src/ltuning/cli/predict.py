@@ -35,6 +35,7 @@ def predict(
     source: Annotated[
         Path | None,
         typer.Argument(
+            parser=options.user_path,
             metavar="[FILE|-]",
             help="Texts, one per line (.txt), or a csv, tsv, jsonl, parquet or, of words, conll "
             "file (each also .gz); - or nothing reads standard input.",
@@ -44,6 +45,7 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
+            parser=options.user_path,
             metavar="FILE",
             help="Where to write; its ending says the format. By default standard output, in the "
             "format of the input.",
