@@ -25,6 +25,7 @@ from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import resolve
 from ltuning.scoring import Scorer
+from ltuning.training import plain
 from ltuning.training.arguments import training_arguments
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
 from ltuning.training.plain import HeldOutScores
@@ -38,6 +39,12 @@ from ltuning.training.trainer import (
 
 Make = Callable[..., LabelClassifier]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120)
+
+
+@pytest.fixture(autouse=True)
+def quick_plain_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How good a shortlist is matters to no test here, and its scorer is fitted 14 times a run."""
+    monkeypatch.setattr(plain, "_LEAST_STEPS", 20)
 
 
 def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
@@ -546,12 +553,12 @@ def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
         return checkpoint(run, *inputs, **rest)
 
     monkeypatch.setattr(layers, "checkpoint", counted)
-    plain = classifier(bert, "lt-prefix", steps=2).fit(toy.texts, toy.labels)
+    without = classifier(bert, "lt-prefix", steps=2).fit(toy.texts, toy.labels)
     assert computed == []
     options = {"training__gradient_checkpointing": True}
     saving = classifier(bert, "lt-prefix", steps=2, **options).fit(toy.texts, toy.labels)
     assert len(computed) == 2 * bert.sizes.layers
-    assert_same(plain, saving)
+    assert_same(without, saving)
     assert not bert.in_training.checkpointing
 
 
@@ -571,12 +578,12 @@ def test_compiled_layers_change_nothing_and_serve_every_batch(
     common = {"steps": 8, "method__first_layer": 1, "rate": 1e-2}
     torch._dynamo.reset()
     counters.clear()
-    plain = classifier(bert, "lt-prefix", **common).fit(texts, toy.labels)
+    without = classifier(bert, "lt-prefix", **common).fit(texts, toy.labels)
     assert counters["unique_graphs"] == 0
     options = {"training__torch_compile": True, "training__torch_compile_backend": "eager"}
     compiled = classifier(bert, "lt-prefix", **common, **options)
     compiled.fit(texts, toy.labels, callbacks=[Count()])
-    assert_same(plain, compiled)
+    assert_same(without, compiled)
     assert counted[0] > 0
     # The second step, where a batch of two texts follows one of four.
     assert counted[-1] == counted[1]
