@@ -313,17 +313,14 @@ def test_label_kv_reads_labels_of_all_lengths_in_one_batch(
 
 
 @pytest.fixture(scope="session")
-def fitted(place: tuple[str, str], backbone: Backbone) -> Callable[[str], LabelClassifier]:
+def fitted(backbone: Backbone) -> Callable[[str], LabelClassifier]:
     """Trains a classifier for two steps, or gives the one that was."""
     known: dict[str, LabelClassifier] = {}
 
     def fit(method: str) -> LabelClassifier:
         if method not in known:
             names = dict(zip(("food", "sport", "travel"), LABELS, strict=True))
-            options = {
-                "backbone.attention": place[1],
-                "training.per_device_train_batch_size": 3,
-            }
+            options = {"training.per_device_train_batch_size": 3}
             classifier = LabelClassifier(backbone, names, method, steps=2, options=options)
             known[method] = classifier.fit(TEXTS * 2, list(names) * 2)
         return known[method]
