@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltuning.errors import TrainingError
 from ltuning.training.objectives import (
     LabelRows,
+    check_scores,
     choice_loss,
     draw_contrast,
     draw_multilabel,
@@ -188,3 +191,16 @@ def test_targets_as_a_table() -> None:
         [False, False, False],
         [False, True, False],
     ]
+
+
+@pytest.mark.parametrize("what", ["texts", "sentences"])
+def test_scores_that_are_no_numbers_end_a_validation(what: str) -> None:
+    tables = [np.zeros((2, 3)), np.ones((1, 3))]
+    check_scores(tables, what)
+    tables[1][0, 1] = np.inf
+    message = (
+        f"^expected finite scores on the validation {what}, got NaN or infinity; lower "
+        "training.learning_rate$"
+    )
+    with pytest.raises(TrainingError, match=message):
+        check_scores(tables, what)

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ltuning.errors import TrainingError
 from ltuning.metrics import best_thresholds, binary_log_loss, multilabel_report
 from ltuning.scoring import Scorer
-from ltuning.training.objectives import multi_hot
+from ltuning.training.objectives import check_scores, multi_hot
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,7 @@ class MultilabelValidation:
             TrainingError: a score that is not finite.
         """
         scores = scorer.score_tokens(self.tokens)
-        if not np.isfinite(scores).all():
-            raise TrainingError(
-                "expected finite scores on the validation texts, got NaN or infinity; "
-                "lower training.learning_rate"
-            )
+        check_scores([scores], "texts")
         truth = multi_hot(self.targets, len(self.names)).numpy()
         probabilities = sigmoid(scores)
         thresholds = best_thresholds(probabilities, truth)

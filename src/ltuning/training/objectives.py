@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Branches
-
-Objective = Literal["classes", "pairs", "contrast", "multilabel"]
 
 
 @dataclass(frozen=True)
@@ -166,3 +165,16 @@ def pairs_loss(scores: Tensor, truth: Tensor) -> Tensor:
 def choice_loss(scores: Tensor, truth: Tensor) -> Tensor:
     """Softmax cross-entropy of `[B, C]` scores against the true place `[B]`."""
     return functional.cross_entropy(scores, truth)
+
+
+def check_scores(tables: Sequence[np.ndarray], what: str) -> None:
+    """Refuse scores of what is validated on, such as `texts`, that are no numbers.
+
+    Raises:
+        TrainingError: by weights that grew too large.
+    """
+    if not all(np.isfinite(table).all() for table in tables):
+        raise TrainingError(
+            f"expected finite scores on the validation {what}, got NaN or infinity; lower "
+            "training.learning_rate"
+        )

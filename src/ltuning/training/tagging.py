@@ -16,10 +16,10 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import InTraining
 from ltuning.backbones.words import Window, WordBatch
 from ltuning.config import StoppingOptions
-from ltuning.errors import TrainingError
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
 from ltuning.tag_scoring import TagScorer, best_tags
+from ltuning.training.objectives import check_scores
 from ltuning.training.trainer import AdapterTrainer, TrainingResult, early_stopping, run
 
 _NO_WORD = -100
@@ -87,11 +87,7 @@ class TagValidation:
         """Loss per word, and precision, recall and F1 of the entities."""
         lengths = [len(tags) for tags in self.targets]
         tables = scorer.of_windows(self.windows, lengths)
-        if not all(np.isfinite(table).all() for table in tables):
-            raise TrainingError(
-                "expected finite scores on the validation sentences, got NaN or infinity; lower "
-                "training.learning_rate"
-            )
+        check_scores(tables, "sentences")
         every, truth = np.concatenate(tables), np.concatenate([np.array(t) for t in self.targets])
         chances = np.maximum(every[np.arange(len(truth)), truth], np.finfo(np.float32).tiny)
         report = span_report(

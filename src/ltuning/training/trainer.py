@@ -34,6 +34,7 @@ from ltuning.training.checkpoints import STATE, Tally, newest
 from ltuning.training.objectives import (
     Draw,
     LabelRows,
+    check_scores,
     choice_loss,
     draw_contrast,
     draw_hard,
@@ -233,11 +234,7 @@ class Validation:
     def figures(self, scorer: Scorer) -> dict[str, float]:
         """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
         scores = scorer.score_tokens(self.tokens)
-        if not np.isfinite(scores).all():
-            raise TrainingError(
-                "expected finite scores on the validation texts, got NaN or infinity; "
-                "lower training.learning_rate"
-            )
+        check_scores([scores], "texts")
         truth = [self.names[target] for target in self.targets]
         predicted = [self.names[index] for index in scores.argmax(1)]
         report = classification_report(truth, predicted, self.names)
