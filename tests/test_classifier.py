@@ -13,7 +13,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
-from ltuning.classifier import LabelClassifier, softmax
+from ltuning.classifier import LabelClassifier, label_array, softmax
 from ltuning.config import Config
 from ltuning.errors import (
     ArtifactError,
@@ -23,6 +23,7 @@ from ltuning.errors import (
     LabelError,
     TrainingError,
 )
+from ltuning.labels import Labels
 
 Make = Callable[..., LabelClassifier]
 METHODS = ("prefix", "prompt", "lt-prefix", "lt-prompt")
@@ -227,6 +228,22 @@ def test_labels_that_are_numbers_are_their_names(
 
 
 TYPED = {"integer": [10, 2, -1], "number": [0.5, 2.0, 10.0], "boolean": [True, False]}
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((1, 2**63 - 1), np.int64),
+        # NumPy alone makes floats of these, in which the last digits are lost.
+        ((1, 2**63 + 1), object),
+        ((1, 2**70), object),
+        ((0.5, 1.5), np.float64),
+    ],
+)
+def test_an_array_of_labels_has_every_digit(values: tuple[float, float], dtype: type) -> None:
+    array = label_array(Labels.from_any(dict(zip(values, ("low", "high"), strict=True))))
+    assert array.tolist() == list(values)
+    assert array.dtype == dtype
 
 
 @pytest.mark.parametrize("type_", TYPED)

@@ -94,7 +94,7 @@ class TextClassifier(Front[FittedLabels]):
     @property
     def classes_(self) -> np.ndarray:
         """`[K]` labels as they are in the data, in the order of `predict_proba`'s columns."""
-        return np.array(self.labels_.values)
+        return label_array(self.labels_)
 
     def scores(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """Scores `[N, K]` before they are probabilities, by texts and by `classes_`.
@@ -468,7 +468,7 @@ class LabelClassifier(TextClassifier):
         """The most probable label of each text, `[N]`, of the type that the data had."""
         fitted = self._trained()
         best = self._scores(fitted, texts, progress).argmax(axis=1)
-        return np.array(fitted.labels.values)[best]
+        return label_array(fitted.labels)[best]
 
     def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]`: softmax over the labels' scores."""
@@ -557,6 +557,14 @@ class LabelClassifier(TextClassifier):
             given,
         )
         return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
+
+
+def label_array(labels: Labels) -> np.ndarray:
+    """`[K]` labels as they are in the data; integers too large for NumPy stay Python's."""
+    values = np.array(labels.values)
+    # NumPy makes floats of integers on both sides of 2**63.
+    bent = labels.type == "integer" and values.dtype.kind == "f"
+    return np.array(labels.values, dtype=object) if bent else values
 
 
 def checked_texts(texts: Any, labels: Sequence[L], empty: str) -> tuple[list[Text], list[L]]:

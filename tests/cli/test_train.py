@@ -736,7 +736,8 @@ def test_resume_without_an_unfinished_run(
     outcome = run("--output", tmp_path / "none", "--resume")
     assert outcome.code == 1
     assert "to go on with, got none; leave out --resume to start a run" in outcome.stderr
-    assert "got a finished one" in run("--output", trained, "--resume").stderr
+    finished = "got a finished one; choose another folder, or replace it with --overwrite"
+    assert finished in run("--output", trained, "--resume").stderr
 
 
 def test_a_full_disk_at_save_leaves_what_resume_needs(

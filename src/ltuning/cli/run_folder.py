@@ -87,10 +87,13 @@ class RunFolder:
         path = self.checkpoints / _CONFIG
         if not os.path.isfile(path):
             is_finished = os.path.isfile(self.checkpoints.parent / folders.CONFIG)
-            held = "a finished one" if is_finished else "none"
+            held = (
+                "a finished one; choose another folder, or replace it with --overwrite"
+                if is_finished
+                else "none; leave out --resume to start a run"
+            )
             raise ArtifactError(
-                f"expected an unfinished run in {self.folder} to go on with, got {held}; "
-                "leave out --resume to start a run"
+                f"expected an unfinished run in {self.folder} to go on with, got {held}"
             )
         try:
             options = yamlfile.read(path)
