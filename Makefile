@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that share the tests, each of one thread: the tests' models are too small for more.
+WORKERS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # STAMP marks a finished installation and carries the time at which it began; UNFINISHED stands in
@@ -34,7 +36,7 @@ demo: install
 	$(BIN)/ltuning demo
 
 test: install
-	$(BIN)/python -m pytest -q --durations=10
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal --durations=10
 
 check: install
 	scripts/check
