@@ -440,6 +440,26 @@ def test_text_pairs(backbone: Backbone, classifier: Make, toy: Any, tmp_path: Pa
     assert np.array_equal(loaded.scores(pairs), scores)
 
 
+def test_single_texts_for_a_classifier_of_pairs_are_said(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = [(text, "the bread") for text in toy.texts]
+    classifier(bert, "probe").fit(pairs, toy.labels).save_pretrained(tmp_path / "saved")
+    made = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
+    made.predict(pairs)
+    single = classifier(bert, "probe").fit(toy.texts, toy.labels)
+    single.predict(toy.texts)
+    assert caplog.messages == []
+    made.predict([pairs[0], "the bread", "a ball"])
+    single.predict(pairs[:1])
+    assert caplog.messages == [
+        "the classifier was trained on pairs of texts, and 2 of the 3 given are single texts: its "
+        "answers for them mean little",
+        "the classifier was trained on single texts, and 1 of the 1 given are pairs of texts: its "
+        "answers for them mean little",
+    ]
+
+
 def test_a_text_scores_the_same_beside_a_pair(
     backbone: Backbone, classifier: Make, toy: Any
 ) -> None:

@@ -73,6 +73,8 @@ class FittedLabels:
     num_texts: int = 0
     # Of a multi-label classifier: from which probability on each label applies.
     thresholds: tuple[float, ...] = ()
+    # Whether it was trained on pairs of texts; None where on both, and in older artifacts.
+    pairs: bool | None = None
     # Made when it is first needed, and kept with what it scores: one is never without the other.
     scorer: Scorer | None = None
 
@@ -108,6 +110,7 @@ class TextClassifier(Front[FittedLabels]):
         given = texts_of(texts)
         if not given:
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
+        _warn_of_others(given, fitted.pairs)
         return self._scorer_of(fitted).score(given, progress, fitted.max_length)
 
     def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
@@ -193,7 +196,8 @@ class TextClassifier(Front[FittedLabels]):
             )
         adapter.to(self.backbone.device)
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
-        self._fitted = FittedLabels(labels, adapter, states, saved["max_length"])
+        pairs = saved.get("pairs")
+        self._fitted = FittedLabels(labels, adapter, states, saved["max_length"], pairs=pairs)
 
     def _read_labels(self, labels: Any, texts_read: bool) -> dict[str, list[str]]:
         if isinstance(labels, np.ndarray):
@@ -231,6 +235,7 @@ class TextClassifier(Front[FittedLabels]):
             "labels": labels.to_dict(),
             "label_type": labels.type,
             "num_labels": len(labels),
+            "pairs": fitted.pairs,
         }
 
     def _build(self, labels: Labels, num_texts: int) -> FittedLabels:
@@ -319,6 +324,8 @@ class TextClassifier(Front[FittedLabels]):
         with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
             fitted = self._build(labels, len(data[0]))
             result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
+        kinds = {isinstance(text, tuple) for text in data[0]}
+        fitted.pairs = kinds.pop() if len(kinds) == 1 else None
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self.result_ = fitted, result
         self.figures = self._run_figures(result, fitted) | figures
@@ -557,6 +564,23 @@ class LabelClassifier(TextClassifier):
             given,
         )
         return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
+
+
+def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:
+    """Say where single texts come to a classifier of pairs, or pairs to one of single texts."""
+    others = sum(isinstance(text, tuple) != pairs for text in texts)
+    if pairs is None or not others:
+        return
+    kinds = ("pairs of texts", "single texts")
+    trained, came = kinds if pairs else kinds[::-1]
+    logger.warning(
+        "the classifier was trained on %s, and %d of the %d given are %s: its answers for them "
+        "mean little",
+        trained,
+        others,
+        len(texts),
+        came,
+    )
 
 
 def label_array(labels: Labels) -> np.ndarray:

@@ -93,7 +93,7 @@ _PROCESS = "ltuning trains in one process, leave it out"
 _HUB = "save the classifier, and upload its folder"
 REFUSED = {
     "label_smoothing_factor": _LOSS,
-    "neftune_noise_alpha": _LOSS,
+    "neftune_noise_alpha": "ltuning adds no noise to embeddings, leave it out",
     "average_tokens_across_devices": _PROCESS,
     "train_sampling_strategy": _ORDER,
     "length_column_name": _ORDER,

@@ -57,6 +57,12 @@ def edit_config(folder: Path, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
+def test_a_backbone_is_loaded_by_its_name_alone(tiny_bert: Path) -> None:
+    loaded = Backbone.load(str(tiny_bert))
+    assert loaded.name == str(tiny_bert)
+    assert loaded.options == BackboneOptions(name=str(tiny_bert))
+
+
 def test_an_unknown_family_is_refused_before_its_weights_are_read(
     tmp_path: Path, load: Load
 ) -> None:

@@ -186,8 +186,9 @@ def test_text_that_is_no_text(value: Any, kind: str) -> None:
 
 
 def test_labels_become_strings() -> None:
-    source = labelled("x", " y ", 3, 3.0, -1, 2.5, True)
-    assert examples_from_table(source).labels == ["x", "y", "3", "3", "-1", "2.5", "True"]
+    assert examples_from_table(labelled("x", " y ")).labels == ["x", "y"]
+    assert examples_from_table(labelled(3, 3.0, -1, 2.5)).labels == ["3", "3", "-1", "2.5"]
+    assert examples_from_table(labelled(True, False)).labels == ["True", "False"]
 
 
 @pytest.mark.parametrize("missing", [None, "", "  ", float("nan"), ["x"], {"name": "x"}])
@@ -220,6 +221,19 @@ def test_rows_without_a_label_are_skipped_with_a_warning(caplog: pytest.LogCaptu
     assert caplog.messages == ["t: 3 rows without a label (rows 2, 4, 5) skipped"]
     assert refused(labelled("", None), missing_labels="skip") == (
         "t: no row has a label in column 'label'; expected at least one that has"
+    )
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ([True, 1, False, 0], "booleans (rows 1, 3) and numbers (rows 2, 4)"),
+        (["1", 1.0], "texts (row 1) and numbers (row 2)"),
+    ],
+)
+def test_labels_of_several_types_are_refused(labels: list[Any], found: str) -> None:
+    assert refused(labelled(*labels)) == (
+        f"t: expected labels of one type in column 'label', got {found}; write all as texts"
     )
 
 

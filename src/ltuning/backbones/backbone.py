@@ -126,14 +126,20 @@ class Backbone:
         layers.install(self.model, self.family)
 
     @classmethod
-    def load(cls, options: BackboneOptions, *, tested: bool = True) -> Backbone:
+    def load(cls, options: BackboneOptions | str, *, tested: bool = True) -> Backbone:
         """Load a backbone by builtin name, local folder or hub id, and try it (`selftest`).
+
+        Args:
+            options: how it is loaded, or its name alone.
+            tested: whether it is tried.
 
         Raises:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,
                 a device that is not there, a model that fails the self-test.
             MissingExtraError: the package of the builtin backbone, or of quantisation, is missing.
         """
+        if isinstance(options, str):
+            options = BackboneOptions(name=options)
         config, family = load_config(options)
         tokenizer = load_tokenizer(options)
         backbone = cls(

@@ -101,6 +101,7 @@ def examples_from_table(
         names = {index: label_name(table.rows[index].get(label_column)) for index in kept}
         if need_labels:
             kept = labelled_rows(table, label_column, names, missing_labels, problems)
+            problems += _mixed_types(table, label_column, kept)
         present = [name for index in kept if (name := names[index]) is not None]
         labels = present if len(present) == len(kept) else None
     refuse_rows(table, problems)
@@ -303,6 +304,23 @@ def labelled_rows(
             places(table, without),
         )
     return [index for index, name in names.items() if name is not None]
+
+
+def _mixed_types(table: Table, column: str, rows: Sequence[int]) -> list[str]:
+    """The problem that labels are of several types, which their names would not tell apart."""
+    kinds: dict[str, list[int]] = {}
+    for index in rows:
+        kinds.setdefault(_kind(table.rows[index][column]), []).append(index)
+    if len(kinds) < 2:
+        return []
+    found = " and ".join(f"{kind} {places(table, of)}" for kind, of in kinds.items())
+    return [f"expected labels of one type in column {column!r}, got {found}; write all as texts"]
+
+
+def _kind(label: object) -> str:
+    if isinstance(label, bool):
+        return "booleans"
+    return "texts" if isinstance(label, str) else "numbers"
 
 
 def label_name(value: Any) -> str | None:
