@@ -151,6 +151,7 @@ CONFIGS = {
         "num_labels: expected 3, the number of labels, got 1000000000",
     ),
     "a length below 0": ("length", -1, "length: expected an integer of 0 or more, got -1"),
+    "pairs or not": ("pairs", 1, "pairs: expected true, false or nothing, got 1"),
     "texts of no tokens": ("max_length", 0, "max_length: expected an integer of 1 or more, got 0"),
     "texts that are too long": (
         "max_length",

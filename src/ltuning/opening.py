@@ -158,6 +158,10 @@ def _expected(saved: Mapping[str, Any], task: str) -> dict[str, tuple[str, _Fits
     else:
         types = (None, *get_args(LabelType))
         expected["label_type"] = ("a type of labels", lambda value: value in types)
+        expected["pairs"] = (
+            "true, false or nothing",
+            lambda value: value is None or isinstance(value, bool),
+        )
         expected["num_labels"] = (
             f"{count}, the number of labels",
             lambda value: _is_count(value, 1) and value == count,
