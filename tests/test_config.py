@@ -69,6 +69,8 @@ def test_the_defaults():
         "method": {
             "name": "lt-prefix",
             "recipe": "default",
+            "labels": None,
+            "label_tokens": None,
             "transform": None,
             "start": None,
             "head": None,
@@ -514,7 +516,8 @@ def test_every_setting_that_is_wrong_is_reported():
         "data.path: cannot read the value '[a' (line 1: while parsing a flow sequence, expected "
         "',' or ']', but got '<stream end>'): put it in quotes",
         "seed.x: 'seed' is not a section of options but 1",
-        "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', 'transform', "
+        "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', "
+        "'labels', 'label_tokens', 'transform', "
         "'start', 'head', 'objective', 'pooling', 'rank', 'first_layer', 'num_tokens', "
         "'negatives', 'shortlist', 'alpha', 'dropout', 'merge', 'unmask_layers'; did you mean "
         "'rank'?",

@@ -39,7 +39,14 @@ from ltuning.texts import Text, is_empty
 from ltuning.training.bar import steps_shown
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
-from ltuning.training.plain import LEAST_SAMPLE, SAMPLE, HeldOutScores, choose_shortlist, prepare
+from ltuning.training.plain import (
+    LEAST_SAMPLE,
+    SAMPLE,
+    HeldOutScores,
+    center,
+    choose_shortlist,
+    prepare,
+)
 from ltuning.training.trainer import (
     TokenDataset,
     TrainingResult,
@@ -347,6 +354,14 @@ class TextClassifier(Front[FittedLabels]):
             validation = self.validation_class(tokenized.tokens, tokenized.targets, names)
         arguments, layers = self._arguments(fitted, folder, len(data), validation is not None)
         fitted.adapter.to(self.backbone.device)
+        center(
+            self.backbone,
+            fitted.adapter,
+            fitted.states,
+            data.tokens,
+            batch_size=arguments.train_batch_size,
+            seed=self.config.seed,
+        )
         plain = self._prepared(fitted, data, arguments.train_batch_size)
         result = train(
             self.backbone,

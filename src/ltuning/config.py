@@ -144,6 +144,10 @@ class MethodOptions:
     Attributes:
         name: where virtual tokens come from and go to, or which weights are trained.
         recipe: what the open options default to: `default`, or `paper` as published.
+        labels: how a label method reads them: `together`, all in one pass over the text, or
+            `apart`, each in a pass of its own, as published.
+        label_tokens: with `together`, what stands for a label in the prefix: `all` of its tokens,
+            or their `mean`.
         transform: label states -> virtual tokens, of the label methods.
         start: what the virtual tokens are before the first step.
         head: how a score is read from the text's states.
@@ -168,6 +172,8 @@ class MethodOptions:
         "prefix", "prompt", "lt-prefix", "lt-prompt", "ls-lora", "ls-unmask", "probe", "full"
     ] = "lt-prefix"
     recipe: Literal["default", "paper"] = "default"
+    labels: Literal["together", "apart"] | None = None
+    label_tokens: Literal["all", "mean"] | None = None
     transform: Literal["pooled", "lowrank", "square"] | None = None
     start: Literal["random", "small", "label-kv", "vocabulary", "text"] | None = None
     head: Literal["binary", "match", "classes"] | None = None

@@ -28,8 +28,8 @@ _SHORTLIST = (
     "labels_per_text", "most_labels", "texts", "recall_of_label", "recall_of_answer",
     "accuracy_without_branches",
 )  # fmt: skip
-# What older versions did not write, and nothing is built from.
-_LATER = frozenset({"shortlist", "negatives", "objective"})
+# What older versions did not write, and what is built without it is what they built.
+_LATER = frozenset({"shortlist", "negatives", "objective", "labels"})
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.batches import at_once, by_length, pieces
+from ltuning.backbones.families import Pooling
 from ltuning.backbones.lower import Lower
 from ltuning.methods.adapter import Adapter, Branches
 from ltuning.methods.heads import check_finite, pool
@@ -22,6 +23,10 @@ Progress = Callable[[int], None]
 
 # Branches that a text with a shortlist has at most, mostly: what a batch's size is set by.
 _LIKELY_BRANCHES = 4
+
+# Columns of all labels together that stand before the texts of a batch, each text its own: what
+# they take is bounded however many labels there are.
+_COLUMNS = 2**15
 
 
 class Scorer:
@@ -133,16 +138,19 @@ class Scorer:
 
     def _batches(self, tokens: Sequence[dict[str, Any]]) -> list[list[int]]:
         per_text = 1
-        if self.labels is not None:
+        if not self.adapter.one_pass:
             per_text = len(self.owners) if self.adapter.plain is None else _LIKELY_BRANCHES
         most = max(1, self.max_branches // per_text)
+        if self.adapter.one_pass and self.labels is not None:
+            most = max(1, min(most, _COLUMNS // self.tokens.shape[4]))
         return by_length(_lengths(tokens), most, self.backbone.device, per_text)
 
     def _score_batch(self, tokens: list[dict[str, Any]], plain: Tensor | None = None) -> Tensor:
         batch = self.backbone.batch(tokens).to(self.backbone.device)
-        if self.labels is None:
+        if self.adapter.one_pass:
             self.num_branches += len(batch)
-            return self.adapter.score(self.backbone, batch, self.tokens)
+            scores = self.adapter.score(self.backbone, batch, self.tokens, self.labels)
+            return mean_over_texts(scores, self.owners)
         if self.adapter.plain is None:
             return self._branches(batch, batch.mask.new_ones(len(batch), self.num_labels))
         lower = Lower(self.adapter.first_layer)
@@ -187,19 +195,22 @@ class Scorer:
         return mean_over_texts(scores, self.owners)
 
 
-def mean_states(backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int) -> Tensor:
-    """Mean states `[N, H]` of tokenized texts without virtual tokens, in float32.
+def mean_states(
+    backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int, how: Pooling = "mean"
+) -> Tensor:
+    """Pooled states `[N, H]` of tokenized texts without virtual tokens, in float32.
 
     Args:
         backbone: the frozen model.
         tokens: N tokenized texts.
         size: texts at a time.
+        how: they are pooled.
     """
     states = torch.empty(len(tokens), backbone.sizes.hidden, device=backbone.device)
     with torch.no_grad():
         for rows in by_length(_lengths(tokens), size, backbone.device):
             batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
-            states[rows] = pool(backbone.forward(batch), batch.mask, "mean")
+            states[rows] = pool(backbone.forward(batch), batch.mask, how)
     return states
 
 

@@ -48,6 +48,7 @@ def test_a_decoder_is_read_at_its_last_token_under_every_recipe() -> None:
 
 def test_an_option_that_is_given_wins_over_the_recipe() -> None:
     given = MethodOptions(
+        labels="apart",
         transform="lowrank",
         start="label-kv",
         head="binary",
@@ -164,6 +165,63 @@ def test_choices_that_do_not_go_together_are_all_named() -> None:
 )
 def test_a_choice_that_does_not_fit_is_named(method: dict[str, Any], sentence: str) -> None:
     assert found(**method) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("method", "sentence"),
+    [
+        (
+            {"name": "prefix", "labels": "together"},
+            "method.labels: expected no such option with method 'prefix', got 'together'",
+        ),
+        (
+            {"name": "lt-prompt", "labels": "together"},
+            "method.labels: expected 'apart' with method 'lt-prompt', got 'together'",
+        ),
+        (
+            {"labels": "apart", "label_tokens": "mean"},
+            "method.label_tokens: only `labels: together` has a choice of them; leave it out",
+        ),
+        (
+            {"labels": "together", "head": "binary"},
+            "method.head: expected 'match' with labels 'together', got 'binary'",
+        ),
+        (
+            {"labels": "together", "objective": "pairs"},
+            "method.objective: expected 'contrast' with labels 'together', got 'pairs'",
+        ),
+        (
+            {"labels": "together", "transform": "pooled"},
+            "method.transform: expected 'lowrank' with labels 'together', got 'pooled'",
+        ),
+        (
+            {"labels": "together", "negatives": 3},
+            "method.negatives: labels 'together' are all read and none is drawn; leave it out",
+        ),
+        (
+            {"labels": "together", "shortlist": 5},
+            "method.shortlist: labels 'together' are all read and none is left out; leave it out",
+        ),
+        (
+            {"labels": "together", "start": "label-kv", "label_tokens": "mean"},
+            "method.label_tokens: the mean of a label's tokens has no keys and values to start "
+            "from, take 'all'",
+        ),
+    ],
+)
+def test_what_does_not_go_with_labels_together_is_named(
+    method: dict[str, Any], sentence: str
+) -> None:
+    assert found(**method) == [sentence]
+
+
+def test_labels_together_are_all_read_in_one_pass() -> None:
+    chosen = resolve(MethodOptions(labels="together"), FAMILIES["bert"], 6, num_labels=77)
+    assert (chosen.labels, chosen.label_tokens) == ("together", "all")
+    assert (chosen.negatives, chosen.shortlist) == (None, None)
+    assert problems(Config(method=chosen)) == []
+    assert resolve(MethodOptions(recipe="paper"), FAMILIES["bert"], 6).labels == "apart"
+    assert resolve(MethodOptions("prefix"), FAMILIES["bert"], 6).labels is None
 
 
 def test_the_pooled_transform_of_the_paper_recipe_starts_random_too() -> None:

@@ -45,6 +45,7 @@ METHODS = [
     ("lt-prefix", {"first_layer": 3}),
     ("lt-prefix", {"negatives": 1, "shortlist": "off"}),
     ("lt-prefix", {"objective": "pairs", "head": "binary"}),
+    ("lt-prefix", {"method__labels": "together", "first_layer": 3}),
     ("lt-prompt", {}),
     ("lt-prompt", {"objective": "pairs"}),
 ]
@@ -70,8 +71,9 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     tokens = chosen.num_tokens or labels
     sizes = {"text": widest, "tokens": tokens, "num_labels": 3}
     label_pass = layers if method.startswith("lt-") else 0
-    # Plain prefixes start from the keys and values of words, which is a pass of its own.
-    start_pass = layers if method == "prefix" else 0
+    # Plain prefixes start from the keys and values of words, labels that are read together from the
+    # mean state of the texts, which is a pass of its own.
+    start_pass = layers if method == "prefix" or chosen.labels == "together" else 0
     step = calls[label_pass + start_pass :]
     assert len(step) == layers
     assert total(step) == training_step(chosen, layers, texts=6, **sizes)

@@ -113,6 +113,7 @@ class _LayerForward:
         named = dict(zip(self.names, args, strict=False)) | kwargs
         states = self.names[0]
         if self.starts_with_branches:
+            _align(prefix, layer, named)
             self._fan_in(prefix, layer, named, states)
         elif layer == prefix.first_layer:
             running.num_texts = named[states].shape[0]
@@ -144,6 +145,14 @@ class _LayerForward:
                 rows = prefix.fan_in(value.unflatten(0, (branches, -1)))
                 columns = rows if name == "position_ids" else rows[..., prefix.length :]
                 named[name] = columns.flatten(0, 1)
+
+
+def _align(prefix: Prefix, layer: int, named: dict[str, Any]) -> None:
+    """Labels that stand side by side are as far from the text by what is added by place, too."""
+    if layer >= prefix.first_layer:
+        for name in ("alibi", "attention_mask"):  # Falcon's mask has it inside
+            if isinstance(named.get(name), Tensor):
+                named[name] = prefix.aligned(named[name])
 
 
 def _per_text(value: Any, prefix: Prefix, num_texts: int) -> Any:

@@ -32,6 +32,8 @@ class Prefix:
         texts: `[R]` the text of each branch, or None where branch r is text r.
         rows: `[R]` the entry of `states` that each branch uses.
         room: positions before the text in decoders whose positions are absolute; None = L.
+        from_end: `[L]` of tokens that do not follow each other how many come between each and the
+            text, as where several label texts stand side by side; None = they follow each other.
     """
 
     states: Tensor
@@ -40,6 +42,7 @@ class Prefix:
     rows: Tensor
     texts: Tensor | None = None
     room: int | None = None
+    from_end: Tensor | None = None
 
     @property
     def length(self) -> int:
@@ -49,11 +52,29 @@ class Prefix:
     def at(self, layer: int) -> tuple[Tensor, Tensor]:
         """Keys and values of a layer, each `[R, N, L, D]`."""
         keys, values = self.states[:, layer - self.first_layer].unbind(1)
-        return keys.index_select(0, self.rows), values.index_select(0, self.rows)
+        return self._of_branches(keys), self._of_branches(values)
 
     def branch_mask(self) -> Tensor:
         """`[R, L]` bool, the real virtual tokens of each branch."""
-        return self.mask.index_select(0, self.rows)
+        return self._of_branches(self.mask)
+
+    def _of_branches(self, entries: Tensor) -> Tensor:
+        """`[V, ...] -> [R, ...]`: each branch its entry; one that all share is not copied."""
+        if len(entries) == 1:
+            return entries.expand(len(self.rows), *entries.shape[1:])
+        return entries.index_select(0, self.rows)
+
+    def aligned(self, distances: Tensor) -> Tensor:
+        """`[..., L + T]` what a model adds to scores by place: tokens side by side have one place.
+
+        Args:
+            distances: of columns that follow each other.
+        """
+        if self.from_end is None:
+            return distances
+        place = self.length - 1 - self.from_end.to(distances.device)
+        own = torch.arange(self.length, distances.shape[-1], device=distances.device)
+        return distances.index_select(-1, torch.cat([place, own]))
 
     def fan_out(self, tensor: Tensor) -> Tensor:
         """`[B, ...] -> [R, ...]`: each branch gets what belongs to its text."""

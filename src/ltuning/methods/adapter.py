@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
 from ltuning.methods.catalog import METHODS
-from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+from ltuning.methods.heads import BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.loading import fitting
 from ltuning.methods.plain import PlainScorer
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
@@ -121,6 +121,11 @@ class Adapter(nn.Module):
         return self.row.source == "labels"
 
     @property
+    def one_pass(self) -> bool:
+        """Whether one pass over a text gives the scores of all labels."""
+        return not self.uses_labels or self.method.labels == "together"
+
+    @property
     def num_parameters(self) -> int:
         """Trainable parameters."""
         return sum(weight.numel() for weight in self.parameters())
@@ -135,8 +140,11 @@ class Adapter(nn.Module):
             embed: the backbone's word embeddings of ids, `[..., E]`.
 
         Returns:
-            `[V, L, E]` for a prompt, `[V, M', 2, N, L, D]` for a prefix.
+            `[V, L, E]` for a prompt, `[V, M', 2, N, L, D]` for a prefix; with `labels: together`
+            `[1, M', 2, N, C, D]`, the real tokens of all label texts, side by side.
         """
+        if self.method.label_tokens == "mean" and labels is not None:
+            labels = _means(labels)
         tokens = self.tokens(labels)
         if self.row.site == "embeddings":
             if self.method.start == "text" and labels is not None:
@@ -147,6 +155,9 @@ class Adapter(nn.Module):
         prefix = tokens.unflatten(2, shape).permute(0, 2, 3, 4, 1, 5)
         if self.method.start == "label-kv" and labels is not None:
             prefix = prefix + labels.key_values[:, self.first_layer :]
+        if self.method.labels == "together" and labels is not None:
+            columns = prefix.permute(0, 4, 1, 2, 3, 5)[self._token_mask(prefix, labels)]
+            return columns.permute(1, 2, 3, 0, 4).unsqueeze(0)
         return prefix
 
     def states(
@@ -158,9 +169,11 @@ class Adapter(nn.Module):
         branches: Branches | None,
         lower: Lower | None = None,
     ) -> Tensor:
-        """Pooled states `[R, H]` of the branches (of the texts, for plain methods)."""
+        """Pooled states `[R, H]` of the branches (of the texts, where one pass reads all)."""
         rows = torch.zeros_like(batch.ids[:, 0]) if branches is None else branches.rows
         texts = None if branches is None else branches.texts
+        if self.method.labels == "together" and labels is not None:
+            return self._states_of_all(backbone, batch, tokens, labels, rows, lower)
         mask = self._token_mask(tokens, labels)
         if self.row.site == "embeddings":
             if texts is not None:
@@ -172,6 +185,24 @@ class Adapter(nn.Module):
         hidden = backbone.forward(batch, prefix=prefix, lower=lower)
         return self._pool(hidden, prefix.fan_out(batch.mask).expand(hidden.shape[0], -1))
 
+    def _states_of_all(
+        self,
+        backbone: Backbone,
+        batch: TextBatch,
+        tokens: Tensor,
+        labels: LabelStates,
+        rows: Tensor,
+        lower: Lower | None,
+    ) -> Tensor:
+        number = tokens.shape[4]
+        mask = torch.ones(1, number, dtype=torch.bool, device=tokens.device)
+        # Every label ends right before the text.
+        from_end = torch.zeros(number, dtype=torch.long, device=tokens.device)
+        if self.method.label_tokens == "all":
+            from_end = labels.mask.flip(1).long().cumsum(1).flip(1)[labels.mask] - 1
+        prefix = Prefix(tokens, mask, self.first_layer, rows, room=self.length, from_end=from_end)
+        return self._pool(backbone.forward(batch, prefix=prefix, lower=lower), batch.mask)
+
     def score(
         self,
         backbone: Backbone,
@@ -181,10 +212,15 @@ class Adapter(nn.Module):
         branches: Branches | None = None,
         lower: Lower | None = None,
     ) -> Tensor:
-        """Scores: `[R]` of the branches for label methods, `[B, K]` for plain ones."""
+        """Scores: `[R]` of the branches, or where one pass reads all `[B, V]` of the label texts.
+
+        Of plain methods these are `[B, K]`.
+        """
         state = self.states(backbone, batch, tokens, labels, branches, lower)
-        if labels is None or branches is None:
+        if labels is None:
             return self.head(state)
+        if branches is None:
+            return self.head(state, labels.mean)
         return self.head(state, labels.mean.index_select(0, branches.rows))
 
     def start_beside_plain(self) -> None:
@@ -228,10 +264,21 @@ class Adapter(nn.Module):
         scale = _SMALL if small else 1 / math.sqrt(self.method.rank)
         return LowRankMap(hidden, self.method.rank, features, scale)
 
-    def _build_head(self, num_labels: int) -> ClassesHead | BinaryHead | MatchHead:
+    def _build_head(
+        self, num_labels: int
+    ) -> ClassesHead | BinaryHead | MatchHead | CentredMatchHead:
         bias = self.method.objective == "multilabel"
         if self.method.head == "classes":
             return ClassesHead(self.sizes.hidden, num_labels, bias)
         if self.method.head == "binary":
             return BinaryHead(self.sizes.hidden, bias)
+        if self.method.labels == "together":
+            return CentredMatchHead(self.sizes.hidden, _TAU, bias)
         return MatchHead(self.sizes.hidden, _TAU, bias)
+
+
+def _means(labels: LabelStates) -> LabelStates:
+    """Label texts of one token each, the mean of their own."""
+    return replace(
+        labels, hidden=labels.mean.unsqueeze(1), mask=labels.mask.new_ones(len(labels.mask), 1)
+    )

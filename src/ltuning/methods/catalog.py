@@ -35,6 +35,7 @@ class Method:
     site: Site
     transforms: tuple[str, ...]
     starts: tuple[str, ...]
+    labels: tuple[str, ...] = ()
 
     @property
     def heads(self) -> tuple[str, ...]:
@@ -53,7 +54,12 @@ METHODS = {
         Method("prompt", "free", "embeddings", (), ("random", "vocabulary", "text")),
         Method("prefix", "free", "key-values", (), ("random", "vocabulary", "text")),
         Method(
-            "lt-prompt", "labels", "embeddings", ("square", "lowrank"), ("random", "small", "text")
+            "lt-prompt",
+            "labels",
+            "embeddings",
+            ("square", "lowrank"),
+            ("random", "small", "text"),
+            ("apart",),
         ),
         Method(
             "lt-prefix",
@@ -61,6 +67,7 @@ METHODS = {
             "key-values",
             ("lowrank", "pooled"),
             ("small", "random", "label-kv"),
+            ("together", "apart"),
         ),
     )
 }
@@ -86,6 +93,7 @@ class Recipe:
     negatives: int = 7
     shortlist: str = "auto"
     pooling: Pooling | None = None
+    labels: str = "apart"
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
@@ -148,12 +156,15 @@ def resolve(
     transform = _or(options.transform, recipe.transform)
     start = "random" if transform == "pooled" else recipe.start
     objective = _or(options.objective, recipe.objective)
-    draws = method.source == "labels" and objective in ("contrast", "multilabel")
+    labels = _or(options.labels, recipe.labels) if method.source == "labels" else None
+    draws = labels == "apart" and objective in ("contrast", "multilabel")
     negatives = _or(options.negatives, recipe.negatives) if draws else None
     # A label that applies or not has no rivals that a shortlist could leave out.
     chosen = "off" if objective == "multilabel" else _or(options.shortlist, recipe.shortlist)
     return replace(
         options,
+        labels=labels,
+        label_tokens=_or(options.label_tokens, "all") if labels == "together" else None,
         transform=transform,
         start=_or(options.start, start),
         head=_or(options.head, recipe.head),
@@ -202,6 +213,7 @@ def problems(config: Config) -> list[Problem]:
     method = METHODS[config.method.name]
     is_multilabel = config.task == "multilabel"
     chosen = {
+        "labels": method.labels,
         "transform": method.transforms,
         "start": method.starts,
         "head": method.heads,
@@ -223,6 +235,12 @@ def problems(config: Config) -> list[Problem]:
         message = f"only the transform 'lowrank' has a rank, not '{transform}'; leave it out"
         found.append(Problem("method.rank", message))
     objective = _or(config.method.objective, recipe.objective)
+    labels = _or(config.method.labels, recipe.labels) if method.source == "labels" else None
+    if labels == "together":
+        return found + _together_problems(config.method)
+    if config.method.label_tokens is not None:
+        message = "only `labels: together` has a choice of them; leave it out"
+        found.append(Problem("method.label_tokens", message))
     if is_multilabel and method.source == "labels":
         found += _multilabel_problems(config.method)
     else:
@@ -230,6 +248,26 @@ def problems(config: Config) -> list[Problem]:
     if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
+    return found
+
+
+def _together_problems(options: MethodOptions) -> list[Problem]:
+    """Options of labels that are read apart, where they are read together."""
+    found = []
+    for name, fitting in (("head", "match"), ("objective", "contrast"), ("transform", "lowrank")):
+        value = getattr(options, name)
+        if value not in (None, fitting, "multilabel"):
+            message = f"expected '{fitting}' with labels 'together', got '{value}'"
+            found.append(Problem(f"method.{name}", message))
+    if options.negatives is not None:
+        message = "labels 'together' are all read and none is drawn; leave it out"
+        found.append(Problem("method.negatives", message))
+    if options.shortlist not in (None, "off"):
+        message = "labels 'together' are all read and none is left out; leave it out"
+        found.append(Problem("method.shortlist", message))
+    if options.start == "label-kv" and options.label_tokens == "mean":
+        message = "the mean of a label's tokens has no keys and values to start from, take 'all'"
+        found.append(Problem("method.label_tokens", message))
     return found
 
 

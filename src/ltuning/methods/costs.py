@@ -90,7 +90,8 @@ def training_step(
 
 
 def _branches(method: MethodOptions, num_labels: int) -> int:
-    return num_labels if METHODS[method.name].source == "labels" else 1
+    is_branch = METHODS[method.name].source == "labels" and method.labels != "together"
+    return num_labels if is_branch else 1
 
 
 def _forward(method: MethodOptions, num_layers: int, text: int, tokens: int, branches: int) -> int:

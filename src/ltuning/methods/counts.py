@@ -144,6 +144,8 @@ def _head(method: MethodOptions, values: Mapping[str, int]) -> Count:
     if method.head == "binary":
         return _plus("2·H", 2 * hidden, "2", 2 * has_bias)
     map_ = _label_map(hidden)
+    if method.labels == "together":
+        return _plus(f"{map_.formula} + 1", map_.value + 1, "1", has_bias)
     return _plus(f"{map_.formula} + H + 1", map_.value + hidden + 1, "1", has_bias)
 
 

@@ -116,6 +116,48 @@ class MatchHead(nn.Module):
         self.read.bias.data += by
 
 
+class CentredMatchHead(nn.Module):
+    """`tau cos(r - r0, (h - h0) G)`: a text's state against every label's mean state.
+
+    The centres r0 and h0 are the means over the training texts and over the label texts: states of
+    decoders have most of their length in common. G starts as the identity, and a label that it has
+    not seen is scored as one that it has.
+
+    Args:
+        hidden: H.
+        tau: weight of the cosine at the start.
+        bias: whether a number that all labels share is added.
+    """
+
+    text_center: Tensor
+    label_center: Tensor
+
+    def __init__(self, hidden: int, tau: float, bias: bool = False):
+        super().__init__()
+        self.map = label_map(hidden)
+        self.tau = nn.Parameter(torch.tensor(float(tau)))
+        self.bias = nn.Parameter(torch.zeros(())) if bias else None
+        self.register_buffer("text_center", torch.zeros(hidden))
+        self.register_buffer("label_center", torch.zeros(hidden))
+
+    def center(self, texts: Tensor, labels: Tensor) -> None:
+        """Take the centres of `[N, H]` states of texts and `[V, H]` mean states of label texts."""
+        self.text_center.copy_(texts.mean(0))
+        self.label_center.copy_(labels.mean(0))
+
+    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
+        """`[B, H]` states of texts and `[V, H]` mean states of label texts `-> [B, V]` scores."""
+        texts = nn.functional.normalize(states - self.text_center, dim=-1)
+        mapped = nn.functional.normalize(self.map(labels - self.label_center), dim=-1)
+        scores = self.tau * texts @ mapped.T
+        return scores if self.bias is None else scores + self.bias
+
+    def shift(self, by: Tensor) -> None:
+        """Add a number to every score, where there is a bias."""
+        assert self.bias is not None
+        self.bias.data += by
+
+
 def label_map(hidden: int) -> nn.Module:
     """G, `[..., H] -> [..., H]`, at first the identity."""
     if hidden > FULL_MATCH_WIDTH:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ltuning.methods.heads import label_map
+from ltuning.methods.heads import CentredMatchHead
 
 _TAU = 20.0
 
@@ -24,12 +24,8 @@ SLACK = 1e-4
 _OF_THE_HANDICAP = 0.5
 
 
-class PlainScorer(nn.Module):
-    """`tau cos(r - r0, (h - h0) G)`: a text's mean state against a label's.
-
-    The centres r0 and h0 are the means over the training texts and over the label texts: states of
-    decoders have most of their length in common. G starts as the identity, and a label that it has
-    not seen is scored as one that it has.
+class PlainScorer(CentredMatchHead):
+    """A head for a text's mean state without virtual tokens.
 
     Attributes:
         margin: how far below the best plain score a label's may lie to be in the shortlist.
@@ -41,27 +37,15 @@ class PlainScorer(nn.Module):
         hidden: H.
     """
 
-    text_center: Tensor
-    label_center: Tensor
     margin: Tensor
     num_labels: Tensor
     handicap: Tensor
 
     def __init__(self, hidden: int):
-        super().__init__()
-        self.map = label_map(hidden)
-        self.tau = nn.Parameter(torch.tensor(_TAU))
-        self.register_buffer("text_center", torch.zeros(hidden))
-        self.register_buffer("label_center", torch.zeros(hidden))
+        super().__init__(hidden, _TAU)
         self.register_buffer("margin", torch.tensor(math.inf))
         self.register_buffer("num_labels", torch.tensor(0))
         self.register_buffer("handicap", torch.tensor(0.0))
-
-    def forward(self, states: Tensor, labels: Tensor) -> Tensor:
-        """`[B, H]` mean states of texts and `[V, H]` of label texts `-> [B, V]` scores."""
-        texts = nn.functional.normalize(states - self.text_center, dim=-1)
-        mapped = nn.functional.normalize(self.map(labels - self.label_center), dim=-1)
-        return self.tau * texts @ mapped.T
 
     def score(self, states: Tensor, labels: Tensor, owners: Tensor) -> Tensor:
         """Scores of labels, which may have several texts and may be later than the fit.

@@ -54,6 +54,7 @@ class Tuned(nn.Module):
     """
 
     uses_labels = False
+    one_pass = True
     length = 0
     plain = None
 

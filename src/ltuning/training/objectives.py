@@ -21,16 +21,19 @@ class LabelRows:
     Attributes:
         first: `[K]` the first label text of each label.
         count: `[K]` how many it has.
+        owners: `[V]` the label of each label text.
     """
 
     first: Tensor
     count: Tensor
+    owners: Tensor
 
     @classmethod
     def of(cls, owners: Sequence[int]) -> LabelRows:
         """From the label index of each label text, in order."""
-        count = torch.bincount(torch.tensor(owners))
-        return cls(count.cumsum(0) - count, count)
+        of = torch.tensor(owners)
+        count = torch.bincount(of)
+        return cls(count.cumsum(0) - count, count, of)
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """A label text of each label, uniformly: same shape as `labels`."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ltuning.backbones.backbone import Backbone, LabelStates
 from ltuning.methods.adapter import Adapter
+from ltuning.methods.heads import CentredMatchHead
 from ltuning.methods.plain import SLACK, PlainScorer, mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.scoring import Scorer, mean_states
@@ -28,6 +29,8 @@ RECALL = 0.995
 # cannot tell that share.
 SAMPLE = 400
 LEAST_SAMPLE = 200
+# Texts whose mean state is the centre of all.
+_CENTERED = 1000
 _FOLDS = 10
 _LABEL_FOLDS = 5
 _BATCH = 256
@@ -94,6 +97,35 @@ def prepare(
     return held_out
 
 
+def center(
+    backbone: Backbone,
+    adapter: Adapter | Tuned,
+    labels: LabelStates | None,
+    tokens: Sequence[dict[str, Any]],
+    *,
+    batch_size: int,
+    seed: int,
+) -> None:
+    """Give a head that has centres those of the training texts and of the label texts.
+
+    Args:
+        backbone: the frozen model.
+        adapter: on the backbone's device.
+        labels: states of the label texts.
+        tokens: the training texts.
+        batch_size: texts in a pass at a time.
+        seed: of the draw of the texts whose mean is taken.
+    """
+    if labels is None or not isinstance(adapter.head, CentredMatchHead):
+        return
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randperm(len(tokens), generator=generator)[:_CENTERED].tolist()
+    chosen = [tokens[row] for row in drawn]
+    pooling = adapter.method.pooling
+    assert pooling is not None  # resolved
+    adapter.head.center(mean_states(backbone, chosen, batch_size, pooling), labels.mean)
+
+
 def choose_shortlist(
     scorer: Scorer,
     tokens: Sequence[dict[str, Any]],
@@ -151,8 +183,7 @@ def fit_plain(
         seed: of the folds and the batches.
     """
     generator = torch.Generator().manual_seed(seed)
-    plain.text_center.copy_(states.mean(0))
-    plain.label_center.copy_(labels.mean(0))
+    plain.center(states, labels)
     start = {name: weight.clone() for name, weight in plain.state_dict().items()}
     folds = torch.randperm(len(states), generator=generator).to(states.device) % _FOLDS
     scores = states.new_empty(len(states), int(owners.max()) + 1)

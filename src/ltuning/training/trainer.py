@@ -27,6 +27,7 @@ from ltuning.backbones.prefix import InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
+from ltuning.methods.plain import mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
@@ -165,9 +166,9 @@ class TrainingModel(nn.Module):
             step: number of the optimizer step.
 
         Returns:
-            None without label texts: nothing is drawn.
+            None where one pass reads all labels: nothing is drawn.
         """
-        if self._frozen[1] is None:
+        if self.adapter.one_pass:
             return None
         return self._draw(self._known(targets), rows, step)
 
@@ -187,7 +188,8 @@ class TrainingModel(nn.Module):
         tokens = self.adapter.virtual_tokens(labels, backbone.embed)
         lower = None if self.store is None else self.store.lower(rows, batch)
         if draw is None:
-            scores = self.adapter.score(backbone, batch, tokens, lower=lower)
+            scores = self.adapter.score(backbone, batch, tokens, labels, lower=lower)
+            scores = mean_over_texts(scores, self.label_rows.owners.to(scores.device))
             truth = self._known(targets).to(scores.device)
             is_multilabel = self.adapter.method.objective == "multilabel"
             return (
