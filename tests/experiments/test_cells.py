@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,7 @@ from ltuning.config import BackboneOptions
 from ltuning.errors import TrainingError
 from ltuning.experiments import cell as cells
 from ltuning.experiments.grid import Grid
+from ltuning.experiments.report import circumstances
 from ltuning.experiments.results import Result, ResultFolder
 from ltuning.experiments.runner import Outcome, run
 from ltuning.experiments.texts import read_measured, read_texts
@@ -69,8 +73,12 @@ def test_a_cell_holds_what_the_report_and_a_reader_need(make: Make, measured: Me
 def test_every_method_has_the_same_passes_in_a_step(make: Make, measured: Measured) -> None:
     methods: dict[str, Any] = {
         "prefix": {},
-        "contrast": {"method": "lt-prefix"},
-        "one wrong label": {"method": "lt-prefix", "options": {"method.negatives": 1}},
+        "together": {"method": "lt-prefix", "options": {"method.labels": "together"}},
+        "contrast": {"method": "lt-prefix", "options": {"method.labels": "apart"}},
+        "one wrong label": {
+            "method": "lt-prefix",
+            "options": {"method.labels": "apart", "method.negatives": 1},
+        },
         "pairs": {"method": "lt-prefix", "recipe": "paper"},
         "peft-prompt": {},
     }
@@ -79,8 +87,94 @@ def test_every_method_has_the_same_passes_in_a_step(make: Make, measured: Measur
     texts = {name: result.record["texts"]["in_a_step"] for name, result in found.items()}
     # Three labels, one branch each: four texts are twelve passes.
     assert texts == {
-        "prefix": 12, "contrast": 4, "one wrong label": 6, "pairs": 12, "peft-prompt": 12,
+        "prefix": 12, "together": 12, "contrast": 4, "one wrong label": 6, "pairs": 12,
+        "peft-prompt": 12,
     }  # fmt: skip
+
+
+def test_tfidf_reads_words_and_loads_no_backbone(make: Make, data: Path) -> None:
+    sets = {"toy": {"path": "toy"}, "pairs": {"path": "pairs", "measure_on": "validation"}}
+    single, pairs = make(data=sets, methods=["tfidf"], seeds=[0]).cells()
+    backbones = cells.Backbones()
+    for cell in (single, pairs):
+        texts = read_texts(cell, data)
+        task = cells._task(cell, texts, backbones)
+        fitted = cells._fit(cell, task, None)
+        joined = [t if isinstance(t, str) else " ".join(t) for t in texts.train.texts]
+        words = [re.findall(r"\w\w+", text) for text in joined]
+        grams = {gram for row in words for gram in [*row, *pairwise(row)]}
+        assert fitted.num_parameters == 3 * (len(grams) + 1)
+        assert fitted.texts_per_step is None and fitted.history == []
+        found = fitted.probabilities(texts.train.texts)
+        assert found.sum(1) == pytest.approx(1.0)
+        names = [task.names[place] for place in found.argmax(1)]
+        assert names == texts.train.labels
+    assert backbones._backbone is None
+
+
+def test_tfidf_without_words_says_so(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    rows = [f"{letter},{label}" for label in ("food", "sport") for letter in "abcdefgh"]
+    (tmp_path / "toy" / "train.csv").write_text("\n".join(["text,label", *rows]))
+    grid = make(data={"toy": {"path": "toy"}}, methods=["tfidf"], seeds=[0])
+    (outcome,) = outcomes(grid, tmp_path / "results", tmp_path)
+    assert outcome.error is not None and outcome.error.endswith(
+        "without the part held out: expected words of two letters or more for 'tfidf', got none; "
+        "leave it out for this data"
+    )
+
+
+class _SetFit:
+    """The little of the package `setfit` that a fit calls, which remembers its arguments."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.logging = SimpleNamespace(set_verbosity_error=lambda: None)
+        self.SetFitModel = SimpleNamespace(from_pretrained=lambda _: self._model())
+        self.TrainingArguments = dict
+        self.Trainer = self._trainer
+
+    def _model(self) -> Any:
+        head = SimpleNamespace(
+            classes_=np.arange(3), coef_=np.zeros((3, 4)), intercept_=np.zeros(3)
+        )
+        body = SimpleNamespace(parameters=lambda: [])
+
+        def answer(texts: Any, **_: Any) -> np.ndarray:
+            return np.full((len(texts), 3), 1 / 3)
+
+        return SimpleNamespace(model_head=head, model_body=body, predict_proba=answer)
+
+    def _trainer(self, model: Any, arguments: dict[str, Any], train_dataset: Any) -> Any:
+        self.asked.append(arguments)
+        number = arguments["num_iterations"]
+        pairs = range(1000 if number is None else 2 * number * len(train_dataset))
+        inner = SimpleNamespace(remove_callback=lambda _: None, train_dataset=pairs)
+        return SimpleNamespace(st_trainer=inner, train=lambda: None)
+
+
+def test_setfit_has_the_grids_budget_or_its_own(
+    make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setfit = _SetFit()
+    monkeypatch.setitem(sys.modules, "setfit", setfit)
+    own = {"method": "setfit", "options": {"iterations": 20}}
+    few = {"method": "setfit", "options": {"iterations": 1}}
+    methods = {"setfit": {"learning_rate": 2.0e-4}, "own": own, "few": few}
+    grid = make(methods=methods, shots=[2], seeds=[0])
+    assert [outcome.error for outcome in outcomes(grid, tmp_path / "r", data)] == [None] * 3
+    names = ("batch_size", "max_steps", "num_iterations", "body_learning_rate", "num_epochs")
+    # Three classes of two texts: 2 x 20 x 6 = 240 pairs are fifteen steps of 16.
+    assert [[asked[name] for name in names] for asked in setfit.asked] == [
+        [6, 4, None, 2e-4, 1], [16, 15, 20, 2e-5, 1], [16, 1, 1, 2e-5, 1],
+    ]  # fmt: skip
+    found = by_method(grid, ResultFolder(tmp_path / "r"))
+    texts = {name: result.record["texts"] for name, result in found.items()}
+    spent = {name: (one["in_a_step"], one["steps"]) for name, one in texts.items()}
+    assert spent == {"setfit": (12, 4), "own": (32, 15), "few": (24, 1)}
+    said = dict(circumstances(grid, list(found.values())))
+    words = "setfit 12, own 32 (steps: 15), few 24 (steps: 1)"
+    assert said["texts in a step on toy, 2 per class"] == words
 
 
 def test_the_mistakes_are_the_most_confident_ones(make: Make, measured: Measured) -> None:

@@ -258,6 +258,7 @@ def _counts(cell: Cell, texts: Texts, measured: Examples, fitted: Fitted) -> dic
         "train_sha256": digest(texts.train),
         "validation_sha256": digest(texts.validation),
         "in_a_step": fitted.texts_per_step,
+        "steps": fitted.steps,
     }
 
 

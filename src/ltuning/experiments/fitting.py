@@ -90,6 +90,7 @@ class Fitted:
         seconds: of fitting, without measurements on the validation texts.
         history: measurements on the way: step, seconds and figures.
         texts_per_step: texts in a step; None where there are no steps.
+        steps: how many, where a method has a budget of its own.
     """
 
     probabilities: Probabilities
@@ -97,6 +98,7 @@ class Fitted:
     seconds: float
     history: list[dict[str, float]]
     texts_per_step: int | None = None
+    steps: int | None = None
 
 
 def measure(

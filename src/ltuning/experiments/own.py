@@ -8,6 +8,7 @@ from ltuning.classifier import LabelClassifier
 from ltuning.errors import ConfigError, Problem
 from ltuning.experiments.fitting import Clock, Fitted, Task, history_of
 from ltuning.methods import catalog
+from ltuning.methods.costs import trained_branches
 
 
 def fit(method: str, task: Task, rate: float | None) -> Fitted:
@@ -46,10 +47,7 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         len(task.train),
         len(task.labels),
     )
-    per_text = 1
-    if resolved.objective == "contrast":
-        wrong = resolved.negatives or len(task.labels) - 1
-        per_text = 1 + min(wrong, len(task.labels) - 1)
+    per_text = trained_branches(resolved, len(task.labels))
     texts = budget.batch // per_text
     if not texts:
         message = (

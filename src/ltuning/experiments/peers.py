@@ -7,8 +7,10 @@ peft-ptuning PEFT's P-tuning: a prompt that an encoder makes
 peft-lora    PEFT's LoRA beside queries and values
 logistic     scikit-learn's logistic regression on the frozen mean states: a linear probe that is
              fitted to its end
+tfidf        scikit-learn's logistic regression on TF-IDF of words and pairs of words; no backbone
 cosine       the label text whose mean state is nearest to the text's; nothing is trained
-setfit       SetFit: contrastive fine-tuning of every weight, then logistic regression
+setfit       SetFit: contrastive fine-tuning of every weight, then logistic regression; for the
+             grid's budget, or with `iterations` for its own
 ============ =====================================================================================
 
 PEFT's methods train `AutoModelForSequenceClassification` in transformers' Trainer with what
@@ -57,6 +59,8 @@ _LEAST_TEXT = 16
 # Cosines lie close together: probabilities are made of their multiples.
 _COSINE_SCALE = 20.0
 _LOGISTIC_STEPS = 1000
+# In a step, by SetFit's own default.
+_SETFIT_PAIRS = 16
 
 logger = logging.getLogger("ltuning")
 
@@ -67,8 +71,8 @@ class Peer:
 
     Attributes:
         fit: trains it.
-        rate: its learning rate, of `logistic` its C; None where nothing is trained.
-        options: what may be set, with its default.
+        rate: its learning rate, of `logistic` and `tfidf` their C; None where nothing is trained.
+        options: what may be set, with its default; 0 is what only leaving it out can say.
         reads_labels: whether the label texts change what it does.
         package: what has to be installed; None is nothing more than ltuning itself.
         loads: whether it loads a model of its own, instead of the shared frozen one.
@@ -135,25 +139,36 @@ def fit_lora(task: Task, rate: float | None) -> Fitted:
 
 def fit_logistic(task: Task, rate: float | None) -> Fitted:
     """Logistic regression on the frozen mean states; the budget is not used."""
-    from sklearn.linear_model import LogisticRegression
+    backbone = task.load()
+    return _fit_head("logistic", task, rate, lambda texts, _: _states(backbone, texts).numpy())
 
-    backbone, clock = task.load(), Clock()
-    clock.start()
-    head = LogisticRegression(
-        C=_rate("logistic", rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed
-    )
-    head.fit(_states(backbone, task.train.texts).numpy(), task.train.labels)
-    clock.stop()
-    if head.n_iter_.max() >= _LOGISTIC_STEPS:
-        logger.warning("logistic: not at its end after %d iterations", _LOGISTIC_STEPS)
-    columns = [task.names.index(name) for name in head.classes_]
 
-    def probabilities(texts: Sequence[Text]) -> np.ndarray:
-        found = np.zeros((len(texts), len(task.names)))
-        found[:, columns] = head.predict_proba(_states(backbone, texts).numpy())
-        return found
+def fit_tfidf(task: Task, rate: float | None) -> Fitted:
+    """Logistic regression on TF-IDF of one and two words, sublinear in their counts.
 
-    return Fitted(probabilities, head.coef_.size + head.intercept_.size, clock.seconds, [])
+    No backbone is loaded and the budget is not used. The texts of a pair are joined by a space, so
+    that which of them a word is from is lost.
+
+    Raises:
+        DataError: training texts without a word of two letters.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+
+    def features(texts: Sequence[Text], is_training: bool) -> Any:
+        joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
+        if not is_training:
+            return vectorizer.transform(joined)
+        try:
+            return vectorizer.fit_transform(joined)
+        except ValueError as error:
+            raise DataError(
+                f"{task.train.origin}: expected words of two letters or more for 'tfidf', got "
+                "none; leave it out for this data"
+            ) from error
+
+    return _fit_head("tfidf", task, rate, features)
 
 
 def fit_cosine(task: Task, rate: float | None) -> Fitted:
@@ -174,7 +189,11 @@ def fit_cosine(task: Task, rate: float | None) -> Fitted:
 
 
 def fit_setfit(task: Task, rate: float | None) -> Fitted:
-    """SetFit for the budget's steps; a pair is two passes, so half the batch are pairs."""
+    """SetFit for the budget's steps; a pair is two passes, so half the batch are pairs.
+
+    With `iterations` it is trained its own way instead: 16 pairs in a step, and one epoch over so
+    many pairs of a label and as many of two, for each training text.
+    """
     import setfit
     from datasets import Dataset, disable_progress_bars
 
@@ -187,10 +206,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
         "text": list(task.train.texts),
         "label": [task.names.index(label) for label in task.train.labels],
     }
-    pairs = task.budget.batch // 2
-    if not pairs:
-        message = "expected 2 or more, the passes of a pair, got 1; set a larger batch"
-        raise ConfigError([Problem("budget.batch", message)])
+    pairs, steps, iterations = _setfit_budget(task)
     task.release()
     model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
     clock = Clock()
@@ -200,7 +216,9 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
             output_dir=str(folder),
             batch_size=pairs,
             num_epochs=1,
-            max_steps=task.budget.steps,
+            # SetFit lists no more pairs than so many steps need; without it, all that there are.
+            max_steps=steps,
+            num_iterations=iterations,
             body_learning_rate=_rate("setfit", rate),
             save_strategy="no",
             report_to="none",
@@ -211,6 +229,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
         for callback in (PrinterCallback, ProgressCallback):
             trainer.st_trainer.remove_callback(callback)
         trainer.train()
+        pairs = min(pairs, len(trainer.st_trainer.train_dataset))
     clock.stop()
     columns = [int(place) for place in model.model_head.classes_]
 
@@ -223,7 +242,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
     head = model.model_head
     body = sum(weight.numel() for weight in model.model_body.parameters())
     count = body + head.coef_.size + head.intercept_.size
-    return Fitted(probabilities, count, clock.seconds, [], 2 * pairs)
+    return Fitted(probabilities, count, clock.seconds, [], 2 * pairs, steps)
 
 
 PEERS: dict[str, Peer] = {
@@ -232,9 +251,53 @@ PEERS: dict[str, Peer] = {
     "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}, loads=True),
     "peft-lora": Peer(fit_lora, 3e-3, {"rank": 8}, loads=True),
     "logistic": Peer(fit_logistic, 10.0),
+    "tfidf": Peer(fit_tfidf, 10.0),
     "cosine": Peer(fit_cosine, None, reads_labels=True),
-    "setfit": Peer(fit_setfit, 2e-5, package="setfit", loads=True),
+    "setfit": Peer(fit_setfit, 2e-5, {"iterations": 0}, package="setfit", loads=True),
 }
+
+
+def _fit_head(
+    name: str, task: Task, rate: float | None, features: Callable[[Sequence[Text], bool], Any]
+) -> Fitted:
+    """Logistic regression, fitted to its end.
+
+    Args:
+        name: of the peer, whose rate is C.
+        task: what on.
+        rate: C; None is the peer's own.
+        features: `[N, F]` of N texts, and whether these are the training texts.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    clock = Clock()
+    clock.start()
+    head = LogisticRegression(C=_rate(name, rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed)
+    head.fit(features(task.train.texts, True), task.train.labels)
+    clock.stop()
+    if head.n_iter_.max() >= _LOGISTIC_STEPS:
+        logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
+    columns = [task.names.index(name) for name in head.classes_]
+
+    def probabilities(texts: Sequence[Text]) -> np.ndarray:
+        found = np.zeros((len(texts), len(task.names)))
+        found[:, columns] = head.predict_proba(features(texts, False))
+        return found
+
+    return Fitted(probabilities, head.coef_.size + head.intercept_.size, clock.seconds, [])
+
+
+def _setfit_budget(task: Task) -> tuple[int, int, int | None]:
+    """Pairs in a step, steps, and SetFit's `num_iterations`."""
+    iterations = _option("setfit", "iterations", task)
+    if iterations:
+        every = 2 * iterations * len(task.train)
+        return _SETFIT_PAIRS, -(-every // _SETFIT_PAIRS), iterations
+    pairs = task.budget.batch // 2
+    if not pairs:
+        message = "expected 2 or more, the passes of a pair, got 1; set a larger batch"
+        raise ConfigError([Problem("budget.batch", message)])
+    return pairs, task.budget.steps, None
 
 
 def _states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:

@@ -187,6 +187,7 @@ def circumstances(grid: Grid, results: Sequence[Result]) -> list[tuple[str, str]
         span = f"within a factor of {grid.search.span:g}"
         facts.append(("search", f"{grid.search.trials} rates per cell and method, {span}"))
     facts += [(f"texts of {name}", words) for name, words in _texts(results)]
+    facts += [(f"texts in a step on {name}", words) for name, words in _in_a_step(results)]
     for title, found in (
         ("versions", [_pairs(record["versions"]) for record in records]),
         ("source", [record["git"] or "not under git" for record in records]),
@@ -319,14 +320,30 @@ def _texts(results: Sequence[Result]) -> list[tuple[str, str]]:
     """Counts of each data set, with the splits that they are from."""
     found: dict[str, str] = {}
     for result in results:
-        texts, cell = result.record["texts"], result.cell
-        shots = "" if cell.shots is None else f", {cell.shots} per class"
+        texts = result.record["texts"]
         origin = "held out from the training split"
         if texts["validation_from"] == "validation":
             origin = "of the validation split"
         found.setdefault(
-            f"{cell.data}{shots}",
+            _trained_on(result.cell),
             f"{texts['train']:,} to train on, {texts['validation']:,} to choose by ({origin}), "
             f"{texts['test']:,} to measure on (of the {texts['test_from']} split)",
         )
     return list(found.items())
+
+
+def _in_a_step(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Of each data set and method that has steps, and how many these are if not the budget's."""
+    found: dict[str, dict[str, str]] = {}
+    for result in results:
+        texts, cell = result.record["texts"], result.cell
+        if texts["in_a_step"] is not None:
+            own = texts.get("steps")  # results of earlier versions have none
+            words = f"{cell.method} {texts['in_a_step']}"
+            words += "" if own in (None, cell.settings.budget.steps) else f" (steps: {own:,})"
+            found.setdefault(_trained_on(cell), {}).setdefault(cell.method, words)
+    return [(name, ", ".join(words.values())) for name, words in found.items()]
+
+
+def _trained_on(cell: Cell) -> str:
+    return cell.data if cell.shots is None else f"{cell.data}, {cell.shots} per class"

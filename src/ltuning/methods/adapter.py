@@ -16,7 +16,7 @@ from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
-from ltuning.methods.catalog import METHODS
+from ltuning.methods.catalog import METHODS, one_pass
 from ltuning.methods.heads import BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.loading import fitting
 from ltuning.methods.plain import PlainScorer
@@ -123,7 +123,7 @@ class Adapter(nn.Module):
     @property
     def one_pass(self) -> bool:
         """Whether one pass over a text gives the scores of all labels."""
-        return not self.uses_labels or self.method.labels == "together"
+        return one_pass(self.method)
 
     @property
     def num_parameters(self) -> int:

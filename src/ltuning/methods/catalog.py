@@ -299,6 +299,11 @@ def uses_labels(name: str) -> bool:
     return name in METHODS and METHODS[name].source == "labels"
 
 
+def one_pass(options: MethodOptions) -> bool:
+    """Whether one pass over a text gives the scores of all labels; of resolved options."""
+    return not uses_labels(options.name) or options.labels == "together"
+
+
 def reads_texts(name: str, start: str | None) -> bool:
     """Whether a method reads the label texts at all, be it for a start."""
     return uses_labels(name) or start == "text"

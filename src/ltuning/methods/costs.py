@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ltuning.config import MethodOptions
-from ltuning.methods.catalog import METHODS
+from ltuning.methods.catalog import METHODS, one_pass
 
 
 @dataclass(frozen=True)
@@ -78,20 +78,31 @@ def training_step(
         stored: whether what the layers below s make of the texts is kept over the epochs; it was
             computed once, before the first step.
     """
-    branches = _branches(method, num_labels)
-    if method.objective == "pairs":
-        branches = 1
-    elif method.negatives and method.negatives < num_labels - 1:
-        branches = min(branches, applying + method.negatives)
+    branches = trained_branches(method, num_labels, applying)
     forward = texts * _forward(method, num_layers, text, tokens, branches)
     # Below the first layer with a prefix nothing depends on a parameter.
     shared = texts * text * (method.first_layer or 0)
     return Cost(forward - shared if stored else forward, forward - shared)
 
 
+def trained_branches(method: MethodOptions, num_labels: int, applying: int = 1) -> int:
+    """Passes of a text in a training step, one for each label that it is compared with.
+
+    Args:
+        method: resolved options (no choice left open).
+        num_labels: K.
+        applying: labels that apply to the text, where several may.
+    """
+    if method.objective == "pairs":
+        return 1
+    branches = _branches(method, num_labels)
+    if method.negatives and method.negatives < num_labels - 1:
+        return min(branches, applying + method.negatives)
+    return branches
+
+
 def _branches(method: MethodOptions, num_labels: int) -> int:
-    is_branch = METHODS[method.name].source == "labels" and method.labels != "together"
-    return num_labels if is_branch else 1
+    return 1 if one_pass(method) else num_labels
 
 
 def _forward(method: MethodOptions, num_layers: int, text: int, tokens: int, branches: int) -> int:
