@@ -318,6 +318,7 @@ class Front(ABC, Generic[F]):
             num_texts=num_rows,
             has_validation=has_validation,
             on_cpu=self.backbone.device.type == "cpu",
+            published=self.config.method.recipe == "paper",
         )
         return arguments, layers
 
@@ -330,7 +331,11 @@ class Front(ABC, Generic[F]):
         on_cpu = not torch.cuda.is_available() or self.config.backbone.device == "cpu"
         fields = {**catalog.training_defaults(self.config.method), **self.config.training}
         found = check_training(self.config.training) or trainer_problems(
-            fields, self.config.stopping, has_validation=has_validation, on_cpu=on_cpu
+            fields,
+            self.config.stopping,
+            has_validation=has_validation,
+            on_cpu=on_cpu,
+            published=self.config.method.recipe == "paper",
         )
         if found:
             raise ConfigError(found)

@@ -63,7 +63,7 @@ def test_transformers_is_asked_for_what_it_refuses(fields: dict[str, Any], messa
             "save_strategy",
             True,
             {"save_strategy": "no"},
-            "expected 'epoch', as training.eval_strategy, got 'no': the best weights are kept at "
+            "expected 'steps', as training.eval_strategy, got 'no': the best weights are kept at "
             "evaluations; leave it out",
         ),
         (
@@ -75,7 +75,7 @@ def test_transformers_is_asked_for_what_it_refuses(fields: dict[str, Any], messa
         (
             "eval_steps",
             True,
-            {"eval_steps": 5},
+            {"eval_strategy": "epoch", "eval_steps": 5},
             "it has an effect with training.eval_strategy=steps only; leave it out",
         ),
         (
@@ -119,7 +119,8 @@ def test_options_that_are_right_and_a_look_at_them_that_touches_nothing() -> Non
     before = dict(AcceleratorState._shared_state)
     assert problems() == []
     assert problems(True, lr_scheduler_type="reduce_lr_on_plateau", optim="adafactor") == []
-    assert problems(True, eval_strategy="steps", eval_steps=3, save_steps=3) == []
+    assert problems(True, eval_steps=3, save_steps=3) == []
+    assert problems(True, eval_strategy="steps", logging_steps=3, save_steps=3) == []
     assert AcceleratorState._shared_state == before
 
 

@@ -320,7 +320,8 @@ def test_checkpoints_are_written_by_the_clock_and_the_best_weights_stay(
 
     def new() -> LabelClassifier:
         # So high a rate that the loss goes up and down.
-        return classifier(bert, "prefix", epochs=4, rate=1.0)
+        options = {"epochs": 4, "training__eval_strategy": "epoch"}
+        return classifier(bert, "prefix", rate=1.0, **options)
 
     data = (toy.texts, toy.labels, toy.test)
     whole = new().fit(*data)
@@ -382,7 +383,8 @@ def test_the_labels_are_encoded_once_per_fit(
 
     monkeypatch.setattr(Adapter, "virtual_tokens", count)
     try:
-        fitted = classifier(backbone, method, epochs=2, objective=objective)
+        options = {"objective": objective, "training__eval_strategy": "epoch"}
+        fitted = classifier(backbone, method, epochs=2, **options)
         fitted.fit(toy.texts, toy.labels, toy.test)
         # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once.
         steps, evaluations = 6, 2
@@ -502,17 +504,28 @@ def test_accumulated_batches_are_one_of_their_size(
 
 
 @pytest.mark.parametrize(
-    ("num_texts", "fields", "epochs"),
+    ("num_texts", "fields", "published", "epochs", "steps"),
     [
-        (48, {}, 50),  # 3 steps in an epoch, so 50 of them make 150
-        (49, {}, 38),  # 4 steps
-        (48, {"gradient_accumulation_steps": 3}, 150),
-        (100_000, {}, 3),
-        (48, {"num_train_epochs": 2}, 2),
+        (48, {}, False, 50, -1),  # 3 steps in an epoch, so 50 of them make 150
+        (49, {}, False, 38, -1),  # 4 steps
+        (48, {"gradient_accumulation_steps": 3}, False, 150, -1),
+        (10_000, {}, False, 3, -1),
+        (10_001, {}, False, 3, 1_875),  # of 16 texts each, 30,000
+        (100_000, {"gradient_accumulation_steps": 4}, False, 3, 469),
+        (100_000, {"per_device_train_batch_size": 1_000}, False, 3, 150),
+        (100_000, {}, True, 3, -1),
+        (48, {"num_train_epochs": 2}, False, 2, -1),
+        (100_000, {"num_train_epochs": 2}, False, 2, -1),
+        (100_000, {"max_steps": 9_000}, False, 3, 9_000),
     ],
 )
-def test_a_run_without_a_length_takes_three_epochs_or_150_steps(
-    tmp_path: Path, num_texts: int, fields: dict[str, Any], epochs: int
+def test_a_run_without_a_length_sees_30_000_texts_or_three_epochs_and_takes_150_steps(
+    tmp_path: Path,
+    num_texts: int,
+    fields: dict[str, Any],
+    published: bool,
+    epochs: int,
+    steps: int,
 ) -> None:
     arguments = training_arguments(
         tmp_path,
@@ -522,8 +535,43 @@ def test_a_run_without_a_length_takes_three_epochs_or_150_steps(
         num_texts=num_texts,
         has_validation=False,
         on_cpu=True,
+        published=published,
     )
-    assert arguments.num_train_epochs == epochs
+    assert (arguments.num_train_epochs, arguments.max_steps) == (epochs, steps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "published", "when", "steps"),
+    [
+        ({}, False, "steps", 15),  # ten times in 150 steps
+        ({"num_train_epochs": 7}, False, "steps", 3),  # seven times in 21
+        ({"max_steps": 3}, False, "steps", 1),
+        ({"max_steps": 337}, False, "steps", 42),  # eight times, and one step more
+        ({"max_steps": 1_875}, False, "steps", 375),
+        ({"eval_steps": 40}, False, "steps", 40),
+        ({"eval_strategy": "steps"}, False, "steps", 10),  # those of logging
+        ({"eval_strategy": "epoch"}, False, "epoch", None),
+        ({"eval_strategy": "no"}, False, "no", None),
+        ({}, True, "epoch", None),
+    ],
+)
+def test_a_run_evaluates_five_to_ten_times_whatever_its_length(
+    tmp_path: Path, fields: dict[str, Any], published: bool, when: str, steps: int | None
+) -> None:
+    arguments = training_arguments(
+        tmp_path,
+        {"per_device_train_batch_size": 16, **fields},
+        StoppingOptions(),
+        seed=0,
+        num_texts=48,
+        has_validation=True,
+        on_cpu=True,
+        published=published,
+    )
+    assert arguments.eval_strategy == arguments.save_strategy == when
+    assert arguments.eval_steps == steps
+    assert steps is None or arguments.save_steps == steps
+    assert arguments.load_best_model_at_end == (when != "no")
 
 
 def test_a_result_says_what_was_done(bert: Backbone, classifier: Make, toy: Any) -> None:

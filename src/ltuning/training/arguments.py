@@ -17,6 +17,14 @@ from ltuning.config import StoppingOptions
 from ltuning.errors import Problem
 from ltuning.registry import listed, suggest
 
+# How long a run is that is given no length: so many passes over its texts, but no more texts than
+# these; and so many steps at least, as an epoch of a few-shot set of 100 texts has six.
+_EPOCHS = 3
+_MOST_TEXTS = 30_000
+_LEAST_STEPS = 150
+# Evaluations of a run that is not told when to make them, at least and at most.
+_EVALUATIONS = 5, 10
+
 # Two names of one field.
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 
@@ -40,34 +48,34 @@ def training_arguments(
     num_texts: int,
     has_validation: bool,
     on_cpu: bool,
+    published: bool = False,
     kind: type[TrainingArguments] = TrainingArguments,
 ) -> TrainingArguments:
     """TrainingArguments from the user's fields and what this library owns.
 
-    Without a number of epochs or steps, a run takes three epochs or 150 steps, whichever is more:
-    a few-shot set of 100 texts has six steps in an epoch.
+    Without a number of epochs or steps, a run sees its texts three times or 30,000 texts, whichever
+    is less, and takes 150 steps at least. Without a word on evaluations it makes five to ten,
+    evenly over its steps. With the `published` recipe it sees its texts three times, however many
+    they are, and evaluates after each.
     """
     fields = dict(fields)
     batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+    epoch = math.ceil(num_texts / batch)
     if "num_train_epochs" not in fields and "max_steps" not in fields:
-        fields["num_train_epochs"] = max(3, math.ceil(150 / math.ceil(num_texts / batch)))
+        most = math.inf if published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
+        fields |= _length(epoch, most)
     fields.setdefault("report_to", "none")
     fields.setdefault("disable_tqdm", True)
     fields.setdefault("logging_steps", 10)
     # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
     fields.setdefault("logging_nan_inf_filter", False)
-    when = fields.setdefault("eval_strategy", "epoch") if has_validation else "no"
-    fields["eval_strategy"] = when
-    if has_validation:
-        fields["save_strategy"] = when
-    if when == "steps":
-        # The best weights can only be kept where evaluations and checkpoints fall together.
-        fields["save_steps"] = fields.setdefault("eval_steps", fields["logging_steps"])
+    steps = fields.get("max_steps") or math.ceil(fields["num_train_epochs"] * epoch)
+    fields |= _evaluations(fields, steps, published) if has_validation else {"eval_strategy": "no"}
     arguments = kind(
         output_dir=str(folder.absolute()),
         seed=seed,
         remove_unused_columns=False,
-        load_best_model_at_end=has_validation and when != "no",
+        load_best_model_at_end=fields["eval_strategy"] != "no",
         restore_callback_states_from_checkpoint=True,
         metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
         greater_is_better=stopping.metric != "loss" if has_validation else None,
@@ -81,6 +89,45 @@ def training_arguments(
     return arguments
 
 
+def _length(epoch: int, most: float) -> dict[str, Any]:
+    """Epochs of so many steps, or steps where three epochs have more than `most`."""
+    epochs = max(_EPOCHS, math.ceil(_LEAST_STEPS / epoch))
+    is_long = epochs == _EPOCHS and epochs * epoch > most
+    return {"max_steps": most} if is_long else {"num_train_epochs": epochs}
+
+
+def _evaluations(fields: Mapping[str, Any], steps: int, published: bool) -> dict[str, Any]:
+    """When a run of so many steps evaluates, and writes checkpoints.
+
+    The best weights can only be kept where evaluations and checkpoints fall together.
+    """
+    when = _strategy(fields, published)
+    if when != "steps":
+        return {"eval_strategy": when, "save_strategy": when}
+    # Who asks for steps has them as transformers counts them.
+    default = fields["logging_steps"] if "eval_strategy" in fields else _every(steps)
+    every = fields.get("eval_steps", default)
+    return {
+        "eval_strategy": when,
+        "save_strategy": when,
+        "eval_steps": every,
+        "save_steps": every,
+    }
+
+
+def _every(steps: int) -> int:
+    """Steps between two evaluations, so that few or no steps come after the last."""
+    least, most = _EVALUATIONS
+    shortest = math.ceil(steps / most)
+    choices = range(shortest, max(shortest, steps // least) + 1)
+    return min(choices, key=lambda every: steps % every)
+
+
+def _strategy(fields: Mapping[str, Any], published: bool) -> str:
+    """What a run with validation texts counts between its evaluations."""
+    return str(fields.get("eval_strategy", "epoch" if published else "steps"))
+
+
 class _Unplaced(TrainingArguments):
     """Looks for no device: that would set accelerate anew, also under a training that runs."""
 
@@ -91,7 +138,12 @@ class _Unplaced(TrainingArguments):
 
 
 def trainer_problems(
-    fields: Mapping[str, Any], stopping: StoppingOptions, *, has_validation: bool, on_cpu: bool
+    fields: Mapping[str, Any],
+    stopping: StoppingOptions,
+    *,
+    has_validation: bool,
+    on_cpu: bool,
+    published: bool = False,
 ) -> list[Problem]:
     """What is wrong with a run's options, as far as it is known without its model.
 
@@ -103,9 +155,10 @@ def trainer_problems(
         stopping: when training ends early.
         has_validation: whether there are texts to validate on.
         on_cpu: whether the backbone runs on the CPU.
+        published: whether the recipe is that of the paper.
     """
     fields = dict(fields)
-    if found := list(_clashes(fields, stopping, has_validation)):
+    if found := list(_clashes(fields, stopping, has_validation, published)):
         return found
     if found := list(_compiler_problems(fields)):
         return found
@@ -119,6 +172,7 @@ def trainer_problems(
             num_texts=1,
             has_validation=has_validation,
             on_cpu=on_cpu,
+            published=published,
             kind=_Unplaced,
         )
         _make_optimizer(arguments)
@@ -154,18 +208,19 @@ def _unknown(what: str, came: str, choices: list[str]) -> Problem:
 
 
 def _clashes(
-    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool
+    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool, published: bool
 ) -> Iterator[Problem]:
     """Options that something else takes the effect from."""
     if has_validation:
-        when = fields.get("eval_strategy", "epoch")
+        when = _strategy(fields, published)
         if fields.get("save_strategy", when) != when:
             message = (
                 f"expected {when!r}, as training.eval_strategy, got {fields['save_strategy']!r}: "
                 "the best weights are kept at evaluations; leave it out"
             )
             yield Problem("training.save_strategy", message)
-        steps = fields.get("eval_steps", fields.get("logging_steps", 10))
+        logging = fields.get("logging_steps", 10) if "eval_strategy" in fields else None
+        steps = fields.get("eval_steps", logging)
         if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
             message = "checkpoints are written at evaluations, and every five minutes; leave it out"
             yield Problem("training.save_steps", message)
