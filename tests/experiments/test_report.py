@@ -4,18 +4,20 @@ import html
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from markdown_it import MarkdownIt  # what rich reads Markdown with
 
-from ltuning.experiments.analysis import settings_of
+from ltuning.experiments.analysis import Row, settings_of
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.plots import COLOURS, short, styles
 from ltuning.experiments.report import decimal, write_report
-from ltuning.experiments.results import ResultFolder
+from ltuning.experiments.results import Result, ResultFolder
 
 Make, Measured = Callable[..., Grid], Callable[..., ResultFolder]
 EVIL = "<script>alert('x')</script> & \"quotes\""
@@ -199,6 +201,51 @@ def test_twins_share_a_colour_and_label_methods_are_dashed(
     assert len({marker for _, _, marker in looks.values()}) == 4
 
 
+def test_more_methods_than_colours_are_told_apart(folder: ResultFolder, grid: Grid) -> None:
+    (setting,) = settings_of(grid, folder.results(list(grid.cells())))
+    label, plain = setting.rows[:2]
+    rows = [replace(row, method=f"{row.method}-{n}") for row in (plain, label) for n in range(7)]
+    looks = styles(rows)
+    assert len({(colour, line) for colour, line, _ in looks.values()}) == 14
+    assert len({marker for _, _, marker in looks.values()}) == 14
+
+
+def test_loss_is_drawn_against_the_texts_seen_and_the_seconds(
+    make: Make, measured: Measured
+) -> None:
+    apart = {"method": "lt-prefix", "options": {"method.labels": "apart"}}
+    together = {"method": "lt-prefix", "options": {"method.labels": "together"}}
+    grid = make(methods={"lt-prefix": together, "lt-prefix-apart": apart, "prefix": {}})
+    folder = measured(grid)
+    (setting,) = settings_of(grid, folder.results(list(grid.cells())))
+    seen = {}
+    for row in setting.rows:
+        curve, clock = row.curve("texts", "loss"), row.curve("seconds", "loss")
+        assert curve is not None and clock is not None
+        histories = [result.record["history"] for result in row.results]
+        assert curve[1].tolist() == [[point["loss"] for point in one] for one in histories]
+        times = [[point["seconds"] for point in one] for one in histories]
+        assert clock[0] == pytest.approx(np.mean(times, axis=0))
+        seen[row.method] = curve[0].tolist()
+    # Two and four steps of twelve passes; three labels apart take three of a text.
+    assert seen == {"lt-prefix": [24, 48], "lt-prefix-apart": [8, 16], "prefix": [24, 48]}
+    pairs = [(pair.label.method, pair.plain.method) for pair in setting.comparisons]
+    assert pairs == [("lt-prefix", "prefix"), ("lt-prefix-apart", "prefix")]
+    looks = styles(setting.rows)
+    assert looks["lt-prefix"][0] == looks["prefix"][0] != looks["lt-prefix-apart"][0]
+    page = write_report(grid, folder)[1][1].read_text()
+    for words in ("texts seen", "seconds"):
+        (svg,) = re.findall(rf'<svg role="img" aria-label="validation loss over {words}".*?</svg>',
+                            page, re.DOTALL)  # fmt: skip
+        assert svg.count("lt-prefix-apart") == 1
+    single = Row("logistic", None, (_without_history(setting.rows[0].results[0]),))
+    assert single.curve("texts", "loss") is None
+
+
+def _without_history(result: Result) -> Result:
+    return replace(result, record={**result.record, "history": []})
+
+
 def test_numbers_at_an_axis_are_short() -> None:
     found = [short(value) for value in (0.5, 20, 999, 5e4, 2e5, 2.2e7, 7e9)]
     assert found == ["0.5", "20", "999", "50k", "200k", "22M", "7B"]
@@ -212,7 +259,7 @@ def test_names_are_drawn_as_they_are_and_ids_are_of_one_figure(
     folder = measured(grid)
     text = write_report(grid, folder)[1][1].read_text()
     svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(svgs) == 6
+    assert len(svgs) == 10
     assert all("of $1 and $2^{" in svg and "mathdefault" not in svg for svg in svgs)
     ids = re.findall(r' id="([^"]+)"', text)
     assert ids and len(set(ids)) == len(ids)

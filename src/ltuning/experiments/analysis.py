@@ -104,6 +104,26 @@ class Row:
         known = [area for area in areas if area is not None]
         return Interval.of(known) if known else None
 
+    def curve(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """A figure of the validation texts on the way.
+
+        Args:
+            x: `step`, `seconds` or `texts`, those that the steps so far had.
+            y: `loss`, `accuracy`, `macro_f1` or `mcc`.
+
+        Returns:
+            `[P]` mean of the S seeds at each of P measurements, and `[S, P]` the figure; None where
+            there are fewer than two, or not as many with every seed.
+        """
+        histories = [result.record["history"] for result in self.results]
+        if min(map(len, histories)) < 2 or len(set(map(len, histories))) > 1:
+            return None
+        scale = 1
+        if x == "texts":
+            x, scale = "step", self.results[0].record["texts"]["in_a_step"]
+        places = np.array([[point[x] for point in one] for one in histories])
+        return scale * places.mean(0), np.array([[point[y] for point in one] for one in histories])
+
     def confusion(self) -> np.ndarray:
         """`[K, K]` counts over all seeds; rows are the truth."""
         return sum(

@@ -7,8 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.texts import visible
 
@@ -17,7 +15,9 @@ COLOURS = (
     "#3b7dd8", "#d9622b", "#2a9d6f", "#b0519e", "#a87b00", "#d0453a", "#5f7f8f", "#7d6bd0",
     "#6b8e23", "#b5651d",
 )  # fmt: skip
-_MARKERS = "osD^vPX<>h"
+_MARKERS = "osD^vPX<>hp*d8"
+# Of plain methods and of label methods: first, and where the colours come round again.
+_LINES = (("-", "-."), ("--", ":"))
 # Stands in for the colour of the page's text, which matplotlib does not know.
 _INK = "#010203"
 _SIZE = (5.4, 3.9)
@@ -29,7 +29,11 @@ def figures(setting: Setting) -> list[tuple[str, str]]:
     """Title and SVG of each figure of a setting that there is something to show in."""
     made = [
         ("Validation accuracy over the steps; bands from the lowest to the highest seed",
-         _curves(setting)),
+         _curves(setting, "accuracy", "step", "steps")),
+        ("Validation loss against texts seen",
+         _curves(setting, "loss", "texts", "texts seen")),
+        ("Validation loss against seconds of training",
+         _curves(setting, "loss", "seconds", "seconds")),
         ("Test accuracy against seconds of training", _scatter(setting, "seconds", "seconds")),
         ("Test accuracy against trainable parameters",
          _scatter(setting, "trainable_parameters", "trainable parameters")),
@@ -40,41 +44,43 @@ def figures(setting: Setting) -> list[tuple[str, str]]:
 def styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
     """Colour, line and marker by title: twins share a colour, label methods are dashed."""
     found: dict[str, tuple[str, str, str]] = {}
-    colours: dict[str, str] = {}
+    colours: dict[str, int] = {}
     kinds = {row.label_text for row in rows if row.is_label_method}
     for place, row in enumerate(rows):
         # The id of a label method ends in that of its plain twin.
         shared = row.method.removeprefix("lt-") if len(kinds) <= 1 else row.title
         if not row.is_label_method:
             shared = row.title
-        colour = colours.setdefault(shared, COLOURS[len(colours) % len(COLOURS)])
-        line = "--" if row.is_label_method else "-"
-        found[row.title] = (colour, line, _MARKERS[place % len(_MARKERS)])
+        again, colour = divmod(colours.setdefault(shared, len(colours)), len(COLOURS))
+        line = _LINES[row.is_label_method][again % 2]
+        found[row.title] = (COLOURS[colour], line, _MARKERS[place % len(_MARKERS)])
     return found
 
 
-def _curves(setting: Setting) -> str:
+def _curves(setting: Setting, name: str, over: str, words: str) -> str:
+    """A figure of the validation texts over steps, texts or seconds."""
     figure, axes, save = _figure(setting)
     looks = styles(setting.rows)
     for row in setting.rows:
-        histories = [result.record["history"] for result in row.results]
-        if min(map(len, histories)) < 2 or len(set(map(len, histories))) > 1:
+        curve = row.curve(over, name)
+        if curve is None:
             continue
-        steps = [point["step"] for point in histories[0]]
-        heights = np.array([[point["accuracy"] for point in one] for one in histories])
+        places, heights = curve
         colour, line, _ = looks[row.title]
         axes.plot(
-            steps, heights.mean(0), line, color=colour, label=visible(row.title), linewidth=1.8
+            places, heights.mean(0), line, color=colour, label=visible(row.title), linewidth=1.8
         )
-        if len(histories) > 1:
+        if len(heights) > 1:
             axes.fill_between(
-                steps, heights.min(0), heights.max(0), color=colour, alpha=0.13, linewidth=0
+                places, heights.min(0), heights.max(0), color=colour, alpha=0.13, linewidth=0
             )
     if not axes.lines:
         return ""
-    axes.set_xlabel("steps")
-    axes.set_ylabel("accuracy on validation")
-    return save(figure, axes, "validation accuracy over the steps")
+    if over != "step":  # methods differ by factors
+        _log_axis(axes)
+    axes.set_xlabel(words)
+    axes.set_ylabel(f"{name} on validation")
+    return save(figure, axes, f"validation {name} over {words}")
 
 
 def _scatter(setting: Setting, name: str, words: str) -> str:
