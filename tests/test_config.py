@@ -80,7 +80,6 @@ def test_the_defaults():
             "first_layer": None,
             "num_tokens": None,
             "negatives": None,
-            "shortlist": None,
             "alpha": None,
             "dropout": None,
             "merge": None,
@@ -255,14 +254,6 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"method": {"negatives": -1}},
             "method.negatives: expected an integer of 0 or more, got -1",
-        ),
-        *(
-            (
-                {"method": {"shortlist": value}},
-                "method.shortlist: expected 'auto', 'off' or a number of labels of 1 or more, "
-                f"got {shown}",
-            )
-            for value, shown in ((0, "0"), ("all", "'all'"), (2.5, "2.5"), (True, "True"))
         ),
         (
             {"backbone": {"cache_size": -1}},
@@ -519,7 +510,7 @@ def test_every_setting_that_is_wrong_is_reported():
         "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', "
         "'labels', 'label_tokens', 'transform', "
         "'start', 'head', 'objective', 'pooling', 'rank', 'first_layer', 'num_tokens', "
-        "'negatives', 'shortlist', 'alpha', 'dropout', 'merge', 'unmask_layers'; did you mean "
+        "'negatives', 'alpha', 'dropout', 'merge', 'unmask_layers'; did you mean "
         "'rank'?",
         "data: expected a section of options such as data.path, got 3",
     ]
@@ -690,7 +681,6 @@ configs = st.builds(
         first_layer=from_zero,
         num_tokens=from_one,
         negatives=from_zero,
-        shortlist=from_one | st.sampled_from(["auto", "off"]),
     ),
     data=st.builds(
         DataOptions,

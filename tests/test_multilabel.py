@@ -171,7 +171,7 @@ def test_the_loss_is_the_mean_over_texts_and_labels(
     texts, targets = TRAINING[0][:4], [[0, 2], [], [1], [0, 1, 2]]
     model = model_of(backbone, fitted)
     tokens = backbone.tokenize(texts)
-    loss = model(backbone.batch(tokens), targets, range(4), model.draw(targets, range(4), 0))
+    loss = model(backbone.batch(tokens), targets, range(4), model.draw(targets, 0))
     owners = fitted.labels.owners if fitted.states is not None else range(3)
     scores = Scorer(backbone, fitted.adapter, fitted.states, owners, 256).score_tokens(tokens)
     truth = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]).float()
@@ -179,7 +179,10 @@ def test_the_loss_is_the_mean_over_texts_and_labels(
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("method", "options"), [("prefix", {}), ("lt-prefix", {"negatives": 1})])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [("prefix", {}), ("lt-prefix", {}), ("lt-prefix", {"labels": "apart", "negatives": 1})],
+)
 def test_accumulated_batches_are_one_of_their_size(
     method: str, options: dict[str, Any], bert: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +212,7 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 
     def gradient(targets: list[list[int]]) -> torch.Tensor:
         fitted.adapter.zero_grad()
-        model(batch, targets, range(2), model.draw(targets, range(2), 0)).backward()
+        model(batch, targets, range(2), model.draw(targets, 0)).backward()
         return fitted.adapter.head.weight.grad.clone()
 
     first, second = gradient([[0], [1]]), gradient([[0, 2], [1]])
@@ -219,12 +222,12 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 
 def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Backbone) -> None:
     """With one wrong label of two, and three if the true one were wrong, odds are 2 and 3 times."""
-    fitted = built(bert, "lt-prefix", method__negatives=1)
+    fitted = built(bert, "lt-prefix", method__labels="apart", method__negatives=1)
     model, tokens = model_of(bert, fitted), bert.tokenize(TRAINING[0][:1])
     scores = Scorer(bert, fitted.adapter, fitted.states, fitted.labels.owners, 256)
     row = torch.tensor(scores.score_tokens(tokens)[0]) + torch.tensor([3.0, 2.0, 2.0]).log()
     with torch.no_grad():
-        draws = [model.draw([[0]], [0], step) for step in range(20)]
+        draws = [model.draw([[0]], step) for step in range(20)]
         found = [float(model(bert.batch(tokens), [[0]], [0], draw)) for draw in draws]
     nothing, applies = torch.nn.functional.softplus(row), torch.nn.functional.softplus(-row)
     wanted = [float((applies[0] + nothing[wrong]) / 2) for wrong in (1, 2)]
@@ -273,17 +276,17 @@ def test_the_published_recipe_is_trained_with_this_objective(bert: Backbone) -> 
     made = MultilabelClassifier(bert, LABELS, recipe="paper", steps=2).fit(*TRAINING)
     method = made.resolved_config.method
     assert (method.head, method.transform, method.objective) == ("binary", "pooled", "multilabel")
-    assert method.shortlist == "off"
     assert made.predict_proba(TEST[0]).shape == (60, 3)
 
 
-def test_more_labels_than_a_step_scores(bert: Backbone) -> None:
-    """No shortlist comes by itself; several texts of a label are averaged."""
+@pytest.mark.parametrize(
+    "options", [{}, {"method__labels": "apart", "method__negatives": 4}], ids=["together", "apart"]
+)
+def test_many_labels_of_several_texts(bert: Backbone, options: dict[str, Any]) -> None:
     labels = {word: [word, f"the {word}"] for topic in TOPICS.values() for word in topic.split()}
     lists = [[word for word in text.split() if word in labels] for text in TRAINING[0]]
     lists = [sorted(set(words)) for words in lists]
-    made = multilabel(bert, labels=labels, steps=3, method__negatives=4).fit(TRAINING[0], lists)
-    assert made.resolved_config.method.shortlist == "off"
+    made = multilabel(bert, labels=labels, steps=3, **options).fit(TRAINING[0], lists)
     assert made.predict_proba(TEST[0][:2]).shape == (2, 32)
 
 
@@ -337,23 +340,38 @@ def test_validation_without_any_label(bert: Backbone, caplog: pytest.LogCaptureF
     assert made.figures["validation"]["micro_f1"] == 0.0
 
 
-@pytest.mark.parametrize("method", ["lt-prefix", "probe"])
-def test_a_text_may_have_every_label_and_a_batch_none(method: str, bert: Backbone) -> None:
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lt-prefix", {}),
+        ("lt-prefix", {"method__labels": "apart", "method__negatives": 1}),
+        ("probe", {}),
+    ],
+)
+def test_a_text_may_have_every_label_and_a_batch_none(
+    method: str, options: dict[str, Any], bert: Backbone
+) -> None:
     texts = ["bread ball hotel"] * 2 + ["the a of"] * 2
     lists = [list(LABELS)] * 2 + [[]] * 2
-    negatives = {"method__negatives": 1} if method == "lt-prefix" else {}
-    options = {"training__per_device_train_batch_size": 1, **negatives}
+    options = {"training__per_device_train_batch_size": 1, **options}
     made = multilabel(bert, method, steps=8, **options).fit(texts, lists, (texts, lists))
     assert np.isfinite(made.scores(texts)).all()
     assert made.evaluate(texts, lists)["num_examples"] == 4
 
 
-@pytest.mark.parametrize("method", ["lt-prefix", "prefix", "ls-lora"])
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("lt-prefix", {}),
+        ("lt-prefix", {"method__labels": "apart", "method__negatives": 1}),
+        ("prefix", {}),
+        ("ls-lora", {}),
+    ],
+)
 def test_a_resumed_run_is_the_uninterrupted_one(
-    method: str, bert: Backbone, tmp_path: Path
+    method: str, options: dict[str, Any], bert: Backbone, tmp_path: Path
 ) -> None:
-    negatives = {"method__negatives": 1} if method == "lt-prefix" else {}
-    options = {"training__eval_strategy": "steps", "training__eval_steps": 4, **negatives}
+    options = {"training__eval_strategy": "steps", "training__eval_steps": 4, **options}
 
     def new() -> MultilabelClassifier:
         return multilabel(bert, method, steps=12, **options)
@@ -429,7 +447,7 @@ def test_a_label_that_comes_during_a_prediction_comes_with_its_threshold(
 
 
 def test_a_label_is_added_with_the_median_threshold(bert: Backbone, tmp_path: Path) -> None:
-    made = multilabel(bert, steps=60).fit(*TRAINING, VALIDATION)
+    made = multilabel(bert, steps=60, method__labels="apart").fit(*TRAINING, VALIDATION)
     before, median = made.predict_proba(TEST[0]), float(np.median(made.thresholds_))
     made.add_labels({"music": "song"})
     assert made.thresholds_.tolist()[3:] == [median]
@@ -502,20 +520,16 @@ def test_options_that_the_task_lacks_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         MultilabelClassifier(
             options={
-                "method.shortlist": 3, "method.objective": "pairs", "stopping.metric": "accuracy",
-                "data.shots": 5,
+                "method.objective": "pairs", "stopping.metric": "accuracy", "data.shots": 5,
             }
         )  # fmt: skip
     assert sorted(str(problem) for problem in caught.value.problems) == [
         "data.shots: task 'multilabel' has no texts of one class to draw from; leave it out",
         "method.objective: expected 'multilabel' with method 'lt-prefix', got 'pairs'",
-        "method.shortlist: task 'multilabel' asks every label of a text whether it applies and has "
-        "no shortlist, got 3; leave it out",
         "stopping.metric: expected 'loss', 'micro_f1' or 'macro_f1' with task 'multilabel', got "
         "'accuracy'",
     ]
-    for shortlist in ("auto", "off"):
-        MultilabelClassifier(options={"method.shortlist": shortlist, "method.negatives": 3})
+    MultilabelClassifier(options={"method.labels": "apart", "method.negatives": 3})
     with pytest.raises(ConfigError, match="method.objective: expected 'multilabel' with method"):
         MultilabelClassifier(method="probe", options={"method.objective": "classes"})
     with pytest.raises(ConfigError, match="method.negatives: only the objective 'contrast' draws"):

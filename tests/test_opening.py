@@ -26,7 +26,8 @@ CONFIG, TENSORS = "ltuning_config.json", "adapter_model.safetensors"
 LORA = f"lora/{TENSORS}"
 METHODS = {
     "prefix": {"method": "prefix"},
-    "lt-prefix": {"method": "lt-prefix", "shortlist": 2},
+    "lt-prefix": {"method": "lt-prefix"},
+    "apart": {"method": "lt-prefix", "method__labels": "apart"},
     "ls-lora": {"method": "ls-lora"},
     "merged": {"method": "ls-lora", "merge": True},
     "full": {"method": "full"},
@@ -175,6 +176,55 @@ def test_a_configuration_is_as_it_is_saved(
         r"(.|\n)*\nrestore the file or train again$",
     ):
         LabelClassifier.from_pretrained(folder, backbone=bert)
+
+
+# What older versions wrote of a label method that read labels apart: no `labels`, and perhaps that
+# there is no shortlist.
+OLDER: dict[str, dict[str, Any]] = {
+    "off": {"shortlist": "off"},
+    "none": {"shortlist": None},
+    "without": {},
+}
+
+
+def as_older(wrote: dict[str, Any]) -> Change:
+    def change(found: dict[str, Any]) -> None:
+        for method in (found["method"], found["config"]["method"]):
+            del method["labels"], method["label_tokens"]
+            method.update(wrote)
+        found["config"]["method"]["negatives"] = 1
+
+    return change
+
+
+@pytest.mark.parametrize("wrote", OLDER)
+def test_an_older_artifact_has_its_labels_apart_and_says_the_same(
+    wrote: str, bert: Backbone, saved: dict[str, Path], changed: Callable[..., Path], toy: Any
+) -> None:
+    expected = LabelClassifier.from_pretrained(saved["apart"], backbone=bert)
+    loaded = LabelClassifier.from_pretrained(
+        changed("apart", config=as_older(OLDER[wrote])), backbone=bert
+    )
+    assert loaded.resolved_config.method == expected.resolved_config.method
+    assert np.array_equal(loaded.scores(toy.test_texts), expected.scores(toy.test_texts))
+    # Trained again, it is what it was.
+    assert loaded.config.method.labels == "apart"
+    assert loaded.config.method.negatives == 1
+
+
+@pytest.mark.parametrize(("shortlist", "words"), [("auto", "'auto'"), (5, "5")])
+def test_an_older_artifact_with_a_shortlist_is_refused(
+    shortlist: Any, words: str, bert: Backbone, changed: Callable[..., Path]
+) -> None:
+    folder = changed("apart", config=as_older({"shortlist": shortlist}))
+    with pytest.raises(ArtifactError) as caught:
+        LabelClassifier.from_pretrained(folder, backbone=bert)
+    assert str(caught.value) == (
+        f"{folder / CONFIG} does not hold what a saved classifier's does:\n"
+        f"  method.shortlist: got {words}; this version of ltuning has no shortlists: train again, "
+        "with the same labels and texts\n"
+        "restore the file or train again"
+    )
 
 
 def test_all_that_is_wrong_is_said_at_once(changed: Callable[..., Path]) -> None:

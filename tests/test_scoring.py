@@ -17,8 +17,10 @@ from ltuning.scoring import Scorer
 
 LABELS = {"food": "bread", "sport": ["ball and team", "the game"], "travel": "the hotel"}
 Build = Callable[..., Scorer]
-every_method = pytest.mark.parametrize("name", METHODS)
-label_methods = pytest.mark.parametrize("name", ["lt-prefix", "lt-prompt"])
+APART = ["lt-prefix apart", "lt-prompt"]
+every_method = pytest.mark.parametrize("name", [*METHODS, "lt-prefix apart"])
+label_methods = pytest.mark.parametrize("name", ["lt-prefix", *APART])
+with_branches = pytest.mark.parametrize("name", APART)
 
 
 @pytest.fixture
@@ -27,7 +29,9 @@ def build(backbone: Backbone, name: str) -> Build:
 
     def scorer(labels: Any = LABELS, **rest: Any) -> Scorer:
         known = Labels.from_any(labels)
-        method = resolve(MethodOptions(name=name), backbone.family, backbone.sizes.layers)
+        chosen, *apart = name.split()
+        options = MethodOptions(name=chosen, labels=apart[0] if apart else None)  # type: ignore[arg-type]
+        method = resolve(options, backbone.family, backbone.sizes.layers)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             adapter = Adapter(backbone.sizes, method, length=6, num_labels=3)
@@ -138,8 +142,8 @@ def test_no_forward_has_more_branches_than_allowed(
 def test_branches_are_texts_times_label_texts(build: Build, name: str, texts: list[str]) -> None:
     scorer = build()
     scorer.score(texts)
-    # Three labels, one of them with two texts; the plain methods read all labels in one branch.
-    assert scorer.num_branches == len(texts) * (4 if name.startswith("lt-") else 1)
+    # Three labels, one of them with two texts; or one pass reads all of them.
+    assert scorer.num_branches == len(texts) * (4 if name in APART else 1)
 
 
 @label_methods
@@ -149,7 +153,7 @@ def test_permuting_the_labels_permutes_the_scores(build: Build, texts: list[str]
     close(permuted, build().score(texts)[:, [2, 0, 1]])
 
 
-@label_methods
+@with_branches
 def test_a_label_of_several_texts_has_the_mean_of_their_scores(
     build: Build, texts: list[str]
 ) -> None:
@@ -162,7 +166,7 @@ def test_a_label_of_several_texts_has_the_mean_of_their_scores(
     close(scores[:, [0, 2]], one[:, [0, 2]])
 
 
-@label_methods
+@with_branches
 def test_a_label_scores_the_same_whatever_the_other_labels(build: Build, texts: list[str]) -> None:
     more: dict[str, str | Sequence[str]] = {**LABELS, "music": "a very good song on the piano"}
     close(build(more).score(texts)[:, :3], build().score(texts))
@@ -174,111 +178,6 @@ def test_progress_counts_every_text_once(build: Build, texts: list[str]) -> None
     build(max_branches=8).score(texts, done.append)
     assert sum(done) == len(texts)
     assert len(done) > 1
-
-
-# --- the shortlist ------------------------------------------------------------------------------
-
-_FIRST = "bread ball hotel song soup goal map drum rice team"
-_SECOND = "lemon coach beach choir sugar match road band cheese score"
-MANY = {
-    f"label {number}": f"{first} and {second}"
-    for number, (first, second) in enumerate(zip(_FIRST.split(), _SECOND.split(), strict=True))
-}
-
-
-@pytest.fixture
-def listed(backbone: Backbone, name: str) -> Callable[..., Scorer]:
-    """A scorer with a plain scorer, ten labels of which one has two texts."""
-
-    def scorer(shortlist: Any = 3, margin: float = 0.0, **rest: Any) -> Scorer:
-        known = Labels.from_any({**MANY, "label 3": ["song", "the choir"]})
-        options = MethodOptions(name=name, shortlist=shortlist)  # type: ignore[arg-type]
-        method = resolve(options, backbone.family, backbone.sizes.layers, num_labels=len(known))
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            adapter = Adapter(backbone.sizes, method, length=8, num_labels=len(known))
-            torch.manual_seed(0)
-            for weight in adapter.tokens.parameters():
-                torch.nn.init.normal_(weight, std=0.3)
-        if adapter.plain is not None:
-            adapter.plain.margin.fill_(margin)
-        states = backbone.encode_labels(known.flat_texts)
-        return Scorer(backbone, adapter, states, known.owners, **{"max_branches": 256, **rest})
-
-    return scorer
-
-
-@label_methods
-def test_a_shortlist_of_all_labels_is_the_sum_of_both_stages(
-    listed: Callable[..., Scorer], texts: list[str]
-) -> None:
-    both, branches = listed(10), listed("off")
-    tokens = both.backbone.tokenize(texts)
-    close(both.score(texts), branches.score(texts) + both.plain_scores(tokens).numpy())
-
-
-@label_methods
-def test_inside_the_shortlist_scores_are_the_exact_ones(
-    listed: Callable[..., Scorer], texts: list[str]
-) -> None:
-    scorer, exact = listed(3), listed(3)
-    exact.exact = True
-    inside = scorer.shortlist(scorer.plain_scores(scorer.backbone.tokenize(texts))).numpy()
-    short, full = scorer.score(texts), exact.score(texts)
-    assert (inside.sum(axis=1) == 3).all()
-    close(short[inside], full[inside])
-    assert (np.where(inside, -np.inf, short).max(1) <= np.where(inside, short, np.inf).min(1)).all()
-
-
-@label_methods
-def test_a_shortlist_runs_its_branches_and_one_pass_for_each_text(
-    listed: Callable[..., Scorer], texts: list[str]
-) -> None:
-    scorer = listed(3)
-    inside = scorer.shortlist(scorer.plain_scores(scorer.backbone.tokenize(texts)))
-    scorer.score(texts)
-    # `label 3` has two texts, each a branch of its own.
-    assert scorer.num_branches == int(inside.sum() + inside[:, 3].sum())
-    assert scorer.num_passes == len(texts)
-
-
-@label_methods
-def test_where_the_plain_score_is_sure_no_branch_runs(
-    listed: Callable[..., Scorer], texts: list[str]
-) -> None:
-    scorer = listed("auto", margin=0.0)
-    plain = scorer.plain_scores(scorer.backbone.tokenize(texts)).numpy()
-    close(scorer.score(texts), plain)
-    assert scorer.num_branches == 0
-
-
-@label_methods
-@pytest.mark.parametrize("max_branches", [1, 4, 1000])
-def test_a_shortlist_does_not_depend_on_the_batches(
-    listed: Callable[..., Scorer], texts: list[str], max_branches: int
-) -> None:
-    margins = {"shortlist": "auto", "margin": 4.0}
-    whole = listed(**margins)
-    expected = whole.score(texts)
-    assert 0 < whole.num_branches < len(texts) * 11
-    close(listed(**margins, max_branches=max_branches).score(texts), expected)
-    alone = np.concatenate([listed(**margins).score([text]) for text in texts])
-    close(alone, expected)
-
-
-@label_methods
-def test_plain_scores_that_are_given_stand_for_its_own(
-    listed: Callable[..., Scorer], texts: list[str]
-) -> None:
-    scorer = listed(3)
-    tokens = scorer.backbone.tokenize(texts)
-    plain = scorer.plain_scores(tokens)
-    close(scorer.score_tokens(tokens, plain=plain), scorer.score_tokens(tokens))
-    other = plain.flip(1)
-    inside = scorer.shortlist(other).numpy()
-    given = scorer.score_tokens(tokens, plain=other)
-    best = given.argmax(1)
-    assert inside[np.arange(len(best)), best].all()
 
 
 def test_scores_that_are_not_finite_are_no_answer(bert: Backbone, classifier: Any) -> None:

@@ -37,16 +37,9 @@ from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
 from ltuning.texts import Text, is_empty
 from ltuning.training.bar import steps_shown
+from ltuning.training.centers import center
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
-from ltuning.training.plain import (
-    LEAST_SAMPLE,
-    SAMPLE,
-    HeldOutScores,
-    center,
-    choose_shortlist,
-    prepare,
-)
 from ltuning.training.trainer import (
     TokenDataset,
     TrainingResult,
@@ -249,7 +242,7 @@ class TextClassifier(Front[FittedLabels]):
         backbone = self.backbone
         depth = backbone.sizes.layers
         given = catalog.options_of(self.config)
-        method = catalog.resolve(given, backbone.family, depth, num_texts, len(labels))
+        method = catalog.resolve(given, backbone.family, depth, num_texts)
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
@@ -362,7 +355,7 @@ class TextClassifier(Front[FittedLabels]):
             batch_size=arguments.train_batch_size,
             seed=self.config.seed,
         )
-        plain = self._prepared(fitted, data, arguments.train_batch_size)
+        self._prepare(fitted, data)
         result = train(
             self.backbone,
             fitted.adapter,
@@ -374,12 +367,11 @@ class TextClassifier(Front[FittedLabels]):
             self.config.stopping,
             max_branches=self.config.backbone.max_branches,
             cache_size=self.config.backbone.cache_size,
-            plain=plain,
             layers=layers,
             resume=resume,
             callbacks=callbacks,
         )
-        return self._finished(fitted, data, validation, plain, result)
+        return self._finished(fitted, validation, result)
 
     def _tokenized(self, fitted: FittedLabels, rows: Rows) -> TokenDataset:
         texts, labels = rows
@@ -390,22 +382,14 @@ class TextClassifier(Front[FittedLabels]):
     def _target(self, labels: Labels, given: Any) -> Any:
         """What training is told of the labels of a text."""
 
-    @abstractmethod
-    def _prepared(
-        self, fitted: FittedLabels, data: TokenDataset, batch_size: int
-    ) -> HeldOutScores | None:
+    def _prepare(self, fitted: FittedLabels, data: TokenDataset) -> None:
         """What the adapter needs before its first step."""
 
-    @abstractmethod
     def _finished(
-        self,
-        fitted: FittedLabels,
-        data: TokenDataset,
-        validation: Any,
-        plain: HeldOutScores | None,
-        result: TrainingResult,
+        self, fitted: FittedLabels, validation: Any, result: TrainingResult
     ) -> tuple[TrainingResult, dict[str, Any]]:
         """What comes after the last step; its figures."""
+        return result, {}
 
 
 class LabelClassifier(TextClassifier):
@@ -522,63 +506,6 @@ class LabelClassifier(TextClassifier):
 
     def _target(self, labels: Labels, given: Any) -> int:
         return labels.index(given)
-
-    def _prepared(
-        self, fitted: FittedLabels, data: TokenDataset, batch_size: int
-    ) -> HeldOutScores | None:
-        return prepare(
-            self.backbone,
-            fitted.adapter,
-            fitted.states,
-            self._owners(fitted),
-            data.tokens,
-            data.targets,
-            batch_size=batch_size,
-            seed=self.config.seed,
-        )
-
-    def _finished(
-        self,
-        fitted: FittedLabels,
-        data: TokenDataset,
-        validation: Any,
-        plain: HeldOutScores | None,
-        result: TrainingResult,
-    ) -> tuple[TrainingResult, dict[str, Any]]:
-        figures = self._shortlist_figures(fitted, data, validation, plain)
-        if figures and validation is not None and result.best:
-            # With the shortlist that it has from now on.
-            now = validation.figures(self._new_scorer(fitted))
-            result = replace(result, best={**result.best, **now})
-        return result, figures
-
-    def _shortlist_figures(
-        self,
-        fitted: FittedLabels,
-        data: TokenDataset,
-        validation: Validation | None,
-        plain: HeldOutScores | None,
-    ) -> dict[str, Any]:
-        """What the shortlist holds on validation, or on training texts by held-out plain scores."""
-        if plain is None:
-            return {}
-        texts: TokenDataset | Validation
-        if validation is not None and len(validation.tokens) >= LEAST_SAMPLE:
-            texts, given = validation, None
-            generator = torch.Generator().manual_seed(self.config.seed)
-            rows = torch.randperm(len(texts.tokens), generator=generator)[:SAMPLE].tolist()
-            measured_on = "validation texts"
-        else:
-            texts, given = data, plain.sample_scores
-            rows = plain.sample.tolist()
-            measured_on = "training texts that the pass's own score had not seen"
-        held = choose_shortlist(
-            self._new_scorer(fitted),
-            [texts.tokens[row] for row in rows],
-            [texts.targets[row] for row in rows],
-            given,
-        )
-        return {"shortlist": {**held, "texts": len(rows), "measured_on": measured_on}}
 
 
 def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:

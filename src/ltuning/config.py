@@ -78,19 +78,6 @@ class BackboneOptions:
     cache_size: float = number_option(2.0, FROM_ZERO)
 
 
-def _read_shortlist(value: object, path: str, problems: list[Problem]) -> Any:
-    # YAML reads a bare off as false.
-    chosen = "off" if value is False else value
-    if chosen is None or chosen in ("auto", "off"):
-        return chosen
-    wrong: list[Problem] = []
-    number = read_scalar(int, FROM_ONE, chosen, path, wrong)
-    if wrong:
-        expected = "expected 'auto', 'off' or a number of labels of 1 or more"
-        problems.append(Problem(path, f"{expected}, got {shown(value)}"))
-    return number
-
-
 def layer_numbers(words: str, depth: int) -> frozenset[int]:
     """The layers that `all`, `none`, `8-31` or `0,2,4` mean, counted from 0.
 
@@ -157,11 +144,8 @@ class MethodOptions:
         first_layer: the lowest layer that gets a prefix, counted from 0.
         num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
             is the longest label.
-        negatives: wrong labels per text in the objectives `contrast` and, of label methods,
-            `multilabel`; 0 is all others.
-        shortlist: which labels of a text get a branch: `off` all of them; a number, the best of a
-            plain score that needs one pass per text; `auto` as many of the best as it takes to
-            keep the answer, where there are more labels than a training step scores.
+        negatives: with labels `apart` and the objective `contrast` or `multilabel`, wrong labels
+            per text in a training step; 0 is all others.
         alpha: LoRA's updates are scaled by `alpha / rank`.
         dropout: of LoRA's inputs, while it trains.
         merge: save the weights that LoRA changed instead of LoRA itself.
@@ -183,9 +167,6 @@ class MethodOptions:
     first_layer: int | None = number_option(None, FROM_ZERO)
     num_tokens: int | None = number_option(None, FROM_ONE)
     negatives: int | None = number_option(None, FROM_ZERO)
-    shortlist: Literal["auto", "off"] | int | None = field(
-        default=None, metadata={"read": _read_shortlist}
-    )
     alpha: int | None = number_option(None, FROM_ONE)
     dropout: float | None = number_option(None, SHARE)
     merge: bool | None = None

@@ -194,16 +194,14 @@ class MultilabelClassifier(TextClassifier):
     def _target(self, labels: Labels, given: Any) -> list[int]:
         return [labels.index(name) for name in given]
 
-    def _prepared(self, fitted: FittedLabels, data: TokenDataset, batch_size: int) -> None:
+    def _prepare(self, fitted: FittedLabels, data: TokenDataset) -> None:
         scorer = self._new_scorer(fitted)
         start_at_base_rate(scorer, data.tokens, data.targets, self.config.seed)
 
     def _finished(
         self,
         fitted: FittedLabels,
-        data: TokenDataset,
         validation: MultilabelValidation | None,
-        plain: Any,
         result: TrainingResult,
     ) -> tuple[TrainingResult, dict[str, Any]]:
         """Thresholds for the weights that were kept."""

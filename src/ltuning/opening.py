@@ -24,12 +24,8 @@ if TYPE_CHECKING:
 _Fits = Callable[[Any], bool]
 
 _BACKBONE = ("name", "fingerprint", "family")
-_SHORTLIST = (
-    "labels_per_text", "most_labels", "texts", "recall_of_label", "recall_of_answer",
-    "accuracy_without_branches",
-)  # fmt: skip
 # What older versions did not write, and what is built without it is what they built.
-_LATER = frozenset({"shortlist", "negatives", "objective", "labels"})
+_LATER = frozenset({"negatives", "objective"})
 
 
 @dataclass(frozen=True)
@@ -89,8 +85,8 @@ def read(folder: str | Path) -> Opened:
             what is wrong with the configuration at once.
     """
     artifact = store.read(folder)
-    saved = artifact.config
     problems: list[Problem] = []
+    saved = _of_today(artifact.config, problems)
     config = _config(saved, problems)
     given = saved.get("method")
     known = given if _is_method(given) else None
@@ -104,6 +100,30 @@ def read(folder: str | Path) -> Opened:
     if problems:
         raise ArtifactError(_sentence(artifact.folder, [str(problem) for problem in problems]))
     return Opened(artifact.folder, artifact.tensors, artifact.parts, config, method, saved)
+
+
+def _of_today(saved: Mapping[str, Any], problems: list[Problem]) -> Mapping[str, Any]:
+    """What older versions wrote, in the words of this one: a reading of labels, no shortlist."""
+    method = saved.get("method")
+    if not isinstance(method, Mapping):
+        return saved
+    if method.get("shortlist") not in (None, "off"):
+        message = (
+            f"got {shown(method['shortlist'])}; this version of ltuning has no shortlists: train "
+            "again, with the same labels and texts"
+        )
+        problems.append(Problem("method.shortlist", message))
+    is_older = catalog.uses_labels(str(method.get("name"))) and method.get("labels") is None
+    made = {**saved, "method": _in_words_of_today(method, is_older)}
+    config = saved.get("config")
+    if isinstance(config, Mapping) and isinstance(config.get("method"), Mapping):
+        made["config"] = {**config, "method": _in_words_of_today(config["method"], is_older)}
+    return made
+
+
+def _in_words_of_today(method: Mapping[str, Any], is_older: bool) -> dict[str, Any]:
+    made = {name: value for name, value in method.items() if name != "shortlist"}
+    return made | ({"labels": "apart"} if is_older else {})
 
 
 def _sentence(folder: Path, problems: list[str]) -> str:
@@ -202,7 +222,4 @@ def _are_labels(value: Any) -> bool:
 
 
 def _are_figures(value: Any) -> bool:
-    if not isinstance(value, dict) or not all(isinstance(one, dict) for one in value.values()):
-        return False
-    shortlist = value.get("shortlist", {})
-    return not shortlist or all(_is_number(shortlist.get(name)) for name in _SHORTLIST)
+    return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())

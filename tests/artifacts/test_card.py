@@ -118,21 +118,3 @@ def test_usage_names_the_front_door_and_the_command() -> None:
     compile(block, "card", "exec")
     assert "LabelClassifier.from_pretrained(" in block
     assert "\nltuning predict path/to/this/folder" in card
-
-
-def test_what_a_shortlist_costs_is_said_of_fresh_texts() -> None:
-    held = {
-        "labels_per_text": 2.25, "most_labels": 7, "texts": 400, "measured_on": "validation texts",
-        "recall_of_label": 0.99, "recall_of_answer": 0.9975, "accuracy_without_branches": 0.8,
-    }  # fmt: skip
-    before = render(CONFIG, {"shortlist": held}).split("## Shortlist\n\n")[1].split("\n\n")[0]
-    assert before.endswith(
-        "of 99.8% the label that a wide shortlist answers with. The pass alone is right about "
-        "80.0%."
-    )
-    held["recall_of_fresh_answer"] = 0.986
-    card = render(CONFIG, {"shortlist": held})
-    assert (
-        "answers with. Of fresh texts, which had no part in choosing how wide it is, it changed "
-        "1.4% of these answers. The pass alone" in card
-    )

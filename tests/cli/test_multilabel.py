@@ -142,7 +142,11 @@ def test_a_part_is_held_out_and_the_options_repeat_the_run(
         ),
         ([["food"], []], ["--shots", 3], "data.shots: task 'multilabel' has no texts of one class"),
         ([["food"], []], ["--set", "stopping.metric=mcc"], "expected 'loss', 'micro_f1' or 'macro"),
-        ([["food"], []], ["--set", "method.shortlist=2"], "has no shortlist, got 2; leave it out"),
+        (
+            [["food"], []],
+            ["--set", "method.negatives=2"],
+            "none is drawn; leave it out, or set method.labels=apart",
+        ),
     ],
 )
 def test_what_is_refused(

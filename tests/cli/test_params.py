@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+APART = ("--set", "method.labels=apart")
 BERT = {"model_type": "bert"}
 LLAMA = {
     "model_type": "llama",
@@ -68,13 +69,15 @@ def test_the_published_recipe_has_the_published_count(
 def test_the_default_recipe(ltuning: Callable[..., Any], configs: dict[str, Path]) -> None:
     options = ("--set", "method.rank=8", "--set", "method.first_layer=6")
     outcome = ltuning("params", "--backbone", configs["bert-base"], *options)
-    expected = 8 * (768 + 2 * 6 * 768) + 768**2 + 768 + 1
+    expected = 8 * (768 + 2 * 6 * 768) + 768**2 + 1
     assert total(outcome.stdout)[:2] == (expected, expected)
+    apart = ltuning("params", "--backbone", configs["bert-base"], *options, *APART)
+    assert total(apart.stdout)[:2] == (expected + 768, expected + 768)
 
 
 @pytest.mark.parametrize(
     ("method", "biases", "formula"),
-    [("lt-prefix", 1, "r·(H + 2·M·N·D) + H² + H + 1 + 1"), ("prefix", 2, "L·2·M·N·D + H·K + K")],
+    [("lt-prefix", 1, "r·(H + 2·M·N·D) + H² + 1 + 1"), ("prefix", 2, "L·2·M·N·D + H·K + K")],
 )
 def test_where_several_labels_apply_heads_have_a_bias(
     ltuning: Callable[..., Any], configs: dict[str, Path], method: str, biases: int, formula: str
@@ -84,27 +87,6 @@ def test_where_several_labels_apply_heads_have_a_bias(
     assert several.code == 0
     built = total(of_classes.stdout)[0] + biases
     assert total(several.stdout) == (built, built, formula)
-
-
-def test_many_labels_have_a_plain_scorer(
-    ltuning: Callable[..., Any], configs: dict[str, Path]
-) -> None:
-    options = ("--set", "method.rank=8", "--set", "method.first_layer=6", "--num-labels", 77)
-    outcome = ltuning("params", "--backbone", configs["bert-base"], *options)
-    expected = 8 * (768 + 2 * 6 * 768) + 2 * 768**2 + 768 + 2
-    assert total(outcome.stdout)[:2] == (expected, expected)
-    assert "plain scorer" in outcome.stdout
-    assert "costs 1.00 passes through the backbone and 0.50 for each label" in outcome.stdout
-
-
-def test_a_shortlist_needs_as_many_labels(
-    ltuning: Callable[..., Any], configs: dict[str, Path]
-) -> None:
-    options = ("--backbone", configs["bert-base"], "--set", "method.shortlist=5")
-    assert ltuning("params", *options).code == 0
-    outcome = ltuning("params", *options, "--num-labels", 4)
-    assert outcome.code == 1
-    assert "up to 4, all there are, got 5" in outcome.stderr
 
 
 def test_wide_models_match_with_identity_plus_low_rank(
@@ -173,8 +155,9 @@ def test_an_unknown_family_names_the_known_ones(
 @pytest.mark.parametrize(
     ("options", "passes"),
     [
+        (("--method", "lt-prefix", "--num-labels", 77), "1.00"),
         # Of 4 layers the lower 2 run once, the upper 2 once for each of 6 labels.
-        (("--method", "lt-prefix", "--num-labels", 6), "3.50"),
+        (("--method", "lt-prefix", *APART, "--num-labels", 6), "3.50"),
         (("--method", "prefix", "--num-labels", 6), "1.00"),
         (("--method", "lt-prompt", "--num-labels", 6, "--label-length", 8), "7.50"),
     ],

@@ -82,7 +82,7 @@ def build(
     method: str,
     labels: Sequence[str] = LABELS,
     room: int | None = None,
-    labels_read: str | None = None,
+    labels_read: str = "apart",
     **options: Any,
 ) -> tuple[Adapter, LabelStates | None]:
     """An adapter with the label states it reads; the same seed, so the same weights every time.
@@ -92,7 +92,7 @@ def build(
         method: its name.
         labels: label texts.
         room: tokens that a label text has room for; None = what the longest needs.
-        labels_read: the option `labels` of the method.
+        labels_read: the option `labels` of a label method.
         options: of the method.
     """
     torch.manual_seed(1)
@@ -101,7 +101,8 @@ def build(
         ids = backbone.tokenizer(list(labels))["input_ids"]
         length = room or max(map(len, ids))
         states = backbone.encode_labels(labels, length)
-    chosen = MethodOptions(name=method, labels=labels_read, **options)
+    read = None if states is None else labels_read
+    chosen = MethodOptions(name=method, labels=read, **options)
     resolved = resolve(chosen, backbone.family, backbone.sizes.layers)
     adapter = Adapter(backbone.sizes, resolved, length=length, num_labels=len(labels))
     return adapter, states

@@ -28,7 +28,6 @@ from .cases import (
     on_families,
     random_prefix,
     random_prompt,
-    select,
     where_padding_may_be_left,
 )
 from .tiny import FAMILIES, LAYERS
@@ -242,16 +241,6 @@ def test_a_second_pass_starts_above_the_lower_layers(
     moved = first_pass == "plain" and backbone.family.prefix_spends_positions
     saved = 0 if moved else first_layer
     assert number == whole - saved * len(calls) // LAYERS
-
-
-@everywhere
-def test_some_texts_of_what_is_kept_are_those_texts(backbone: Backbone, pad: Pad) -> None:
-    lower = Lower(2)
-    with_branches(backbone, pad(ROWS), 2, lower)
-    few = [2, 0]
-    expected, *_ = with_branches(backbone, select(pad(ROWS), few), 2)
-    states, *_ = with_branches(backbone, select(pad(ROWS), few), 2, lower.select(torch.tensor(few)))
-    close(states, expected)
 
 
 @everywhere

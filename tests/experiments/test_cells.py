@@ -407,7 +407,8 @@ def test_labels_that_the_grid_does_not_name_are_said(
 def test_a_step_of_fewer_passes_than_a_text_takes_is_refused(
     make: Make, data: Path, tmp_path: Path
 ) -> None:
-    grid = make(methods=["lt-prefix"], seeds=[0], budget={"steps": 1, "batch": 2})
+    apart = {"method": "lt-prefix", "options": {"method.labels": "apart"}}
+    grid = make(methods={"apart": apart}, seeds=[0], budget={"steps": 1, "batch": 2})
     (outcome,) = outcomes(grid, tmp_path / "results", data)
     assert outcome.error is not None
     assert "budget.batch: expected 3 or more, the passes of one text" in outcome.error

@@ -58,7 +58,6 @@ def test_an_option_that_is_given_wins_over_the_recipe() -> None:
         first_layer=1,
         num_tokens=7,
         negatives=0,
-        shortlist="off",
     )
     assert resolve(given, FAMILIES["bert"], 4) == given
 
@@ -70,34 +69,6 @@ def test_many_texts_get_a_prefix_in_every_layer() -> None:
     assert [first_layer(0), first_layer(999), first_layer(1000)] == [3, 3, 0]
     assert first_layer(1000, first_layer=2) == 2
     assert first_layer(999, name="prefix") == 0
-
-
-def test_labels_beyond_what_a_step_scores_get_a_shortlist() -> None:
-    def shortlist(num_labels: int, **options: Any) -> Any:
-        chosen = resolve(MethodOptions(**options), FAMILIES["bert"], 6, num_labels=num_labels)
-        return chosen.shortlist
-
-    assert [shortlist(2), shortlist(8), shortlist(9)] == ["off", "off", "auto"]
-    assert shortlist(77, name="lt-prompt") == "auto"
-    assert [shortlist(77, shortlist=choice) for choice in ("off", 5, 77)] == ["off", 5, 77]
-    assert shortlist(4, negatives=2) == "auto"
-    assert shortlist(77, negatives=0) == "off"  # every step scores all of them
-    assert shortlist(77, recipe="paper") is None
-    assert shortlist(77, name="prefix") is None
-
-
-def test_a_shortlist_of_more_than_all_labels_is_refused() -> None:
-    sentence = "method.shortlist: expected a number of labels up to 5, all there are, got 6"
-    with pytest.raises(ConfigError, match=sentence):
-        resolve(MethodOptions(shortlist=6), FAMILIES["bert"], 4, num_labels=5)
-
-
-def test_a_shortlist_needs_a_choice_between_labels() -> None:
-    sentence = "method.shortlist: only the objective 'contrast' has one, not '{}'; leave it out"
-    assert found(shortlist=3, recipe="paper") == [sentence.format("pairs")]
-    assert found(shortlist="auto", name="prefix") == [sentence.format("classes")]
-    assert found(shortlist="off", name="prefix") == []
-    assert found(shortlist=3) == []
 
 
 def test_a_first_layer_beyond_the_model_is_refused() -> None:
@@ -154,11 +125,11 @@ def test_choices_that_do_not_go_together_are_all_named() -> None:
             "method.rank: only the transform 'lowrank' has a rank, not 'pooled'; leave it out",
         ),
         (
-            {"objective": "pairs", "negatives": 3},
+            {"labels": "apart", "objective": "pairs", "negatives": 3},
             "method.negatives: only the objective 'contrast' draws them, not 'pairs'; leave it out",
         ),
         (
-            {"transform": "pooled", "start": "label-kv"},
+            {"labels": "apart", "transform": "pooled", "start": "label-kv"},
             "method.start: the pooled transform starts 'random', got 'label-kv'",
         ),
     ],
@@ -183,24 +154,24 @@ def test_a_choice_that_does_not_fit_is_named(method: dict[str, Any], sentence: s
             "method.label_tokens: only `labels: together` has a choice of them; leave it out",
         ),
         (
-            {"labels": "together", "head": "binary"},
-            "method.head: expected 'match' with labels 'together', got 'binary'",
+            {"head": "binary"},
+            "method.head: expected 'match' with labels 'together', got 'binary'; set it, or "
+            "method.labels=apart",
         ),
         (
-            {"labels": "together", "objective": "pairs"},
-            "method.objective: expected 'contrast' with labels 'together', got 'pairs'",
+            {"objective": "pairs"},
+            "method.objective: expected 'contrast' with labels 'together', got 'pairs'; set it, or "
+            "method.labels=apart",
         ),
         (
             {"labels": "together", "transform": "pooled"},
-            "method.transform: expected 'lowrank' with labels 'together', got 'pooled'",
+            "method.transform: expected 'lowrank' with labels 'together', got 'pooled'; set it, or "
+            "method.labels=apart",
         ),
         (
-            {"labels": "together", "negatives": 3},
-            "method.negatives: labels 'together' are all read and none is drawn; leave it out",
-        ),
-        (
-            {"labels": "together", "shortlist": 5},
-            "method.shortlist: labels 'together' are all read and none is left out; leave it out",
+            {"negatives": 3},
+            "method.negatives: labels 'together' are all read and none is drawn; leave it out, or "
+            "set method.labels=apart",
         ),
         (
             {"labels": "together", "start": "label-kv", "label_tokens": "mean"},
@@ -215,13 +186,27 @@ def test_what_does_not_go_with_labels_together_is_named(
     assert found(**method) == [sentence]
 
 
-def test_labels_together_are_all_read_in_one_pass() -> None:
-    chosen = resolve(MethodOptions(labels="together"), FAMILIES["bert"], 6, num_labels=77)
+def test_labels_are_read_together_and_by_the_paper_recipe_apart() -> None:
+    chosen = resolve(MethodOptions(), FAMILIES["bert"], 6)
     assert (chosen.labels, chosen.label_tokens) == ("together", "all")
-    assert (chosen.negatives, chosen.shortlist) == (None, None)
+    assert chosen.negatives is None
     assert problems(Config(method=chosen)) == []
+    apart = resolve(MethodOptions(labels="apart"), FAMILIES["bert"], 6)
+    assert (apart.labels, apart.label_tokens, apart.negatives) == ("apart", None, 7)
     assert resolve(MethodOptions(recipe="paper"), FAMILIES["bert"], 6).labels == "apart"
+    assert resolve(MethodOptions("lt-prompt"), FAMILIES["bert"], 6).labels == "apart"
     assert resolve(MethodOptions("prefix"), FAMILIES["bert"], 6).labels is None
+
+
+def test_what_the_paper_recipe_chooses_does_not_go_with_labels_together() -> None:
+    sentence = "expected '{}' with labels 'together', got '{}'; set it, or method.labels=apart"
+    assert found(recipe="paper", labels="together") == [
+        "method.transform: " + sentence.format("lowrank", "pooled"),
+        "method.head: " + sentence.format("match", "binary"),
+        "method.objective: " + sentence.format("contrast", "pairs"),
+    ]
+    given = {"transform": "lowrank", "head": "match", "objective": "contrast"}
+    assert found(recipe="paper", labels="together", **given) == []
 
 
 def test_the_pooled_transform_of_the_paper_recipe_starts_random_too() -> None:
@@ -231,7 +216,7 @@ def test_the_pooled_transform_of_the_paper_recipe_starts_random_too() -> None:
 
 
 def test_what_a_pooled_transform_resolves_to_starts_random() -> None:
-    chosen = resolve(MethodOptions(transform="pooled"), FAMILIES["bert"], 4)
+    chosen = resolve(MethodOptions(labels="apart", transform="pooled"), FAMILIES["bert"], 4)
     assert chosen.start == "random"
 
 

@@ -37,15 +37,16 @@ def total(calls: list[tuple[int, bool]]) -> Cost:
     return Cost(forward, sum(tokens for tokens, has_gradient in calls if has_gradient))
 
 
+APART = {"method__labels": "apart"}
 METHODS = [
     ("prefix", {}),
     ("prefix", {"first_layer": 2}),
     ("prompt", {}),
-    ("lt-prefix", {"first_layer": 0}),
     ("lt-prefix", {"first_layer": 3}),
-    ("lt-prefix", {"negatives": 1, "shortlist": "off"}),
-    ("lt-prefix", {"objective": "pairs", "head": "binary"}),
-    ("lt-prefix", {"method__labels": "together", "first_layer": 3}),
+    ("lt-prefix", {**APART, "first_layer": 0}),
+    ("lt-prefix", {**APART, "first_layer": 3}),
+    ("lt-prefix", {**APART, "negatives": 1}),
+    ("lt-prefix", {**APART, "objective": "pairs", "head": "binary"}),
     ("lt-prompt", {}),
     ("lt-prompt", {"objective": "pairs"}),
 ]
@@ -111,8 +112,9 @@ def test_the_cost_of_a_step_where_several_labels_apply(
     ("method", "options"),
     [
         ("prefix", {"first_layer": 2}),
-        ("lt-prefix", {"first_layer": 3}),
-        ("lt-prefix", {"first_layer": 1, "objective": "pairs"}),
+        ("lt-prefix", {"first_layer": 2}),
+        ("lt-prefix", {**APART, "first_layer": 3}),
+        ("lt-prefix", {**APART, "first_layer": 1, "objective": "pairs"}),
     ],
 )
 def test_over_epochs_the_layers_below_the_prefix_run_once(
@@ -128,8 +130,10 @@ def test_over_epochs_the_layers_below_the_prefix_run_once(
         fitted.fit(texts, toy.labels[:6])
     chosen = fitted.resolved_config.method
     widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
-    # The first pass is that of the label texts, or of the words that a plain prefix starts from.
-    before, steps = calls[layers : layers + first], calls[layers + first :]
+    # The first pass is that of the label texts, or of the words that a plain prefix starts from;
+    # labels that are read together are compared from the mean state of the texts, the second one.
+    calls = calls[layers * (2 if chosen.labels == "together" else 1) :]
+    before, steps = calls[:first], calls[first:]
     assert total(before) == Cost(6 * widest * first, 0)
     sizes = {"texts": 6, "text": widest, "tokens": 0, "num_labels": 3}
     expected = training_step(chosen, layers, stored=True, **sizes)
@@ -143,32 +147,6 @@ def test_over_epochs_the_layers_below_the_prefix_run_once(
 def test_a_label_more_costs_the_upper_layers_only() -> None:
     from ltuning.config import MethodOptions
 
-    method = MethodOptions(first_layer=3)
+    method = MethodOptions(labels="apart", first_layer=3)
     few, more = (scored_text(method, 6, text=20, tokens=5, num_labels=number) for number in (2, 3))
     assert more - few == 3 * 20
-
-
-@pytest.mark.parametrize(
-    "options", [{"name": "lt-prefix", "first_layer": 3}, {"name": "lt-prompt"}]
-)
-def test_the_cost_of_a_text_with_a_shortlist_is_what_is_counted(
-    backbone: Backbone, classifier: Callable[..., Any], toy: Any, options: dict[str, Any]
-) -> None:
-    made = classifier(backbone, options["name"], shortlist=2, **_without_name(options))
-    made.fit(toy.texts, toy.labels)
-    scorer = made.scorer()
-    with counted(backbone) as calls:
-        scorer.score(toy.texts[:1])
-    text = len(backbone.tokenize(toy.texts[:1])[0]["input_ids"])
-    assert total(calls).forward == scored_text(
-        made.resolved_config.method,
-        backbone.sizes.layers,
-        text=text,
-        tokens=scorer.tokens.shape[1] if options["name"] == "lt-prompt" else 0,
-        num_labels=3,
-        shortlisted=scorer.num_branches,
-    )
-
-
-def _without_name(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if name != "name"}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ltuning.methods.heads import BinaryHead, ClassesHead, MatchHead, pool
+from ltuning.methods.heads import BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 
 # Two texts of 2 and 3 tokens in 4 places, on either side; 9s are padding.
 RIGHT = torch.tensor([[[1.0, 2], [3, 6], [9, 9], [9, 9]], [[0.0, 1], [2, 3], [4, 8], [9, 9]]])
@@ -78,3 +78,52 @@ def test_a_match_score_has_a_gradient_at_the_start() -> None:
     for weight in head.parameters():
         assert weight.grad is not None
         assert math.isfinite(weight.grad.norm()) and weight.grad.norm() > 0
+
+
+def centred(bias: bool) -> CentredMatchHead:
+    head = CentredMatchHead(6, tau=5.0, bias=bias)
+    for weight in head.parameters():
+        torch.nn.init.normal_(weight)
+    return head
+
+
+def by_formula(
+    head: CentredMatchHead, states: torch.Tensor, labels: torch.Tensor, trained: int
+) -> torch.Tensor:
+    """Label by label: the map whole or half of its way, and a tenth of tau where there is no b."""
+    rows = []
+    for place, label in enumerate(labels - head.label_center):
+        whole = head.map.weight @ label  # type: ignore[union-attr, operator]
+        mapped = whole if place < trained else (label + whole) / 2
+        texts = states - head.text_center
+        cosine = texts @ mapped / (texts.norm(dim=1) * mapped.norm())
+        if head.bias is not None:
+            rows.append(head.tau * cosine + head.bias)
+        else:
+            rows.append(head.tau * cosine + (0.1 * head.tau if place >= trained else 0.0))
+    return torch.stack(rows, 1)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_labels_that_came_after_training_are_read_by_half_of_the_map(bias: bool) -> None:
+    head, states, labels = centred(bias), torch.randn(7, 6), torch.randn(5, 6)
+    head.center(torch.randn(9, 6) + 1, labels[:3])
+    torch.testing.assert_close(head.label_center, labels[:3].mean(0))
+    found = head(states, labels)
+    torch.testing.assert_close(found, by_formula(head, states, labels, trained=3))
+    # Those of the training have the scores that they have without the others.
+    torch.testing.assert_close(found[:, :3], head(states, labels[:3]))
+
+
+def test_before_there_are_centres_no_label_is_a_later_one() -> None:
+    head, states, labels = centred(bias=False), torch.randn(7, 6), torch.randn(5, 6)
+    expected = by_formula(head, states, labels, trained=5)
+    torch.testing.assert_close(head(states, labels), expected)
+
+
+def test_what_training_knew_is_kept_with_the_weights() -> None:
+    head, states, labels = centred(bias=False), torch.randn(7, 6), torch.randn(5, 6)
+    head.center(torch.randn(9, 6), labels[:3])
+    again = CentredMatchHead(6, tau=5.0)
+    again.load_state_dict(head.state_dict())
+    assert torch.equal(again(states, labels), head(states, labels))

@@ -331,14 +331,6 @@ def test_every_option_has_a_value_that_fits() -> None:
             ],
         ),
         (
-            {"name": "ls-lora", "shortlist": 4},
-            [
-                "method.shortlist: expected no such option with method 'ls-lora', got 4; leave it "
-                "out",
-            ],
-        ),
-        ({"name": "ls-unmask", "shortlist": "off"}, []),
-        (
             {"name": "lt-prefix", "merge": True, "dropout": 0.1},
             [
                 "method.dropout: expected no such option with method 'lt-prefix', got 0.1; leave "

@@ -100,6 +100,7 @@ def test_accumulated_and_checkpointed_steps_are_the_same(
     options = {
         "training__gradient_accumulation_steps": 2,
         "training__gradient_checkpointing": True,
+        "method__labels": "apart",
         "objective": "pairs",
     }
     with_store = fit(bert, **options)

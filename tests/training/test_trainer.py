@@ -19,32 +19,21 @@ from transformers import TrainerCallback
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import RUNNING
 from ltuning.classifier import LabelClassifier
-from ltuning.config import MethodOptions, StoppingOptions
+from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
-from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter
-from ltuning.methods.catalog import resolve
-from ltuning.scoring import Scorer
-from ltuning.training import plain
 from ltuning.training.arguments import training_arguments
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
-from ltuning.training.plain import HeldOutScores
 from ltuning.training.trainer import (
     AdapterTrainer,
     LengthGroupedBatches,
     TokenDataset,
-    TrainingModel,
     Validation,
 )
 
 Make = Callable[..., LabelClassifier]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120)
-
-
-@pytest.fixture(autouse=True)
-def quick_plain_scorer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How good a shortlist is matters to no test here, and its scorer is fitted 14 times a run."""
-    monkeypatch.setattr(plain, "_LEAST_STEPS", 20)
+APART = {"method__labels": "apart"}
 
 
 def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
@@ -159,8 +148,9 @@ def test_steps_and_logging_do_not_change_what_is_learnt(
 
 
 RESUMED = [
-    ("lt-prefix", {"objective": "contrast", "negatives": 1}),
-    ("lt-prefix", {"objective": "pairs"}),
+    ("lt-prefix", {}),
+    ("lt-prefix", {**APART, "objective": "contrast", "negatives": 1}),
+    ("lt-prefix", {**APART, "objective": "pairs"}),
     ("lt-prompt", {"objective": "contrast"}),
     ("prefix", {}),
 ]
@@ -203,7 +193,7 @@ def test_a_run_resumed_within_an_epoch_ends_with_the_same_weights(
     }
 
     def new() -> LabelClassifier:
-        return classifier(bert, objective="pairs", epochs=2, **options)
+        return classifier(bert, objective="pairs", epochs=2, **APART, **options)
 
     whole = new().fit(toy.texts, toy.labels)
     run = tmp_path / "run"
@@ -360,15 +350,26 @@ def test_checkpoints_hold_the_adapter_and_no_weight_of_the_backbone(
 # --- what a run costs ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["lt-prefix", "lt-prompt"])
-@pytest.mark.parametrize("objective", ["contrast", "pairs"])
+@pytest.mark.parametrize(
+    ("method", "options", "before"),
+    [
+        # The label texts; then, below a prefix, the texts in 3 batches before the first step; and
+        # in 3 more their mean state, which labels that are read together are compared from.
+        ("lt-prefix", {}, 7),
+        ("lt-prefix", {**APART, "objective": "contrast"}, 4),
+        ("lt-prefix", {**APART, "objective": "pairs"}, 4),
+        ("lt-prompt", {"objective": "contrast"}, 1),
+        ("lt-prompt", {"objective": "pairs"}, 1),
+    ],
+)
 def test_the_labels_are_encoded_once_per_fit(
     backbone: Backbone,
     classifier: Make,
     toy: Any,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
-    objective: str,
+    options: dict[str, Any],
+    before: int,
 ) -> None:
     forwards: list[bool] = []
     made: list[int] = []
@@ -383,14 +384,12 @@ def test_the_labels_are_encoded_once_per_fit(
 
     monkeypatch.setattr(Adapter, "virtual_tokens", count)
     try:
-        options = {"objective": objective, "training__eval_strategy": "epoch"}
+        options = {**options, "training__eval_strategy": "epoch"}
         fitted = classifier(backbone, method, epochs=2, **options)
         fitted.fit(toy.texts, toy.labels, toy.test)
         # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once.
         steps, evaluations = 6, 2
         assert fitted.result_.steps == steps
-        # Below a prefix the texts are computed once, in 3 batches before the first step.
-        before = 4 if method == "lt-prefix" else 1
         assert forwards == [True] + [False] * (before - 1 + steps + evaluations)
         # Virtual tokens: those of the 3 labels, once per step or evaluation, never per text.
         assert made == [3] * (steps + evaluations)
@@ -473,9 +472,9 @@ def test_the_best_weights_are_kept(
     [
         ("prefix", {}),
         ("ls-lora", {"dropout": 0.0}),
-        ("lt-prefix", {"objective": "contrast", "negatives": 1}),
-        ("lt-prefix", {"objective": "pairs"}),
-        ("lt-prefix", {"shortlist": 2, "negatives": 1}),
+        ("lt-prefix", {}),
+        ("lt-prefix", {**APART, "objective": "contrast", "negatives": 1}),
+        ("lt-prefix", {**APART, "objective": "pairs"}),
     ],
 )
 def test_accumulated_batches_are_one_of_their_size(
@@ -636,31 +635,6 @@ def test_compiled_layers_change_nothing_and_serve_every_batch(
     # The second step, where a batch of two texts follows one of four.
     assert counted[-1] == counted[1]
     assert bert.in_training.compiler is None
-
-
-def test_held_out_plain_scores_are_added_before_the_softmax(backbone: Backbone, toy: Any) -> None:
-    """Each text is scored with its true label and the hardest wrong one."""
-    labels = Labels.from_any({**toy.label_texts, "music": "song drum"})
-    options = MethodOptions(negatives=1)
-    method = resolve(options, backbone.family, backbone.sizes.layers, num_labels=len(labels))
-    adapter = Adapter(backbone.sizes, method, length=8, num_labels=len(labels))
-    states = backbone.encode_labels(labels.flat_texts)
-    held_out = HeldOutScores(
-        labels=torch.tensor([[2, 0], [1, 3], [0, 1]]),
-        scores=torch.tensor([[1.0, 5.0], [2.0, 2.0], [4.0, -1.0]]),
-        sample=torch.tensor([0]),
-        sample_scores=torch.zeros(1, 4),
-    )
-    model = TrainingModel(backbone, adapter, states, labels.owners, 0, held_out)
-    batch = backbone.batch(backbone.tokenize(toy.texts[:2]))
-    loss = model(batch, [1, 0], [1, 2], model.draw([1, 0], [1, 2], 0))
-    scorer = Scorer(backbone, adapter, states, labels.owners, 256)
-    scorer.exact = True
-    tokens = backbone.tokenize(toy.texts[:2])
-    branches = torch.from_numpy(scorer.score_tokens(tokens, plain=torch.zeros(2, 4)))
-    scores = torch.stack([branches[0, [1, 3]], branches[1, [0, 1]]]) + held_out.scores[[1, 2]]
-    expected = torch.nn.functional.cross_entropy(scores, torch.zeros(2, dtype=torch.long))
-    torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_weights_that_are_not_finite_end_the_run(

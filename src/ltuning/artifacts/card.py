@@ -17,10 +17,6 @@ _DOORS = {
     "tags": "TokenClassifier",
 }
 SPLITS = ("validation", "test")
-_FRESH = (
-    "Of fresh texts, which had no part in choosing how wide it is, it changed {:.1%} of these "
-    "answers. "
-)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Underscores within a word are letters in Markdown; at its ends they mean emphasis.
 MARKUP = re.compile(r"[\\`*~\[\]<|&]|\b_|_\b")
@@ -33,9 +29,8 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
             family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`, and
             where several labels may apply `thresholds`.
-        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers), `shortlist`
-            (what it holds) and `training` (seconds, steps, texts, trainable_parameters); each may
-            be missing.
+        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers) and `training`
+            (seconds, steps, texts, trainable_parameters); each may be missing.
     """
     parts = [
         _front_matter(config, figures),
@@ -43,7 +38,6 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
         _labels(config),
         _usage(config),
         _figures(figures),
-        _shortlist(figures.get("shortlist", {})),
         _training(config, figures.get("training", {})),
         _limits(config),
     ]
@@ -144,24 +138,6 @@ def _figures(figures: Mapping[str, Any]) -> str:
         for name in names
     ]
     return "## Figures\n\n" + _table(("figure", *splits), rows)
-
-
-def _shortlist(shortlist: Mapping[str, Any]) -> str:
-    if not shortlist:
-        return ""
-    held = {name: f"{shortlist[name]:.1%}" for name in ("recall_of_label", "recall_of_answer")}
-    # Artifacts that were saved earlier do not say it.
-    fresh = shortlist.get("recall_of_fresh_answer")
-    return (
-        "## Shortlist\n\n"
-        "A score that needs one pass over the text picks the labels that the text is then read "
-        f"with: {shortlist['labels_per_text']:.1f} on average and {shortlist['most_labels']} at "
-        f"most on {shortlist['texts']} {shortlist['measured_on']}. It held the true label of "
-        f"{held['recall_of_label']} of them, and of {held['recall_of_answer']} the label that a "
-        "wide shortlist answers with. "
-        + ("" if fresh is None else _FRESH.format(1 - fresh))
-        + f"The pass alone is right about {shortlist['accuracy_without_branches']:.1%}."
-    )
 
 
 def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:

@@ -51,20 +51,3 @@ class Lower:
         made.shift = self.shift
         made.output = states if isinstance(self.output, Tensor) else (states, *self.output[1:])
         return made
-
-    def select(self, texts: Tensor) -> Lower:
-        """What it holds of some texts, `[B']` their rows in the batch."""
-        chosen = Lower(self.layer)
-        chosen.shift = self.shift
-        if self.filled:
-            chosen.output = _select(self.output, texts, len(self.states))
-        return chosen
-
-
-def _select(output: Any, texts: Tensor, num_texts: int) -> Any:
-    if isinstance(output, tuple):
-        return tuple(_select(part, texts, num_texts) for part in output)
-    # What all texts share, such as T5's position bias, has one row.
-    if isinstance(output, Tensor) and len(output) == num_texts:
-        return output.index_select(0, texts.to(output.device))
-    return output

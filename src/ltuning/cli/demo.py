@@ -124,7 +124,7 @@ def _introduce(data: Demo) -> None:
     results().print(table)
     results().print(
         f"Training on {len(data.train)} customer messages. The language model is frozen: what is "
-        "trained turns each label's text into a prefix that it reads before the message."
+        "trained turns the labels' texts into a prefix that it reads before each message."
     )
 
 

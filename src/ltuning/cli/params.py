@@ -114,8 +114,8 @@ def _check_method(config: Config) -> None:
 class _Counted:
     """Parameters of the built parts beside the closed forms, and what a scored text costs.
 
-    `passes` are those of a text whatever its labels, `per_label` those of each label on top;
-    `deeper_from` is the number of training texts from which on more layers have a prefix.
+    `passes` are those of a text with all its labels; `deeper_from` is the number of training
+    texts from which on more layers have a prefix.
     """
 
     method: MethodOptions
@@ -123,24 +123,19 @@ class _Counted:
     forms: Counts
     tokens: int
     head: int
-    plain: int
     backbone: int
     passes: float
-    per_label: float
     deeper_from: int | None
 
     @property
     def total(self) -> int:
-        return self.tokens + self.head + self.plain
+        return self.tokens + self.head
 
     @property
     def equal(self) -> bool:
         forms = self.forms
-        plain = 0 if forms.plain is None else forms.plain.value
-        built = (self.tokens, self.head, self.plain)
-        return built == (forms.tokens.value, forms.head.value, plain) and (
-            self.total == forms.total.value
-        )
+        built = (self.tokens, self.head, self.total)
+        return built == (forms.tokens.value, forms.head.value, forms.total.value)
 
 
 def _count(config: Config, label_length: int | None, num_labels: int | None) -> _Counted:
@@ -154,43 +149,31 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
 
     model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
-    shortlist = config.method.shortlist
-    fewest = max(_NUM_LABELS, shortlist) if isinstance(shortlist, int) else _NUM_LABELS
-    count = num_labels or len(config.labels or ()) or fewest
+    count = num_labels or len(config.labels or ()) or _NUM_LABELS
     options = options_of(config)
-    method = resolve(options, family, sizes.layers, num_labels=count)
-    many = resolve(options, family, sizes.layers, MANY_TEXTS, count)
+    method = resolve(options, family, sizes.layers)
+    many = resolve(options, family, sizes.layers, MANY_TEXTS)
     length = label_length or _length(config, method)
     with torch.device("meta"):
         adapter = Adapter(sizes, method, length=length, num_labels=count)
-    passes, per_label = _passes(method, sizes.layers, length, count)
     return _Counted(
         method,
         letters(method, sizes, length, count),
         closed_forms(method, sizes, length, count),
         tokens=_size(adapter.tokens),
         head=_size(adapter.head),
-        plain=0 if adapter.plain is None else _size(adapter.plain),
         backbone=_size(model),
-        passes=passes,
-        per_label=per_label,
+        passes=_passes(method, sizes.layers, length, count),
         deeper_from=None if many.first_layer == method.first_layer else MANY_TEXTS,
     )
 
 
-def _passes(
-    method: MethodOptions, num_layers: int, length: int, num_labels: int
-) -> tuple[float, float]:
-    """Passes of a text whatever its shortlist, and of each label in it."""
+def _passes(method: MethodOptions, num_layers: int, length: int, num_labels: int) -> float:
+    """Passes of a text with all its labels."""
     from ltuning.methods.costs import scored_text
 
     sizes = {"text": _TEXT, "tokens": length, "num_labels": num_labels}
-    one = _TEXT * num_layers
-    if method.shortlist in (None, "off"):
-        return scored_text(method, num_layers, **sizes) / one, 0.0
-    fixed = scored_text(method, num_layers, **sizes, shortlisted=0) / one
-    with_one = scored_text(method, num_layers, **sizes, shortlisted=1) / one
-    return fixed, with_one - fixed
+    return scored_text(method, num_layers, **sizes) / (_TEXT * num_layers)
 
 
 def _length(config: Config, method: MethodOptions) -> int:
@@ -219,15 +202,9 @@ def _size(module: nn.Module) -> int:
 
 
 def _scoring(counted: _Counted) -> str:
-    text = f"a text of {_TEXT} tokens"
-    if not counted.per_label:
-        return (
-            f"{text}, with all its labels, costs {counted.passes:.2f} times one pass through the "
-            "backbone"
-        )
     return (
-        f"{text} costs {counted.passes:.2f} passes through the backbone and "
-        f"{counted.per_label:.2f} for each label in its shortlist"
+        f"a text of {_TEXT} tokens, with all its labels, costs {counted.passes:.2f} times one pass "
+        "through the backbone"
     )
 
 
@@ -254,10 +231,6 @@ def _show(backbone: str, counted: _Counted) -> None:
         "virtual tokens", f"{counted.tokens:,}", f"{forms.tokens.value:,}", forms.tokens.formula
     )
     table.add_row("head", f"{counted.head:,}", f"{forms.head.value:,}", forms.head.formula)
-    if forms.plain is not None:
-        table.add_row(
-            "plain scorer", f"{counted.plain:,}", f"{forms.plain.value:,}", forms.plain.formula
-        )
     results().print(table)
     verdict = "equal" if counted.equal else "they DIFFER"
     results().print(f"built and closed form: {verdict}; {share}")

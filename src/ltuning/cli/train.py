@@ -551,11 +551,6 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
     }
     if figures:
         rows["validation"] = f"{figures} (the weights kept)"
-    if shortlist := classifier.figures.get("shortlist"):
-        rows["shortlist"] = (
-            f"{shortlist['labels_per_text']:.1f} labels per text get a branch, "
-            f"which keep {shortlist['recall_of_fresh_answer']:.1%} of the answers to fresh texts"
-        )
     if thresholds := classifier.figures.get("thresholds"):
         lowest, highest = min(thresholds.values()), max(thresholds.values())
         rows["thresholds"] = (

@@ -45,7 +45,6 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         backbone.family,
         backbone.sizes.layers,
         len(task.train),
-        len(task.labels),
     )
     per_text = trained_branches(resolved, len(task.labels))
     texts = budget.batch // per_text

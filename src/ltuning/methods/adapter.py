@@ -19,15 +19,11 @@ from ltuning.errors import ArtifactError
 from ltuning.methods.catalog import METHODS, one_pass
 from ltuning.methods.heads import BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.loading import fitting
-from ltuning.methods.plain import PlainScorer
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3
 _TAU = 10.0
-_TAU_BESIDE_PLAIN = 5.0
-# A shortlist of all labels has no margin.
-_MAY_BE_INFINITE = ("plain.margin",)
 
 
 @dataclass(frozen=True)
@@ -75,8 +71,6 @@ class Adapter(nn.Module):
         self.first_layer = method.first_layer or 0
         self.tokens = self._build_tokens(start)
         self.head = self._build_head(num_labels)
-        listed = method.shortlist not in (None, "off")
-        self.plain = PlainScorer(sizes.hidden) if listed else None
 
     @classmethod
     def load(
@@ -103,7 +97,7 @@ class Adapter(nn.Module):
                 f"the options of method '{method.name}' in '{folder}' make no adapter ({error}); "
                 "restore the folder from where it was first saved, or train again"
             ) from error
-        fit = fitting(tensors, adapter.state_dict(), folder, _MAY_BE_INFINITE)
+        fit = fitting(tensors, adapter.state_dict(), folder)
         adapter.load_state_dict(fit, assign=True)
         return adapter
 
@@ -222,15 +216,6 @@ class Adapter(nn.Module):
         if branches is None:
             return self.head(state, labels.mean)
         return self.head(state, labels.mean.index_select(0, branches.rows))
-
-    def start_beside_plain(self) -> None:
-        """Let the head compare texts with labels as the fitted plain scorer does.
-
-        Branches then start from its order of the labels, instead of against it.
-        """
-        if self.plain is not None and isinstance(self.head, MatchHead):
-            self.head.map.load_state_dict(self.plain.map.state_dict())
-            self.head.tau.data.fill_(_TAU_BESIDE_PLAIN)
 
     def shift(self, by: Tensor) -> None:
         """Add to the scores, for the objective `multilabel`: `[K]`, or one number for all labels.

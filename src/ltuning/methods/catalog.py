@@ -6,8 +6,10 @@ method     virtual tokens       where they go      read by
 prompt     free parameters      embeddings         pooled state -> K
 prefix     free parameters      keys and values    pooled state -> K
 lt-prompt  label states, mapped embeddings         pooled state -> 1
-lt-prefix  label states, mapped keys and values    pooled state -> 1
+lt-prefix  label states, mapped keys and values    pooled state -> K
 ========== ==================== ================== ==================
+
+With labels that are read apart the state of lt-prefix, too, is read as the score of one label.
 
 The methods without virtual tokens have a table of their own (`weights.py`).
 """
@@ -91,23 +93,28 @@ class Recipe:
     skipped_layers: float = 0.0
     num_tokens: int | None = None
     negatives: int = 7
-    shortlist: str = "auto"
     pooling: Pooling | None = None
     labels: str = "apart"
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
     ("default", "lt-prefix"): Recipe(
-        "small", "match", "contrast", 6e-3, transform="lowrank", skipped_layers=_UPPER
+        "small",
+        "match",
+        "contrast",
+        6e-3,
+        transform="lowrank",
+        skipped_layers=_UPPER,
+        labels="together",
     ),
     ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
     ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
     ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
-        "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls", shortlist="off"
+        "random", "binary", "pairs", 6e-3, transform="pooled", pooling="cls"
     ),
     ("paper", "lt-prompt"): Recipe(
-        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls", shortlist="off"
+        "random", "binary", "pairs", 1e-3, transform="square", pooling="cls"
     ),
     ("paper", "prefix"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
     ("paper", "prompt"): Recipe("random", "classes", "classes", 3e-3, num_tokens=10, pooling="cls"),
@@ -126,7 +133,6 @@ def resolve(
     family: Family,
     num_layers: int,
     num_texts: int = 0,
-    num_labels: int = 0,
 ) -> MethodOptions:
     """Fill every open choice from the recipe, the backbone and the number of training texts.
 
@@ -135,11 +141,9 @@ def resolve(
         family: of the backbone.
         num_layers: its depth.
         num_texts: training texts; 0 = unknown, taken for few.
-        num_labels: K; 0 = unknown, taken for few.
 
     Raises:
-        ConfigError: `first_layer`, or a layer to un-mask, beyond the model; a `shortlist` of more
-            than all labels.
+        ConfigError: `first_layer`, or a layer to un-mask, beyond the model.
         BackboneError: a causal mask to remove where there is none.
     """
     if options.name in weights.WEIGHT_METHODS:
@@ -159,8 +163,6 @@ def resolve(
     labels = _or(options.labels, recipe.labels) if method.source == "labels" else None
     draws = labels == "apart" and objective in ("contrast", "multilabel")
     negatives = _or(options.negatives, recipe.negatives) if draws else None
-    # A label that applies or not has no rivals that a shortlist could leave out.
-    chosen = "off" if objective == "multilabel" else _or(options.shortlist, recipe.shortlist)
     return replace(
         options,
         labels=labels,
@@ -174,20 +176,7 @@ def resolve(
         first_layer=first_layer,
         num_tokens=_or(options.num_tokens, recipe.num_tokens),
         negatives=negatives,
-        shortlist=_shortlist(chosen, negatives, num_labels),
     )
-
-
-def _shortlist(chosen: Any, negatives: int | None, num_labels: int) -> Any:
-    if negatives is None:
-        return None
-    if isinstance(chosen, int) and num_labels and chosen > num_labels:
-        message = f"expected a number of labels up to {num_labels}, all there are, got {chosen}"
-        raise ConfigError([Problem("method.shortlist", message)])
-    # A step that scores every label has nothing to choose from.
-    if chosen == "auto" and (negatives == 0 or num_labels <= 1 + negatives):
-        return "off"
-    return chosen
 
 
 def training_defaults(options: MethodOptions) -> dict[str, Any]:
@@ -236,14 +225,14 @@ def problems(config: Config) -> list[Problem]:
         found.append(Problem("method.rank", message))
     objective = _or(config.method.objective, recipe.objective)
     labels = _or(config.method.labels, recipe.labels) if method.source == "labels" else None
-    if labels == "together":
-        return found + _together_problems(config.method)
+    if labels == "together" and labels in method.labels:
+        named = {problem.path for problem in found}
+        others = _together_problems(config.method, recipe, is_multilabel)
+        return found + [problem for problem in others if problem.path not in named]
     if config.method.label_tokens is not None:
         message = "only `labels: together` has a choice of them; leave it out"
         found.append(Problem("method.label_tokens", message))
-    if is_multilabel and method.source == "labels":
-        found += _multilabel_problems(config.method)
-    else:
+    if not is_multilabel or method.source != "labels":
         found += _contrast_problems(config.method, objective)
     if transform == "pooled" and config.method.start not in (None, "random"):
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
@@ -251,47 +240,40 @@ def problems(config: Config) -> list[Problem]:
     return found
 
 
-def _together_problems(options: MethodOptions) -> list[Problem]:
+def _together_problems(
+    options: MethodOptions, recipe: Recipe, is_multilabel: bool
+) -> list[Problem]:
     """Options of labels that are read apart, where they are read together."""
     found = []
-    for name, fitting in (("head", "match"), ("objective", "contrast"), ("transform", "lowrank")):
-        value = getattr(options, name)
-        if value not in (None, fitting, "multilabel"):
-            message = f"expected '{fitting}' with labels 'together', got '{value}'"
+    fitting = {"transform": "lowrank", "head": "match"}
+    if not is_multilabel:
+        fitting["objective"] = "contrast"
+    for name, expected in fitting.items():
+        value = _or(getattr(options, name), getattr(recipe, name))
+        if value != expected:
+            message = (
+                f"expected '{expected}' with labels 'together', got '{value}'; set it, or "
+                "method.labels=apart"
+            )
             found.append(Problem(f"method.{name}", message))
     if options.negatives is not None:
-        message = "labels 'together' are all read and none is drawn; leave it out"
+        message = (
+            "labels 'together' are all read and none is drawn; leave it out, or set "
+            "method.labels=apart"
+        )
         found.append(Problem("method.negatives", message))
-    if options.shortlist not in (None, "off"):
-        message = "labels 'together' are all read and none is left out; leave it out"
-        found.append(Problem("method.shortlist", message))
     if options.start == "label-kv" and options.label_tokens == "mean":
         message = "the mean of a label's tokens has no keys and values to start from, take 'all'"
         found.append(Problem("method.label_tokens", message))
     return found
 
 
-def _multilabel_problems(options: MethodOptions) -> list[Problem]:
-    if options.shortlist in (None, "off", "auto"):
-        return []
-    message = (
-        "task 'multilabel' asks every label of a text whether it applies and has no shortlist, got "
-        f"{options.shortlist}; leave it out"
-    )
-    return [Problem("method.shortlist", message)]
-
-
 def _contrast_problems(options: MethodOptions, objective: str) -> list[Problem]:
     """Options of the objective `contrast` that were given to another one."""
-    if objective == "contrast":
+    if objective == "contrast" or options.negatives is None:
         return []
-    message = f"only the objective 'contrast' {{}}, not '{objective}'; leave it out"
-    found = []
-    if options.negatives is not None:
-        found.append(Problem("method.negatives", message.format("draws them")))
-    if options.shortlist not in (None, "off"):
-        found.append(Problem("method.shortlist", message.format("has one")))
-    return found
+    message = f"only the objective 'contrast' draws them, not '{objective}'; leave it out"
+    return [Problem("method.negatives", message)]
 
 
 def uses_labels(name: str) -> bool:

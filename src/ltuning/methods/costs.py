@@ -34,8 +34,7 @@ def scored_text(
     text: int,
     tokens: int,
     num_labels: int,
-    shortlisted: float | None = None,
-) -> float:
+) -> int:
     """Layer-tokens of a text that is scored against every label.
 
     Args:
@@ -44,14 +43,8 @@ def scored_text(
         text: T.
         tokens: L.
         num_labels: K.
-        shortlisted: branches of the text by its shortlist; None = there is no shortlist. The plain
-            pass and the branches share the layers below s.
     """
-    if shortlisted is None:
-        return _forward(method, num_layers, text, tokens, _branches(method, num_labels))
-    shared = text * (method.first_layer or 0)
-    branches = _forward(method, num_layers, text, tokens, 1) - shared
-    return text * num_layers + shortlisted * branches
+    return _forward(method, num_layers, text, tokens, _branches(method, num_labels))
 
 
 def training_step(

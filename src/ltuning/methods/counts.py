@@ -34,21 +34,18 @@ class Counts:
     Attributes:
         tokens: what makes the virtual tokens.
         head: what reads the scores.
-        plain: the plain scorer, where there is a shortlist.
         published: the count of the paper's A.5, for the published choices.
     """
 
     tokens: Count
     head: Count
-    plain: Count | None
     published: Count | None
 
     @property
     def total(self) -> Count:
         """The whole: as published, or the sum of the parts."""
-        parts = [part for part in (self.tokens, self.head, self.plain) if part is not None]
-        formula = " + ".join(part.formula for part in parts)
-        return self.published or Count(formula, sum(part.value for part in parts))
+        formula = f"{self.tokens.formula} + {self.head.formula}"
+        return self.published or Count(formula, self.tokens.value + self.head.value)
 
 
 def letters(method: MethodOptions, sizes: Sizes, length: int, num_labels: int) -> Mapping[str, int]:
@@ -85,10 +82,7 @@ def closed_forms(method: MethodOptions, sizes: Sizes, length: int, num_labels: i
     values = letters(method, sizes, length, num_labels)
     tokens = _tokens(method, values)
     head = _head(method, values)
-    listed = method.shortlist not in (None, "off")
-    map_ = _label_map(values["H"])
-    plain = Count(f"{map_.formula} + 1", map_.value + 1) if listed else None
-    return Counts(tokens, head, plain, _published(method, sizes, values))
+    return Counts(tokens, head, _published(method, sizes, values))
 
 
 def check_fits(count: Count, on_cpu: bool) -> None:

@@ -12,6 +12,8 @@ from ltuning.errors import ArtifactError
 # A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
 FULL_MATCH_WIDTH = 1024
 MATCH_RANK = 64
+# Of tau: what a label that came after training gets on top.
+_OF_LATER = 0.1
 
 
 def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
@@ -120,17 +122,19 @@ class CentredMatchHead(nn.Module):
     """`tau cos(r - r0, (h - h0) G)`: a text's state against every label's mean state.
 
     The centres r0 and h0 are the means over the training texts and over the label texts: states of
-    decoders have most of their length in common. G starts as the identity, and a label that it has
-    not seen is scored as one that it has.
+    decoders have most of their length in common. G starts as the identity. For a label that came
+    after training G goes half of its way, `(I + G) / 2`, and where labels compete its score is
+    raised by a tenth of tau: texts were never told from the label that they have.
 
     Args:
         hidden: H.
         tau: weight of the cosine at the start.
-        bias: whether a number that all labels share is added.
+        bias: whether a number that all labels share is added; labels then do not compete.
     """
 
     text_center: Tensor
     label_center: Tensor
+    trained: Tensor
 
     def __init__(self, hidden: int, tau: float, bias: bool = False):
         super().__init__()
@@ -139,23 +143,47 @@ class CentredMatchHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(())) if bias else None
         self.register_buffer("text_center", torch.zeros(hidden))
         self.register_buffer("label_center", torch.zeros(hidden))
+        # Label texts that training knew; those beyond came later, before training none.
+        self.register_buffer("trained", torch.tensor(torch.iinfo(torch.long).max))
 
     def center(self, texts: Tensor, labels: Tensor) -> None:
         """Take the centres of `[N, H]` states of texts and `[V, H]` mean states of label texts."""
         self.text_center.copy_(texts.mean(0))
         self.label_center.copy_(labels.mean(0))
+        self.trained.fill_(len(labels))
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """`[B, H]` states of texts and `[V, H]` mean states of label texts `-> [B, V]` scores."""
         texts = nn.functional.normalize(states - self.text_center, dim=-1)
-        mapped = nn.functional.normalize(self.map(labels - self.label_center), dim=-1)
-        scores = self.tau * texts @ mapped.T
-        return scores if self.bias is None else scores + self.bias
+        centered = labels - self.label_center
+        is_later = torch.arange(len(labels), device=labels.device) >= self.trained
+        mapped = self.map(centered)
+        mapped = torch.where(is_later[:, None], (centered + mapped) / 2, mapped)
+        scores = self.tau * texts @ nn.functional.normalize(mapped, dim=-1).T
+        if self.bias is not None:
+            return scores + self.bias
+        return scores + _OF_LATER * self.tau * is_later
 
     def shift(self, by: Tensor) -> None:
         """Add a number to every score, where there is a bias."""
         assert self.bias is not None
         self.bias.data += by
+
+
+def mean_over_texts(scores: Tensor, owners: Tensor) -> Tensor:
+    """A label's score is the mean over its texts.
+
+    Args:
+        scores: `[B, V]` of label texts.
+        owners: `[V]` the label of each, every label at least once.
+
+    Returns:
+        `[B, K]`.
+    """
+    count = torch.bincount(owners)
+    if len(count) == len(owners):
+        return scores
+    return scores.new_zeros(len(scores), len(count)).index_add(1, owners, scores) / count
 
 
 def label_map(hidden: int) -> nn.Module:

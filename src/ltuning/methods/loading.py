@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,7 +18,6 @@ def fitting(
     saved: Mapping[str, Tensor],
     expected: Mapping[str, Tensor],
     folder: Path,
-    infinite: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Saved tensors in the precision of a module's own, once they are its own by name and shape.
 
@@ -26,13 +25,12 @@ def fitting(
         saved: by name.
         expected: the module's, which may be on the device `meta`.
         folder: of the artifact, for messages.
-        infinite: names of those that may be infinite.
 
     Raises:
         ArtifactError: one is missing, is too many, or is of another shape or type; one holds NaN,
             infinity or what overflows to it.
     """
-    if came := _misfit(saved, expected, infinite):
+    if came := _misfit(saved, expected):
         raise ArtifactError(
             f"expected the tensors of its method in '{folder}', got {came}; restore the folder "
             "from where it was first saved, or train again"
@@ -40,9 +38,7 @@ def fitting(
     return {name: tensor.to(expected[name].dtype) for name, tensor in saved.items()}
 
 
-def _misfit(
-    saved: Mapping[str, Tensor], expected: Mapping[str, Tensor], infinite: Collection[str]
-) -> str | None:
+def _misfit(saved: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     if missing := sorted(expected.keys() - saved.keys()):
         return f"none named {missing[0]}"
     if strange := sorted(saved.keys() - expected.keys()):
@@ -54,7 +50,7 @@ def _misfit(
         if tensor.dtype != own.dtype and not (_is_float(tensor) and _is_float(own)):
             return f"{name} of {tensor.dtype} for {own.dtype}"
         known = tensor.to(own.dtype)
-        if known.isnan().any() or (name not in infinite and (known.abs() > _LARGEST).any()):
+        if known.isnan().any() or (known.abs() > _LARGEST).any():
             return f"NaN, infinity or a number beyond {_LARGEST:g} in {name}"
     return None
 

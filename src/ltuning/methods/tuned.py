@@ -56,7 +56,6 @@ class Tuned(nn.Module):
     uses_labels = False
     one_pass = True
     length = 0
-    plain = None
 
     def __init__(self, model: Backbone, method: MethodOptions, num_outputs: int, peft: Any = None):
         super().__init__()

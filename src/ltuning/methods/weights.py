@@ -55,7 +55,7 @@ WEIGHT_METHODS = {
 _RANK, _ALPHA, _DROPOUT = 12, 32, 0.1
 
 _OF_LORA = ("rank", "alpha", "dropout", "merge")
-_OF_VIRTUAL_TOKENS = ("transform", "start", "first_layer", "num_tokens", "negatives", "shortlist")
+_OF_VIRTUAL_TOKENS = ("transform", "start", "first_layer", "num_tokens", "negatives")
 
 
 def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOptions:
@@ -94,8 +94,6 @@ def problems(config: Config) -> list[Problem]:
     """Options that the method has not."""
     method = WEIGHT_METHODS[config.method.name]
     refused = list(_OF_VIRTUAL_TOKENS)
-    if config.method.shortlist == "off":
-        refused.remove("shortlist")
     if method.trains != "lora":
         refused += _OF_LORA
     if not method.removes_mask:

@@ -105,22 +105,11 @@ def draw_contrast(
     size, num_labels = len(targets), len(rows.first)
     wanted = negatives if 0 < negatives < num_labels - 1 else num_labels - 1
     order = torch.rand(size, num_labels - 1, generator=generator).argsort(1)[:, :wanted]
-    return draw_hard(targets, (targets[:, None] + 1 + order) % num_labels, rows, generator)
-
-
-def draw_hard(targets: Tensor, wrong: Tensor, rows: LabelRows, generator: torch.Generator) -> Draw:
-    """Every text with its true label (at place 0) and the wrong ones that are given.
-
-    Args:
-        targets: `[B]` true label of each text.
-        wrong: `[B, n]` wrong labels of each.
-        rows: label texts.
-        generator: source of the draws.
-    """
+    wrong = (targets[:, None] + 1 + order) % num_labels
     labels = torch.cat([targets[:, None], wrong], dim=1)
-    texts = torch.arange(len(targets))[:, None].expand_as(labels)
+    texts = torch.arange(size)[:, None].expand_as(labels)
     branches = Branches(texts.flatten(), rows.draw(labels, generator).flatten())
-    return Draw(branches, torch.zeros(len(targets), dtype=torch.long))
+    return Draw(branches, torch.zeros(size, dtype=torch.long))
 
 
 def draw_multilabel(

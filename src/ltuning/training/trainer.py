@@ -27,7 +27,7 @@ from ltuning.backbones.prefix import InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
-from ltuning.methods.plain import mean_over_texts
+from ltuning.methods.heads import mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
@@ -38,13 +38,11 @@ from ltuning.training.objectives import (
     check_scores,
     choice_loss,
     draw_contrast,
-    draw_hard,
     draw_multilabel,
     draw_pairs,
     multi_hot,
     pairs_loss,
 )
-from ltuning.training.plain import HeldOutScores
 from ltuning.training.store import LowerStore
 
 if TYPE_CHECKING:
@@ -130,13 +128,11 @@ class TrainingModel(nn.Module):
         labels: LabelStates | None,
         owners: Sequence[int],
         seed: int,
-        plain: HeldOutScores | None = None,
     ):
         super().__init__()
         self.adapter = adapter
         self.label_rows = LabelRows.of(owners)
         self.seed = seed
-        self._plain = plain
         self.store: LowerStore | None = None
         # Held in a tuple so that no weight of the backbone becomes a weight of this module.
         self._frozen = (backbone, labels)
@@ -147,8 +143,7 @@ class TrainingModel(nn.Module):
         The draws are made over the whole step: into how many parts it is cut does not change them.
         """
         targets = [target for batch in batches for target in batch["targets"]]
-        rows = [row for batch in batches for row in batch["rows"]]
-        draw, prepared, start = self.draw(targets, rows, step), [], 0
+        draw, prepared, start = self.draw(targets, step), [], 0
         for batch in batches:
             stop = start + len(batch["targets"])
             part = None if draw is None else draw.part(start, stop)
@@ -157,12 +152,11 @@ class TrainingModel(nn.Module):
             start = stop
         return prepared
 
-    def draw(self, targets: Sequence[Any], rows: Sequence[int], step: int) -> Draw | None:
+    def draw(self, targets: Sequence[Any], step: int) -> Draw | None:
         """What a step draws for all its texts, a function of the seed and the step.
 
         Args:
             targets: of each text its label, or with the objective `multilabel` a list of them.
-            rows: the place of each among the training texts.
             step: number of the optimizer step.
 
         Returns:
@@ -170,7 +164,7 @@ class TrainingModel(nn.Module):
         """
         if self.adapter.one_pass:
             return None
-        return self._draw(self._known(targets), rows, step)
+        return self._draw(self._known(targets), step)
 
     def forward(
         self, batch: Any, targets: Sequence[Any], rows: Sequence[int], draw: Draw | None
@@ -202,23 +196,17 @@ class TrainingModel(nn.Module):
             return pairs_loss(scores, truth)
         if draw.shift is not None:
             return pairs_loss(scores + draw.shift.to(scores.device), truth)
-        scores = scores.view(len(targets), -1)
-        if self._plain is not None:
-            scores = scores + self._plain.scores[rows].to(scores.device)
-        return choice_loss(scores, truth)
+        return choice_loss(scores.view(len(targets), -1), truth)
 
     def _known(self, targets: Sequence[Any]) -> Tensor:
         if self.adapter.method.objective == "multilabel":
             return multi_hot(targets, len(self.label_rows.first))
         return torch.tensor(targets)
 
-    def _draw(self, targets: Tensor, rows: Sequence[int], step: int) -> Draw:
+    def _draw(self, targets: Tensor, step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         if self.adapter.method.objective == "pairs":
             return draw_pairs(targets, self.label_rows, generator)
-        if self._plain is not None:
-            wrong = self._plain.labels[rows, 1:]
-            return draw_hard(targets, wrong, self.label_rows, generator)
         negatives = self.adapter.method.negatives or 0
         if self.adapter.method.objective == "multilabel":
             return draw_multilabel(targets, self.label_rows, negatives, generator)
@@ -418,7 +406,6 @@ def train(
     stopping: StoppingOptions,
     *,
     max_branches: int,
-    plain: HeldOutScores | None = None,
     cache_size: float = 0.0,
     layers: InTraining,
     resume: bool = False,
@@ -433,7 +420,7 @@ def train(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    model = TrainingModel(backbone, adapter, labels, owners, arguments.seed, plain)
+    model = TrainingModel(backbone, adapter, labels, owners, arguments.seed)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = backbone.batch([row["tokens"] for row in rows])
