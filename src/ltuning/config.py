@@ -61,7 +61,8 @@ class BackboneOptions:
             transformers).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
         max_length: tokens of a text, special tokens included; None is the model's own limit.
-        max_branches: most (text, label) pairs that are scored at a time; what bounds the memory.
+        max_branches: most texts, or (text, label) pairs where labels are read apart, scored at a
+            time; what bounds the memory.
         cache_size: GiB for what the layers below a prefix make of the training texts, so that they
             run once and not in every epoch; nothing is kept of what takes more. 0 is never.
     """

@@ -32,10 +32,11 @@ class Scorer:
         adapter: a trained adapter.
         labels: states of the label texts; None for plain methods.
         owners: the label of each label text.
-        max_branches: most (text, label) pairs at a time; what bounds the memory.
+        max_branches: most texts, or (text, label) pairs where labels are read apart, at a time;
+            what bounds the memory.
 
     Attributes:
-        num_branches: branches so far (texts, for plain methods).
+        num_branches: branches so far (texts, where one pass reads all labels).
     """
 
     def __init__(

@@ -122,7 +122,7 @@ def test_the_page_needs_nothing_from_elsewhere(grid: Grid, folder: ResultFolder)
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href", "data", "action"):
                 assert value is not None and value.startswith("#"), (tag, name, value)
-    assert sum(tag == "svg" for tag, _ in page.tags) == 3
+    assert sum(tag == "svg" for tag, _ in page.tags) == 5
     assert not any(name == "svg" and "width" in found for name, found in page.tags)
 
 
