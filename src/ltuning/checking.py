@@ -101,7 +101,7 @@ def _label_problems(config: Config) -> list[Problem]:
     if config.task == "tags":
         return _type_problems(config.labels)
     try:
-        reads = catalog.reads_texts(config.method.name, config.method.start)
+        reads = catalog.reads_texts(config.method)
         Labels.from_any(config.labels, texts_read=reads)
     except LabelError as error:
         return [Problem("labels", str(error))]

@@ -135,11 +135,13 @@ class TextClassifier(Front[FittedLabels]):
             BackboneError: a label text that is too long.
         """
         fitted = self._trained()
-        if isinstance(fitted.adapter, Tuned) or not fitted.adapter.uses_labels:
+        if not fitted.adapter.uses_labels:
+            name = self.config.method.name
+            match = " or with method.head=match" if name in WEIGHT_METHODS else ""
             raise LabelError(
                 f"expected method 'lt-prefix' or 'lt-prompt' for labels after training, got "
-                f"'{self.config.method.name}', whose head has one output for each class it was "
-                "trained on; train again with the new label, or with a label method"
+                f"'{name}', whose head has one output for each class it was trained on; train "
+                f"again with the new label, or with a label method{match}"
             )
         extended = fitted.labels.add(labels)
         states = self._encode(extended, fitted.adapter.length, fitted.adapter.method)
@@ -210,8 +212,7 @@ class TextClassifier(Front[FittedLabels]):
         """The labels of the configuration."""
         if self.config.labels is None:
             return None
-        method = self.config.method
-        reads = catalog.reads_texts(method.name, method.start)
+        reads = catalog.reads_texts(self.config.method)
         return Labels.from_any(self.config.labels, texts_read=reads)
 
     def _label_set(self, names: Iterable[str], type_: LabelType) -> Labels:
@@ -222,8 +223,7 @@ class TextClassifier(Front[FittedLabels]):
         """
         known = self._given_labels()
         if known is None:
-            method = self.config.method
-            reads = catalog.reads_texts(method.name, method.start)
+            reads = catalog.reads_texts(self.config.method)
             return Labels.of_data(names, type_, texts_read=reads)
         if self._label_type is not None:
             return known.of_type(self._label_type)
@@ -243,16 +243,16 @@ class TextClassifier(Front[FittedLabels]):
         depth = backbone.sizes.layers
         given = catalog.options_of(self.config)
         method = catalog.resolve(given, backbone.family, depth, num_texts)
+        uses_labels = catalog.uses_labels(method)
+        states = self._encode(labels, method.num_tokens, method) if uses_labels else None
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
                 tuned = Tuned.new(backbone, method, len(labels))
-            return FittedLabels(labels, tuned, None, backbone.max_length, num_texts)
-        is_prefix = catalog.METHODS[method.name].site == "key-values"
+            return FittedLabels(labels, tuned, states, backbone.max_length, num_texts)
+        is_prefix = catalog.site_of(method) == "key-values"
         if is_prefix and backbone.prefix_problem is not None:
             raise BackboneError(backbone.prefix_problem)
-        uses_labels = catalog.METHODS[method.name].source == "labels"
-        states = self._encode(labels, method.num_tokens, method) if uses_labels else None
         length = method.num_tokens or 0
         if states is not None:
             length = max(length, states.hidden.shape[1])
@@ -281,7 +281,7 @@ class TextClassifier(Front[FittedLabels]):
     def _room(self, method: MethodOptions, length: int) -> int:
         backbone = self.backbone
         budget = backbone.position_budget
-        is_prompt = catalog.METHODS[method.name].site == "embeddings"
+        is_prompt = catalog.site_of(method) == "embeddings"
         if budget is None or not (is_prompt or self._prefix_spends_positions(method)):
             return backbone.max_length
         room = min(backbone.max_length, budget - length)
@@ -303,7 +303,7 @@ class TextClassifier(Front[FittedLabels]):
         check_fits(count, self.backbone.device.type == "cpu")
 
     def _prefix_spends_positions(self, method: MethodOptions) -> bool:
-        is_prefix = catalog.METHODS[method.name].site == "key-values"
+        is_prefix = catalog.site_of(method) == "key-values"
         return is_prefix and self.backbone.family.prefix_spends_positions
 
     def _owners(self, fitted: FittedLabels) -> Sequence[int]:
@@ -574,7 +574,7 @@ def _check_validation(
 ) -> None:
     known = set(labels.names)
     # A label method can score a label that it has no training text for, if it was told of it.
-    if config.labels is None or not catalog.uses_labels(config.method.name):
+    if config.labels is None or not catalog.uses_labels(config.method):
         known &= set(trained)
     unknown = sorted(set(held_out) - known)
     if unknown:

@@ -21,6 +21,7 @@ from ltuning.checking import check, configure
 from ltuning.config import (
     BackboneOptions,
     Config,
+    MethodOptions,
     StoppingOptions,
     absolute_path,
     check_training,
@@ -115,7 +116,8 @@ class Front(ABC, Generic[F]):
             if labels is not None:
                 chosen = options or {}
                 name = method or chosen.get("method.name", self.default_method)
-                reads = catalog.reads_texts(name, chosen.get("method.start"))
+                asked = {option: chosen.get(f"method.{option}") for option in ("start", "head")}
+                reads = catalog.reads_texts(MethodOptions(name=name, **asked))  # type: ignore[arg-type]
                 given["labels"] = self._read_labels(labels, reads)
             if named is not None:
                 given["backbone"] = named

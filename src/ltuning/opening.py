@@ -113,7 +113,7 @@ def _of_today(saved: Mapping[str, Any], problems: list[Problem]) -> Mapping[str,
             "again, with the same labels and texts"
         )
         problems.append(Problem("method.shortlist", message))
-    is_older = catalog.uses_labels(str(method.get("name"))) and method.get("labels") is None
+    is_older = catalog.is_label_method(str(method.get("name"))) and method.get("labels") is None
     made = {**saved, "method": _in_words_of_today(method, is_older)}
     config = saved.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("method"), Mapping):

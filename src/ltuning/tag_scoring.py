@@ -59,7 +59,7 @@ class TagScorer:
         self, windows: Sequence[Window], lengths: Sequence[int], progress: Progress | None = None
     ) -> list[np.ndarray]:
         """`probabilities` for windows that are made already, of sentences of these lengths."""
-        outputs = self.tuned.head.out_features
+        outputs = self.tuned.num_outputs
         found = [np.zeros((length, outputs), dtype=np.float32) for length in lengths]
         for table in found:
             table[:, 0] = 1.0

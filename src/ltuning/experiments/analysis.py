@@ -80,7 +80,7 @@ class Row:
     @property
     def is_label_method(self) -> bool:
         """Whether it is drawn dashed and tested against a plain twin."""
-        return catalog.uses_labels(self.method_id)
+        return catalog.is_label_method(self.method_id)
 
     def figure(self, name: str, part: str = "test") -> Interval:
         """A figure of the test or validation texts."""

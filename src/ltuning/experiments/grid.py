@@ -24,6 +24,7 @@ from ltuning.config import (
     FROM_ONE,
     SEED,
     BackboneOptions,
+    MethodOptions,
     apply_settings,
     number_option,
     read_labels,
@@ -422,7 +423,8 @@ def reads_labels(entry: MethodEntry) -> bool:
     assert entry.method is not None
     if entry.method in PEERS:
         return PEERS[entry.method].reads_labels
-    return catalog.uses_labels(entry.method)
+    head = entry.options.get("method.head")
+    return catalog.uses_labels(MethodOptions(name=entry.method, head=head))  # type: ignore[arg-type]
 
 
 def _loads(entry: MethodEntry) -> bool:

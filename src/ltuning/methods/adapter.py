@@ -17,13 +17,12 @@ from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
 from ltuning.methods.catalog import METHODS, one_pass
-from ltuning.methods.heads import BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
+from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.loading import fitting
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3
-_TAU = 10.0
 
 
 @dataclass(frozen=True)
@@ -258,8 +257,8 @@ class Adapter(nn.Module):
         if self.method.head == "binary":
             return BinaryHead(self.sizes.hidden, bias)
         if self.method.labels == "together":
-            return CentredMatchHead(self.sizes.hidden, _TAU, bias)
-        return MatchHead(self.sizes.hidden, _TAU, bias)
+            return CentredMatchHead(self.sizes.hidden, TAU, bias)
+        return MatchHead(self.sizes.hidden, TAU, bias)
 
 
 def _means(labels: LabelStates) -> LabelStates:

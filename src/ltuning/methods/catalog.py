@@ -276,19 +276,30 @@ def _contrast_problems(options: MethodOptions, objective: str) -> list[Problem]:
     return [Problem("method.negatives", message)]
 
 
-def uses_labels(name: str) -> bool:
-    """Whether a method reads the label texts, so that labels may come after training."""
+def is_label_method(name: str) -> bool:
+    """Whether the virtual tokens of a method are made of label texts."""
     return name in METHODS and METHODS[name].source == "labels"
+
+
+def uses_labels(options: MethodOptions) -> bool:
+    """Whether a method reads the label texts, so that labels may come after training."""
+    is_matched = options.name not in METHODS and options.head == "match"
+    return is_matched or is_label_method(options.name)
 
 
 def one_pass(options: MethodOptions) -> bool:
     """Whether one pass over a text gives the scores of all labels; of resolved options."""
-    return not uses_labels(options.name) or options.labels == "together"
+    return not is_label_method(options.name) or options.labels == "together"
 
 
-def reads_texts(name: str, start: str | None) -> bool:
+def site_of(options: MethodOptions) -> Site | None:
+    """Where virtual tokens go; None where there are none."""
+    return METHODS[options.name].site if options.name in METHODS else None
+
+
+def reads_texts(options: MethodOptions) -> bool:
     """Whether a method reads the label texts at all, be it for a start."""
-    return uses_labels(name) or start == "text"
+    return uses_labels(options) or options.start == "text"
 
 
 def _pooling(recipe: Recipe, family: Family) -> Pooling:

@@ -12,8 +12,10 @@ from ltuning.errors import ArtifactError
 # A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
 FULL_MATCH_WIDTH = 1024
 MATCH_RANK = 64
+# Weight of a head's cosine at the start.
+TAU = 10.0
 # Of tau: what a label that came after training gets on top.
-_OF_LATER = 0.1
+_OF_LATER = 0.03
 
 
 def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
@@ -124,7 +126,7 @@ class CentredMatchHead(nn.Module):
     The centres r0 and h0 are the means over the training texts and over the label texts: states of
     decoders have most of their length in common. G starts as the identity. For a label that came
     after training G goes half of its way, `(I + G) / 2`, and where labels compete its score is
-    raised by a tenth of tau: texts were never told from the label that they have.
+    raised a little: no text of its own ever drew it.
 
     Args:
         hidden: H.

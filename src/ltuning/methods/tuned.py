@@ -24,7 +24,7 @@ from ltuning.config import MethodOptions, layer_numbers
 from ltuning.errors import ArtifactError, BackboneError
 from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
-from ltuning.methods.heads import pool
+from ltuning.methods.heads import TAU, CentredMatchHead, pool
 from ltuning.methods.loading import fitting
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.yamlfile import shown
@@ -53,7 +53,6 @@ class Tuned(nn.Module):
         peft: PEFT's own wrapper of the model, where LoRA is trained.
     """
 
-    uses_labels = False
     one_pass = True
     length = 0
 
@@ -63,8 +62,14 @@ class Tuned(nn.Module):
         # In a tuple, so that frozen weights do not become weights of this module.
         self._parts = (model, peft)
         self._replaced: tuple[str, ...] = ()
+        self.num_outputs = num_outputs
         self.weights = _TrainedWeights(model.model)
-        self.head = nn.Linear(model.sizes.hidden, num_outputs, device=model.device)
+        self.head: nn.Linear | CentredMatchHead
+        if method.head == "match":
+            bias = method.objective == "multilabel"
+            self.head = CentredMatchHead(model.sizes.hidden, TAU, bias).to(model.device)
+        else:
+            self.head = nn.Linear(model.sizes.hidden, num_outputs, device=model.device)
 
     @classmethod
     def new(cls, backbone: Backbone, method: MethodOptions, num_outputs: int) -> Tuned:
@@ -124,6 +129,11 @@ class Tuned(nn.Module):
         return tuned
 
     @property
+    def uses_labels(self) -> bool:
+        """Whether the head reads the label texts."""
+        return self.method.head == "match"
+
+    @property
     def model(self) -> Backbone:
         """What the states come from."""
         return self._parts[0]
@@ -149,11 +159,13 @@ class Tuned(nn.Module):
         self, labels: LabelStates | None, embed: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """None: `[0]`."""
-        return self.head.weight.new_empty(0)
+        return torch.empty(0, device=self.model.device)
 
     def shift(self, by: Tensor) -> None:
-        """Add `[K]` to the scores."""
-        self.head.bias.data += by
+        """Add `[K]` to the scores, or with the head `match` one number for all labels."""
+        bias = self.head.bias
+        assert bias is not None
+        bias.data += by
 
     def hidden(self, backbone: Backbone, batch: TextBatch) -> Tensor:
         """Last hidden states `[B, T, H]`, in float32.
@@ -174,9 +186,13 @@ class Tuned(nn.Module):
         branches: Any = None,
         lower: Any = None,
     ) -> Tensor:
-        """Scores `[B, K]` of texts; there are neither virtual tokens nor branches."""
+        """Scores `[B, K]` of texts, or with the head `match` `[B, V]` of the label texts.
+
+        There are neither virtual tokens nor branches.
+        """
         assert self.method.pooling is not None  # resolved
-        return self.head(pool(self.hidden(backbone, batch), batch.mask, self.method.pooling))
+        state = pool(self.hidden(backbone, batch), batch.mask, self.method.pooling)
+        return self.head(state) if labels is None else self.head(state, labels.mean)
 
     def score_words(self, backbone: Backbone, batch: WordBatch) -> Tensor:
         """Scores `[B, W, K]` of words, each read at its first token."""

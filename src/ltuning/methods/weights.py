@@ -11,7 +11,8 @@ full       all, of a copy                 kept
 
 `ls-lora` and `ls-unmask` are LS-LLaMA and LS-unLLaMA (Li et al., 2023, "Label Supervised LLaMA
 Finetuning"), `probe` and `full` what they are compared with. All read a text by a linear
-classifier on its pooled state, or on each word's state.
+classifier on its pooled state, or on each word's state; with the head `match` they compare a text's
+state with that of every label text instead, and labels may come after training.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
     """
     method = WEIGHT_METHODS[options.name]
     objective = options.objective or "classes"
-    filled: dict[str, Any] = {"head": "classes", "objective": objective}
+    filled: dict[str, Any] = {"head": options.head or "classes", "objective": objective}
     filled["pooling"] = options.pooling or ("mean" if method.removes_mask else family.pooling)
     if method.trains == "lora":
         filled["rank"] = _RANK if options.rank is None else options.rank
@@ -100,9 +101,12 @@ def problems(config: Config) -> list[Problem]:
         refused.append("unmask_layers")
     found = [_no_such_option(config.method, name) for name in refused]
     objective = "multilabel" if config.task == "multilabel" else "classes"
-    for name, fitting in {"head": "classes", "objective": objective}.items():
-        if getattr(config.method, name) not in (None, fitting):
-            message = f"expected '{fitting}' with method '{method.name}', got "
+    heads = ("classes",) if config.task == "tags" else ("classes", "match")
+    for name, fitting in {"head": heads, "objective": (objective,)}.items():
+        if getattr(config.method, name) not in (None, *fitting):
+            message = (
+                f"expected {' or '.join(map(repr, fitting))} with method '{method.name}', got "
+            )
             message += f"'{getattr(config.method, name)}'"
             found.append(Problem(f"method.{name}", message))
     quantize = config.backbone.quantize
