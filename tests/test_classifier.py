@@ -808,7 +808,8 @@ def test_a_prompt_that_leaves_no_room_for_text_is_refused(
     with pytest.raises(
         BackboneError,
         match="expected room for at least 16 tokens of text beside the virtual tokens, got 4 "
-        r"\(64 positions less 60\); use fewer virtual tokens or shorter label texts",
+        r"\(64 positions less 60\); use fewer virtual tokens, shorter label texts, or "
+        "method.label_tokens=mean where labels are read together",
     ):
         classifier(backbone, "prompt", num_tokens=60).fit(toy.texts, toy.labels)
 

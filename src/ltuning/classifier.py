@@ -145,7 +145,8 @@ class TextClassifier(Front[FittedLabels]):
             )
         extended = fitted.labels.add(labels)
         states = self._encode(extended, fitted.adapter.length, fitted.adapter.method)
-        room = self._room(fitted.adapter.method, states.hidden.shape[1])
+        method = fitted.adapter.method
+        room = self._room(method, _label_length(method, states))
         max_length = min(fitted.max_length, room)
         # One swap: another thread sees the labels of before or of now, each with their scorer.
         self._fitted = self._extended(fitted, extended, states, max_length)
@@ -242,7 +243,9 @@ class TextClassifier(Front[FittedLabels]):
         backbone = self.backbone
         depth = backbone.sizes.layers
         given = catalog.options_of(self.config)
-        method = catalog.resolve(given, backbone.family, depth, num_texts)
+        tokens = backbone.tokenize(labels.flat_texts) if catalog.uses_labels(given) else []
+        num_label_tokens = sum(len(row["input_ids"]) for row in tokens)
+        method = catalog.resolve(given, backbone.family, depth, num_texts, num_label_tokens)
         uses_labels = catalog.uses_labels(method)
         states = self._encode(labels, method.num_tokens, method) if uses_labels else None
         if method.name in WEIGHT_METHODS:
@@ -255,7 +258,7 @@ class TextClassifier(Front[FittedLabels]):
             raise BackboneError(backbone.prefix_problem)
         length = method.num_tokens or 0
         if states is not None:
-            length = max(length, states.hidden.shape[1])
+            length = max(length, _label_length(method, states))
         max_length = self._room(method, length)
         self._check_size(method, length, len(labels))
         with torch.random.fork_rng():
@@ -273,7 +276,8 @@ class TextClassifier(Front[FittedLabels]):
         # Maps work token by token, so that a later label may be longer, except for the pooled one
         # and where the text's positions start after the label's room.
         is_tied = method.transform == "pooled" or method.num_tokens is not None
-        is_tied = is_tied or self._prefix_spends_positions(method)
+        is_mean = method.label_tokens == "mean"
+        is_tied = is_tied or (self._prefix_spends_positions(method) and not is_mean)
         limit = max_tokens if is_tied else None
         starts_there = method.start == "label-kv"
         return self.backbone.encode_labels(labels.flat_texts, limit, key_values=starts_there)
@@ -288,8 +292,8 @@ class TextClassifier(Front[FittedLabels]):
         if room < _LEAST_TEXT:
             raise BackboneError(
                 f"expected room for at least {_LEAST_TEXT} tokens of text beside the virtual "
-                f"tokens, got {room} ({budget} positions less {length}); use fewer virtual tokens "
-                "or shorter label texts"
+                f"tokens, got {room} ({budget} positions less {length}); use fewer virtual tokens, "
+                "shorter label texts, or method.label_tokens=mean where labels are read together"
             )
         return room
 
@@ -506,6 +510,11 @@ class LabelClassifier(TextClassifier):
 
     def _target(self, labels: Labels, given: Any) -> int:
         return labels.index(given)
+
+
+def _label_length(method: MethodOptions, states: LabelStates) -> int:
+    """Virtual tokens of the longest label."""
+    return 1 if method.label_tokens == "mean" else states.hidden.shape[1]
 
 
 def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:

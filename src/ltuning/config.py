@@ -135,7 +135,7 @@ class MethodOptions:
         labels: how a label method reads them: `together`, all in one pass over the text, or
             `apart`, each in a pass of its own, as published.
         label_tokens: with `together`, what stands for a label in the prefix: `all` of its tokens,
-            or their `mean`.
+            or their `mean`; None is all of them up to 256 tokens of all labels.
         transform: label states -> virtual tokens, of the label methods.
         start: what the virtual tokens are before the first step.
         head: how a score is read from the text's states.

@@ -111,7 +111,7 @@ class Scorer:
     def _batches(self, tokens: Sequence[dict[str, Any]]) -> list[list[int]]:
         per_text = 1 if self.adapter.one_pass else len(self.owners)
         most = max(1, self.max_branches // per_text)
-        if self.adapter.one_pass and self.labels is not None:
+        if self.adapter.method.labels == "together":
             most = max(1, min(most, _COLUMNS // self.tokens.shape[4]))
         return by_length(_lengths(tokens), most, self.backbone.device, per_text)
 

@@ -321,13 +321,13 @@ def test_every_option_has_a_value_that_fits() -> None:
             ],
         ),
         (
-            {"name": "ls-lora", "start": "text", "head": "match", "num_tokens": 4},
+            {"name": "ls-lora", "labels": "together", "head": "binary", "num_tokens": 4},
             [
-                "method.start: expected no such option with method 'ls-lora', got 'text'; leave "
-                "it out",
+                "method.labels: expected no such option with method 'ls-lora', got 'together'; "
+                "leave it out",
                 "method.num_tokens: expected no such option with method 'ls-lora', got 4; leave "
                 "it out",
-                "method.head: expected 'classes' with method 'ls-lora', got 'match'",
+                "method.head: expected 'classes' or 'match' with method 'ls-lora', got 'binary'",
             ],
         ),
         (

@@ -56,7 +56,9 @@ WEIGHT_METHODS = {
 _RANK, _ALPHA, _DROPOUT = 12, 32, 0.1
 
 _OF_LORA = ("rank", "alpha", "dropout", "merge")
-_OF_VIRTUAL_TOKENS = ("transform", "start", "first_layer", "num_tokens", "negatives")
+_OF_VIRTUAL_TOKENS = (
+    "labels", "label_tokens", "transform", "start", "first_layer", "num_tokens", "negatives",
+)  # fmt: skip
 
 
 def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOptions:
