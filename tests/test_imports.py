@@ -25,7 +25,7 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "registry", "yamlfile", "config", "trainer_options", "tags", "texts"}
+BASE = {"errors", "registry", "yamlfile", "config", "trainer_options", "tags", "texts", "stages"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"locks", "methods"}
@@ -44,6 +44,7 @@ ALLOWED = {
     "yamlfile": {"errors", "registry", "yamlfile"},
     "tags": {"errors", "registry", "tags"},
     "texts": {"texts"},
+    "stages": {"stages"},
     "config": BASE,
     "trainer_options": {"trainer_options"},
     "labels": LABELS,

@@ -35,6 +35,7 @@ from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
+from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
 from ltuning.training.bar import steps_shown
 from ltuning.training.centers import center
@@ -280,7 +281,11 @@ class TextClassifier(Front[FittedLabels]):
         is_tied = is_tied or (self._prefix_spends_positions(method) and not is_mean)
         limit = max_tokens if is_tied else None
         starts_there = method.start == "label-kv"
-        return self.backbone.encode_labels(labels.flat_texts, limit, key_values=starts_there)
+        texts = labels.flat_texts
+        with counting("reading the label texts", len(texts)) as advance:
+            states = self.backbone.encode_labels(texts, limit, key_values=starts_there)
+            advance(len(texts))
+        return states
 
     def _room(self, method: MethodOptions, length: int) -> int:
         backbone = self.backbone
@@ -379,7 +384,8 @@ class TextClassifier(Front[FittedLabels]):
 
     def _tokenized(self, fitted: FittedLabels, rows: Rows) -> TokenDataset:
         texts, labels = rows
-        tokens = self.backbone.tokenize(list(texts), fitted.max_length)
+        with counting("tokenizing", len(texts)) as advance:
+            tokens = self.backbone.tokenize(list(texts), fitted.max_length, advance)
         return TokenDataset(tokens, [self._target(fitted.labels, given) for given in labels])
 
     @abstractmethod

@@ -31,6 +31,7 @@ from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
 from ltuning.opening import Opened
+from ltuning.stages import loading
 from ltuning.training.arguments import in_training, trainer_problems, training_arguments
 from ltuning.training.checkpoints import TimedCheckpoints
 from ltuning.training.trainer import TrainingResult
@@ -143,7 +144,8 @@ class Front(ABC, Generic[F]):
     def backbone(self) -> Backbone:
         """The frozen model, loaded when it is first needed."""
         if self._backbone is None:
-            self._backbone = Backbone.load(self.config.backbone)
+            with loading(self.config.backbone.name):
+                self._backbone = Backbone.load(self.config.backbone)
         return self._backbone
 
     @property

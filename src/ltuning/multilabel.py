@@ -18,6 +18,7 @@ from ltuning.labels import Label, Labels
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.opening import Opened
 from ltuning.scoring import Progress
+from ltuning.stages import counting
 from ltuning.training.bar import steps_shown
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
@@ -209,7 +210,8 @@ class MultilabelClassifier(TextClassifier):
         fitted.thresholds = (0.5,) * len(names)
         if validation is None:
             return result, {}
-        thresholds, figures = validation.fit(self._new_scorer(fitted))
+        with counting("fitting the thresholds", len(validation.targets)) as advance:
+            thresholds, figures = validation.fit(self._new_scorer(fitted), advance)
         fitted.thresholds = tuple(thresholds.tolist())
         occurring = {label for labels in validation.targets for label in labels}
         if without := [name for place, name in enumerate(names) if place not in occurring]:

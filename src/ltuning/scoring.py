@@ -145,7 +145,11 @@ class Scorer:
 
 
 def mean_states(
-    backbone: Backbone, tokens: Sequence[dict[str, Any]], size: int, how: Pooling = "mean"
+    backbone: Backbone,
+    tokens: Sequence[dict[str, Any]],
+    size: int,
+    how: Pooling = "mean",
+    progress: Progress | None = None,
 ) -> Tensor:
     """Pooled states `[N, H]` of tokenized texts without virtual tokens, in float32.
 
@@ -154,12 +158,15 @@ def mean_states(
         tokens: N tokenized texts.
         size: texts at a time.
         how: they are pooled.
+        progress: called with the number of texts just done.
     """
     states = torch.empty(len(tokens), backbone.sizes.hidden, device=backbone.device)
     with torch.no_grad():
         for rows in by_length(_lengths(tokens), size, backbone.device):
             batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
             states[rows] = pool(backbone.forward(batch), batch.mask, how)
+            if progress is not None:
+                progress(len(rows))
     return states
 
 

@@ -21,6 +21,7 @@ from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
 from ltuning.opening import Opened
 from ltuning.registry import unknown
+from ltuning.stages import counting
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.training.bar import steps_shown
@@ -249,7 +250,9 @@ class TokenClassifier(Front[_Fitted]):
     ) -> TrainingResult:
         names = tag_names(fitted.types)
         sentences, spans = data
-        windows = windows_of(self.backbone, sentences)
+        with counting("finding the words", len(sentences)) as advance:
+            windows = windows_of(self.backbone, sentences)
+            advance(len(sentences))
         validation = None
         if held_out is not None:
             validation = TagValidation(

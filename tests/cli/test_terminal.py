@@ -56,6 +56,25 @@ def test_a_bar_shows_names_as_they_are(screen: io.StringIO) -> None:
     assert "x[/y]" in screen.getvalue() and "prefix on [/y]" in screen.getvalue()
 
 
+def test_a_pass_within_the_training_is_told_in_its_bar(screen: io.StringIO) -> None:
+    from ltuning.training.bar import Bars
+
+    shown = terminal.Terminal(quiet=False)
+    bars = Bars(shown.bar, shown.note, shown.loading)
+    said = []
+    with bars.counting("tokenizing", 4) as advance:
+        advance(4)
+    with bars.steps(0, 9) as update:
+        update(3, "loss 0.25")
+        with bars.counting("validating", 8) as advance:
+            advance(5)
+            assert bars._outer is not None
+            said.append(bars._outer[0].tasks[0].description)
+        said.append(bars._outer[0].tasks[0].description)
+    assert said == ["validating 5/8 texts", "training"]
+    assert "tokenizing" in screen.getvalue() and "loss 0.25" in screen.getvalue()
+
+
 def test_a_terminal_that_lacks_a_character_is_sent_its_number() -> None:
     code = (
         "from ltuning.cli import streams, terminal, report\n"

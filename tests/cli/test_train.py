@@ -603,14 +603,15 @@ def test_what_is_kept_of_a_run_that_has_no_checkpoint_yet(
 ) -> None:
     folder = tmp_path / "run"
     interrupt(2)
-    outcome = run("--output", folder, "--epochs", 1)
+    options = ("--epochs", 1, "--set", "training.eval_strategy=epoch")
+    outcome = run("--output", folder, *options)
     assert outcome.code == 130
     assert (
         "interrupted at step 2, before the first checkpoint, which comes after five minutes or an "
         "evaluation: its steps are lost, its options kept; start again with "
         f"ltuning train --resume --output {folder}"
     ) in outcome.stderr
-    outcome = run("--output", folder, "--epochs", 1, "--resume")
+    outcome = run("--output", folder, *options, "--resume")
     assert outcome.code == 0, outcome.stderr
     assert "the interrupted run has no checkpoint yet: it starts with its first" in outcome.stderr
 

@@ -25,6 +25,7 @@ from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, InTraining, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
+from ltuning.stages import Advance
 from ltuning.texts import Text, num_characters
 
 # What is read of a text where neither the model nor its tokenizer has a limit.
@@ -200,13 +201,17 @@ class Backbone:
         return self._fingerprint
 
     def tokenize(
-        self, texts: Sequence[Text], max_length: int | None = None
+        self,
+        texts: Sequence[Text],
+        max_length: int | None = None,
+        progress: Advance | None = None,
     ) -> list[dict[str, list[int]]]:
         """Token ids (and segment ids) of each text, special tokens added, truncated to the room.
 
         Args:
             texts: texts or text pairs.
             max_length: most tokens of one text; None = `self.max_length`.
+            progress: called with the number of texts just done.
         """
         tokens: list[dict[str, list[int]]] = [{} for _ in texts]
         for are_pairs in (False, True):
@@ -216,6 +221,8 @@ class Backbone:
                 made = self._tokenize_alike([texts[row] for row in chosen], max_length)
                 for row, made_of_it in zip(chosen, made, strict=True):
                     tokens[row] = made_of_it
+                if progress is not None:
+                    progress(len(chosen))
         return tokens
 
     def _tokenize_alike(

@@ -92,7 +92,7 @@ def _train(data: Demo, terminal: Terminal) -> LabelClassifier:
     whole = Examples([*texts], labels, _SOURCE)
     training, validation = hold_out(whole, config.data.validation_fraction, config.seed)
     classifier = LabelClassifier(config=config)
-    with TrainingBar(terminal, config.backbone.name, len(training)) as bar:
+    with TrainingBar(terminal) as bar:
         classifier.fit(
             training.texts,
             training.labels or [],

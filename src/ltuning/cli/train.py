@@ -456,7 +456,7 @@ def _fit(
         _warn_of_labels_without_texts(config, training.labels)
         classifier = LabelClassifier(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
-    bar = TrainingBar(terminal, config.backbone.name, len(training), begin)
+    bar = TrainingBar(terminal, begin)
     kept = folder.newest_step() if resume else None
     if resume:
         terminal.note(_found(kept))

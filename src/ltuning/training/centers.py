@@ -12,6 +12,7 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.heads import CentredMatchHead
 from ltuning.methods.tuned import Tuned
 from ltuning.scoring import mean_states
+from ltuning.stages import counting
 
 # Texts whose mean state is the centre of all.
 _CENTERED = 1000
@@ -43,4 +44,6 @@ def center(
     chosen = [tokens[row] for row in drawn]
     pooling = adapter.method.pooling
     assert pooling is not None  # resolved
-    adapter.head.center(mean_states(backbone, chosen, batch_size, pooling), labels.mean)
+    with counting("averaging training texts", len(chosen)) as advance:
+        states = mean_states(backbone, chosen, batch_size, pooling, advance)
+    adapter.head.center(states, labels.mean)

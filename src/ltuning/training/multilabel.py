@@ -11,6 +11,7 @@ import torch
 
 from ltuning.metrics import best_thresholds, binary_log_loss, multilabel_report
 from ltuning.scoring import Scorer
+from ltuning.stages import Advance
 from ltuning.training.objectives import check_scores, multi_hot
 
 
@@ -28,17 +29,19 @@ class MultilabelValidation:
     targets: Sequence[Sequence[int]]
     names: Sequence[str]
 
-    def figures(self, scorer: Scorer) -> dict[str, float]:
+    def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss per label of a text, and F1 and exact match at the thresholds that fit best here."""
-        return self.fit(scorer)[1]
+        return self.fit(scorer, progress)[1]
 
-    def fit(self, scorer: Scorer) -> tuple[np.ndarray, dict[str, float]]:
+    def fit(
+        self, scorer: Scorer, progress: Advance | None = None
+    ) -> tuple[np.ndarray, dict[str, float]]:
         """The threshold of each label, `[K]`, and `figures`.
 
         Raises:
             TrainingError: a score that is not finite.
         """
-        scores = scorer.score_tokens(self.tokens)
+        scores = scorer.score_tokens(self.tokens, progress)
         check_scores([scores], "texts")
         truth = multi_hot(self.targets, len(self.names)).numpy()
         probabilities = sigmoid(scores)

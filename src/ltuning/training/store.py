@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.lower import Lower
+from ltuning.stages import counting
 
 logger = logging.getLogger("ltuning")
 
@@ -74,15 +75,17 @@ class LowerStore:
         lengths = [len(row["input_ids"]) for row in tokens]
         order = sorted(range(len(tokens)), key=lengths.__getitem__, reverse=True)
         store = None
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
-            lower = backbone.run_lower(batch, layer, room)
-            if store is None:
-                store = cls._empty(lower, lengths, limit, folder)
-            if store is None:
-                return None
-            store._put(rows, lower.states[batch.mask.to(lower.states.device)])
+        with counting(f"keeping what layers below {layer} make", len(tokens)) as advance:
+            for start in range(0, len(order), batch_size):
+                rows = order[start : start + batch_size]
+                batch = backbone.batch([tokens[row] for row in rows]).to(backbone.device)
+                lower = backbone.run_lower(batch, layer, room)
+                if store is None:
+                    store = cls._empty(lower, lengths, limit, folder)
+                if store is None:
+                    return None
+                store._put(rows, lower.states[batch.mask.to(lower.states.device)])
+                advance(len(rows))
         return store
 
     @classmethod

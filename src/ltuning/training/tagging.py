@@ -18,6 +18,7 @@ from ltuning.backbones.words import Window, WordBatch
 from ltuning.config import StoppingOptions
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import span_report
+from ltuning.stages import Advance
 from ltuning.tag_scoring import TagScorer, best_tags
 from ltuning.training.objectives import check_scores
 from ltuning.training.trainer import AdapterTrainer, TrainingResult, early_stopping, run
@@ -83,10 +84,10 @@ class TagValidation:
     targets: Sequence[Sequence[int]]
     names: Sequence[str]
 
-    def figures(self, scorer: TagScorer) -> dict[str, float]:
+    def figures(self, scorer: TagScorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss per word, and precision, recall and F1 of the entities."""
         lengths = [len(tags) for tags in self.targets]
-        tables = scorer.of_windows(self.windows, lengths)
+        tables = scorer.of_windows(self.windows, lengths, progress)
         check_scores(tables, "sentences")
         every, truth = np.concatenate(tables), np.concatenate([np.array(t) for t in self.targets])
         chances = np.maximum(every[np.arange(len(truth)), truth], np.finfo(np.float32).tiny)

@@ -31,7 +31,9 @@ from ltuning.methods.heads import mean_over_texts
 from ltuning.methods.tuned import Tuned
 from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
+from ltuning.stages import Advance, counting
 from ltuning.training.checkpoints import STATE, Tally, newest
+from ltuning.training.forecast import Forecast
 from ltuning.training.objectives import (
     Draw,
     LabelRows,
@@ -221,9 +223,9 @@ class Validation:
     targets: Sequence[int]
     names: Sequence[str]
 
-    def figures(self, scorer: Scorer) -> dict[str, float]:
+    def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
-        scores = scorer.score_tokens(self.tokens)
+        scores = scorer.score_tokens(self.tokens, progress)
         check_scores([scores], "texts")
         truth = [self.names[target] for target in self.targets]
         predicted = [self.names[index] for index in scores.argmax(1)]
@@ -246,6 +248,8 @@ class AdapterTrainer(Trainer):
         self._scorer = scorer
         self._validation = validation
         self.add_callback(Tally())
+        num_validation = 0 if validation is None else len(validation.targets)
+        self.add_callback(Forecast(len(rest["train_dataset"]), num_validation))
         self._begin = [self._find_best]
         self.add_callback(_AtBegin(self._begin))
 
@@ -288,7 +292,8 @@ class AdapterTrainer(Trainer):
             return {}
         assert self.model is not None
         self.model.eval()
-        figures = self._validation.figures(self._scorer())
+        with counting("validating", len(self._validation.targets)) as advance:
+            figures = self._validation.figures(self._scorer(), advance)
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
