@@ -44,6 +44,10 @@ def test_the_head_has_the_means_of_texts_and_of_labels_as_centres(
     mean = ((states * weights).sum(1) / weights.sum(1)).mean(0)
     torch.testing.assert_close(head.text_center, mean, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(head.label_center, fitted.scorer().labels.mean.mean(0))
+    # Label texts that come later are none that training knew.
+    assert int(head.trained) == 3
+    fitted.add_labels({"music": ["song", "a drum"]})
+    assert int(head.trained) == 3 and len(fitted.scorer().labels.mean) == 5
 
 
 @pytest.mark.parametrize("label_tokens", ["all", "mean"])

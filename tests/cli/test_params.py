@@ -71,6 +71,7 @@ def test_the_default_recipe(ltuning: Callable[..., Any], configs: dict[str, Path
     outcome = ltuning("params", "--backbone", configs["bert-base"], *options)
     expected = 8 * (768 + 2 * 6 * 768) + 768**2 + 1
     assert total(outcome.stdout)[:2] == (expected, expected)
+    assert "lt-prefix (labels together, lowrank, small, match, contrast)" in outcome.stdout
     apart = ltuning("params", "--backbone", configs["bert-base"], *options, *APART)
     assert total(apart.stdout)[:2] == (expected + 768, expected + 768)
 

@@ -210,7 +210,8 @@ def _scoring(counted: _Counted) -> str:
 
 def _show(backbone: str, counted: _Counted) -> None:
     method, forms = counted.method, counted.forms
-    chosen = [method.transform, method.start, method.head, method.objective]
+    labels = method.labels and f"labels {method.labels}"
+    chosen = [labels, method.transform, method.start, method.head, method.objective]
     facts = {
         "backbone": f"{backbone}, {counted.backbone:,} parameters, all frozen",
         "method": f"{method.name} ({', '.join(choice for choice in chosen if choice)})",
