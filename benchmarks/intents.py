@@ -7,8 +7,9 @@
     python benchmarks/intents.py --report FILE
 
 Test rows: all 3,080 of BANKING77, the 4,500 of CLINC150 that are not `oos`. Label texts are the
-names with `_` as spaces. A step of a label method has `label_batch` texts with one true and
-`negatives` wrong labels each, a step of the others `plain_batch` texts. Finished runs are skipped.
+names with `_` as spaces. lt-prefix reads a text once with all labels; lt-prefix-apart and lt-prompt
+read it once per label, and a step of theirs has `label_batch` texts with one true and `negatives`
+wrong labels each, a step of the others `plain_batch` texts. Finished runs are skipped.
 
 new-labels: trained on 100 of CLINC150's intents, drawn by the seed; the other 50 are added by their
 names alone. `cosine` is the frozen backbone: mean state of the text against that of the label.
@@ -63,10 +64,10 @@ class Task:
         classes: how many of its labels training has.
         methods: what is run, in this order.
         shots: training texts per class.
-        label_steps: optimizer steps of the label methods.
+        label_steps: optimizer steps of the methods that read a text once per label.
         label_batch: texts in a step of theirs.
         negatives: wrong labels of each of these texts.
-        plain_steps: optimizer steps of the methods that run a text once.
+        plain_steps: optimizer steps of the methods that read a text once.
         plain_batch: texts in a step of theirs.
         setfit_steps: SetFit's steps of 16 pairs; 0 = one pass over the pairs.
         setfit_iterations: SetFit's pairs of each kind per text; 0 = its default, every pair, or
@@ -75,7 +76,9 @@ class Task:
     """
 
     classes: int
-    methods: tuple[str, ...] = ("probe", "lt-prefix", "lt-prompt", "prefix", "peft-lora", "setfit")
+    methods: tuple[str, ...] = (
+        "probe", "lt-prefix", "lt-prefix-apart", "prefix", "peft-lora", "setfit",
+    )  # fmt: skip
     shots: int = 10
     label_steps: int = 150
     label_batch: int = 16
@@ -90,9 +93,15 @@ class Task:
 TASKS = {
     "banking77": Task(classes=77),
     "clinc150": Task(classes=150),
-    "new-labels": Task(classes=100, methods=("cosine", "lt-prefix", "lt-prompt")),
+    "new-labels": Task(classes=100, methods=("cosine", "lt-prefix", "lt-prefix-apart")),
 }
-OURS = ("lt-prefix", "lt-prompt", "prefix")
+# ltuning's own: method, options, and whether it reads a text once per label.
+OURS: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "lt-prefix": ("lt-prefix", {"method.labels": "together"}, False),
+    "lt-prefix-apart": ("lt-prefix", {"method.labels": "apart"}, True),
+    "lt-prompt": ("lt-prompt", {"method.labels": "apart"}, True),
+    "prefix": ("prefix", {}, False),
+}
 OUT_OF_SCOPE = "oos"
 
 
@@ -182,14 +191,14 @@ def fit_ours(
 ) -> LabelClassifier:
     """One of ltuning's methods, trained; its learning rate is the library's default."""
     labels = sorted(set(train.labels))
-    plain = method == "prefix"
-    options: dict[str, Any] = {
-        "training.per_device_train_batch_size": task.plain_batch if plain else task.label_batch
-    }
-    if not plain:
-        options["method.negatives"] = task.negatives
-    steps = task.plain_steps if plain else task.label_steps
-    classifier = LabelClassifier(backbone, labels, method, seed=seed, steps=steps, options=options)
+    name, options, once_per_label = OURS[method]
+    if once_per_label:
+        steps, batch = task.label_steps, task.label_batch
+        options = options | {"method.negatives": task.negatives}
+    else:
+        steps, batch = task.plain_steps, task.plain_batch
+    options = options | {"training.per_device_train_batch_size": batch}
+    classifier = LabelClassifier(backbone, labels, name, seed=seed, steps=steps, options=options)
     return classifier.fit(train.texts, train.labels)
 
 

@@ -7,17 +7,18 @@
     python benchmarks/speed.py PART --report FILE
 
 train: SST-2, the same steps for all, 32 texts in a step where a text runs once and 16 texts with
-both labels (32 branches) for lt-prefix. A seed is a repeat, and within a repeat every method has
-its turn, in one process. Validation is measured on the way; its seconds do not count, those of
+both labels (32 branches) for lt-prefix-apart. A seed is a repeat, and within a repeat every method
+has its turn, in one process. Validation is measured on the way; its seconds do not count, those of
 everything else in `fit` do: tokenizing, label states, filling a store of lower layers. `--search`
 tries three learning rates of each peer on a tenth of the training rows, which it does not train on.
 
 score: texts per second among K labels, from BANKING77 up to 77 and CLINC150 for 150, of classifiers
-trained briefly on 10 texts per class; methods alternate over repeats in one process. Exact methods
-score fewer texts, for at most `--branches` branches. Then the accuracy of one classifier with its
-shortlist and without, on the same texts.
+trained briefly on 10 texts per class; methods alternate over repeats in one process. A text is read
+by lt-prefix-apart once per label: it scores fewer, for at most `--branches` readings. Then the
+accuracies on the same texts. More than 150 labels are made up: each is named by an intent of either
+data set and given one text, of any intent, so that they have a speed and no accuracy.
 
-memory: the peak of a fresh process for each case, with 2 and with 150 labels of CLINC150.
+memory: the peak of a fresh process for each case, with 2, 150 and 1,000 such labels.
 """
 
 from __future__ import annotations
@@ -64,22 +65,30 @@ from ltuning.data.splits import hold_out, take_shots
 LABELS = TASKS["sst2"].labels
 BRANCHES = 32
 DEPTH = "method.first_layer"
-SHORTLIST = "method.shortlist"
+TOGETHER, APART = {"method.labels": "together"}, {"method.labels": "apart"}
 BATCH = "training.per_device_train_batch_size"
 
 # ltuning's own: method and options. The first has the default depth.
 OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lt-prefix": ("lt-prefix", {}),
-    "lt-prefix s=0": ("lt-prefix", {DEPTH: 0}),
-    "lt-prefix s=3": ("lt-prefix", {DEPTH: 3}),
+    "lt-prefix": ("lt-prefix", TOGETHER),
+    "lt-prefix s=3": ("lt-prefix", TOGETHER | {DEPTH: 3}),
+    "lt-prefix-apart": ("lt-prefix", APART),
     "prefix": ("prefix", {}),
 }
 TRAINED = [*OURS, "peft-prefix", "peft-lora", "full", "published"]
 TARGET = "peft-prefix"
 
 SHOTS = 10
-LABEL_NUMBERS = (2, 6, 20, 77, 150)
-MEMORY_LABELS = (2, 150)
+CLINC_LABELS = 150
+LABEL_NUMBERS = (2, 6, 20, 77, 150, 1000)
+MEMORY_LABELS = (2, 150, 1000)
+# Of scoring and memory.
+LABELLED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lt-prefix": ("lt-prefix", TOGETHER),
+    "lt-prefix, mean tokens": ("lt-prefix", TOGETHER | {"method.label_tokens": "mean"}),
+    "lt-prefix-apart": ("lt-prefix", APART),
+    "prefix": ("prefix", {}),
+}
 
 
 def main() -> None:
@@ -145,7 +154,7 @@ def train_one(
     validation = (held_out.texts, held_out.labels)
     start = time.perf_counter()
     if method in OURS:
-        texts = BRANCHES // len(LABELS) if method.startswith("lt-") else BRANCHES
+        texts = BRANCHES // len(LABELS) if method == "lt-prefix-apart" else BRANCHES
         clock, parameters = _train_ours(
             backbone, method, texts, every, train, validation, seed, options.steps
         )
@@ -270,26 +279,48 @@ def _seconds_until(row: dict[str, Any], wanted: float) -> float | None:
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """K labels of a data set.
+    """K labels of a data set, or made up.
 
     Attributes:
         names: the labels.
-        train: 10 training texts of each.
+        train: 10 training texts of each; of one that is made up, one.
         test: all test texts of them.
+        is_made_up: whether labels say nothing of the texts.
     """
 
     names: list[str]
     train: Examples
     test: Examples
+    is_made_up: bool = False
 
 
-def labelled_set(folder: Path, number: int) -> LabelledSet:
-    """K labels of a data set, drawn at random."""
+def labelled_set(data: Path, number: int, most_of_banking: int = 77) -> LabelledSet:
+    """K labels of BANKING77 or CLINC150, drawn at random; of both, in pairs, where these are few.
+
+    Args:
+        data: the folder of both.
+        number: K.
+        most_of_banking: up to so many are of BANKING77.
+    """
+    if number > CLINC_LABELS:
+        return _made_up(data, number)
+    folder = data / ("banking77" if number <= most_of_banking else "clinc150_oos")
     splits = read_splits(str(folder), splits=("train", "test"))
     known = sorted(set(splits["train"].labels) - {"oos"})
     names = sorted(random.Random(0).sample(known, number))
     train, test = (_of_labels(splits[name], names) for name in ("train", "test"))
     return LabelledSet(names, take_shots(train, SHOTS, seed=0), test)
+
+
+def _made_up(data: Path, number: int) -> LabelledSet:
+    banking = read_splits(str(data / "banking77"), splits=("train",))["train"]
+    clinc = read_splits(str(data / "clinc150_oos"), splits=("train", "test"))
+    intents = sorted(set(clinc["train"].labels) - {"oos"})
+    pairs = [f"{one} or {other}" for one in intents for other in sorted(set(banking.labels))]
+    draw = random.Random(0)
+    names = sorted(draw.sample(pairs, number))
+    texts = draw.sample([*banking.texts, *clinc["train"].texts], number)
+    return LabelledSet(names, Examples(texts, names, "made up"), clinc["test"], is_made_up=True)
 
 
 def _of_labels(examples: Examples, names: Sequence[str]) -> Examples:
@@ -306,55 +337,19 @@ def _part(examples: Examples, rows: Sequence[int]) -> Examples:
     )
 
 
-@dataclass(frozen=True)
-class Scored:
-    """A way of scoring.
-
-    Attributes:
-        predict: texts -> labels.
-        branches: most passes that a text takes.
-    """
-
-    predict: Callable[[Texts], Sequence[str]]
-    branches: int
-
-
 def scored_methods(
     backbone: Backbone, chosen: LabelledSet, options: argparse.Namespace
-) -> dict[str, Scored]:
-    """The ways of scoring, trained and warm."""
-
-    def fitted(method: str, choices: dict[str, Any]) -> LabelClassifier:
-        return fit_briefly(backbone, chosen, method, choices, options.steps)
-
-    number = len(chosen.names)
-    listed = fitted("lt-prefix", {})
-    budget = Budget(0, 0)
-    train = chosen.train
+) -> dict[str, Callable[[Texts], Sequence[str]]]:
+    """The ways of scoring, texts -> labels, trained and warm."""
+    train, budget = chosen.train, Budget(0, 0)
     probe = fit_probe(backbone.name, train.texts, train.labels, budget=budget, rate=0.0, seed=0)
-    found = {
-        "probe": Scored(probe.predict, 1),
-        "prefix": Scored(fitted("prefix", {}).predict, 1),
-        "lt-prefix, shortlist": Scored(_scoring(listed, exact=False), 1),
-        "lt-prefix, exact, same weights": Scored(_scoring(listed, exact=True), number),
-        "lt-prefix, exact": Scored(fitted("lt-prefix", {SHORTLIST: "off"}).predict, number),
-        "lt-prefix, exact, s=0": Scored(
-            fitted("lt-prefix", {SHORTLIST: "off", DEPTH: 0}).predict, number
-        ),
-    }
-    for scored in found.values():
-        scored.predict(chosen.test.texts[:8])
+    found: dict[str, Callable[[Texts], Sequence[str]]] = {"probe": probe.predict}
+    for name in options.methods or LABELLED:
+        method, choices = LABELLED[name]
+        found[name] = fit_briefly(backbone, chosen, method, choices, options.steps).predict
+    for predict in found.values():
+        predict(chosen.test.texts[:8])
     return found
-
-
-def _scoring(classifier: LabelClassifier, *, exact: bool) -> Callable[[Texts], Sequence[str]]:
-    """Predicting with the shortlist, or with every label's branch of the same classifier."""
-
-    def predict(texts: Texts) -> Sequence[str]:
-        classifier.scorer().exact = exact
-        return classifier.predict(texts)
-
-    return predict
 
 
 def fit_briefly(
@@ -375,37 +370,43 @@ def run_score(options: argparse.Namespace) -> None:
     backbone = Backbone.load(BackboneOptions(name=options.backbone))
     done = {row["labels"] for row in _rows(options) if row["part"] == "score-end"}
     process = time.time()
-    for number in options.labels:
+    for number in options.labels or LABEL_NUMBERS:
         if number in done:
             continue
-        folder = "banking77" if number <= 77 else "clinc150_oos"
-        chosen = labelled_set(options.data / folder, number)
+        chosen = labelled_set(options.data, number)
         methods = scored_methods(backbone, chosen, options)
         common = {"labels": number, "process": process, **circumstances(options.backbone)}
         for repeat in range(options.repeats):
-            for name, scored in methods.items():
-                wanted = min(options.texts, max(8, options.branches // scored.branches))
+            for name, predict in methods.items():
+                wanted = min(options.texts, max(8, options.branches // _readings(name, number)))
                 row = {"part": "score", "method": name, "repeat": repeat}
-                row |= _timed(scored, chosen.test.texts, wanted, repeat)
+                row |= _timed(predict, chosen.test.texts, wanted, repeat)
                 add_row(options.output, row | common)
                 print(number, name, f"{row['texts_per_second']:.1f} texts/s", flush=True)
         sample = _sample(len(chosen.test), options.accuracy_texts, 0)
         test = _part(chosen.test, sample)
-        for name, scored in methods.items():
-            value = accuracy(test.labels, list(scored.predict(test.texts)))
+        for name, predict in () if chosen.is_made_up else methods.items():
+            value = accuracy(test.labels, list(predict(test.texts)))
             row = {"part": "score-accuracy", "method": name, "accuracy": value, "texts": len(test)}
             add_row(options.output, row | common)
             print(number, name, f"accuracy {value:.4f}", flush=True)
         add_row(options.output, {"part": "score-end"} | common)
 
 
-def _timed(scored: Scored, texts: Texts, wanted: int, repeat: int) -> dict[str, Any]:
+def _readings(method: str, number: int) -> int:
+    """Of a text that is scored among K labels."""
+    return number if method == "lt-prefix-apart" else 1
+
+
+def _timed(
+    predict: Callable[[Texts], Sequence[str]], texts: Texts, wanted: int, repeat: int
+) -> dict[str, Any]:
     """Texts per second; where there are fewer texts than wanted they come several times."""
     rows = _sample(len(texts), wanted, repeat)
     rows = (rows * -(-wanted // len(rows)))[:wanted]
     chosen = [texts[row] for row in rows]
     start = time.perf_counter()
-    scored.predict(chosen)
+    predict(chosen)
     seconds = time.perf_counter() - start
     return {
         "texts": wanted,
@@ -455,16 +456,6 @@ def _speed(rows: list[dict[str, Any]], method: str, number: int) -> float:
 # memory
 
 
-# What a process does once the backbone is loaded.
-MEMORY_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lt-prefix": ("lt-prefix", {}),
-    "lt-prefix, exact": ("lt-prefix", {SHORTLIST: "off"}),
-    "lt-prefix, exact, s=0": ("lt-prefix", {SHORTLIST: "off", DEPTH: 0}),
-    "lt-prompt": ("lt-prompt", {}),
-    "prefix": ("prefix", {}),
-}
-
-
 def run_memory(options: argparse.Namespace) -> None:
     """Peak memory of training and of scoring, a fresh process for each.
 
@@ -472,8 +463,8 @@ def run_memory(options: argparse.Namespace) -> None:
     """
     done = {(row["phase"], row["method"], row["labels"], row["repeat"]) for row in _rows(options)}
     for repeat in range(options.repeats):
-        for number in MEMORY_LABELS:
-            for method in ["backbone only", *(options.methods or MEMORY_METHODS)]:
+        for number in options.labels or MEMORY_LABELS:
+            for method in ["backbone only", *(options.methods or LABELLED)]:
                 phases = ("load",) if method == "backbone only" else ("train", "score")
                 if (phases[-1], method, number, repeat) in done:
                     continue
@@ -502,12 +493,12 @@ def run_memory_case(options: argparse.Namespace) -> None:
     """One case, in the process that is measured; prints a row."""
     case = json.loads(options.case)
     backbone = Backbone.load(BackboneOptions(name=case["backbone"]))
-    chosen = labelled_set(Path(case["data"]) / "clinc150_oos", case["labels"])
+    chosen = labelled_set(Path(case["data"]), case["labels"], most_of_banking=0)
     loaded = _peak_mib()
     if case["phase"] == "load":
         backbone.encode(chosen.test.texts[:8])
     elif case["phase"] == "train":
-        method, choices = MEMORY_METHODS[case["method"]]
+        method, choices = LABELLED[case["method"]]
         classifier = fit_briefly(backbone, chosen, method, choices, case["steps"])
         peak = _peak_mib()
         classifier.save_pretrained(case["artifact"])
@@ -515,8 +506,8 @@ def run_memory_case(options: argparse.Namespace) -> None:
         return
     else:
         classifier = LabelClassifier.from_pretrained(case["artifact"], backbone=backbone)
-        texts = chosen.test.texts
-        wanted = max(8, case["texts"] // (case["labels"] if "exact" in case["method"] else 1))
+        texts, number = chosen.test.texts, case["labels"]
+        wanted = max(8, case["texts"] // _readings(case["method"], number))
         classifier.predict((list(texts) * -(-wanted // len(texts)))[:wanted])
     print(json.dumps({"peak_mib": _peak_mib(), "loaded_mib": loaded}))
 
@@ -528,22 +519,22 @@ def _peak_mib() -> float:
 
 
 def report_memory(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table: MiB by K, and what the labels more cost."""
-    few, many = MEMORY_LABELS
-    lines = [
-        f"| phase | method | K = {few}, MiB (range) | K = {many} | more |",
-        "|---|---|---|---|---|",
-    ]
+    """A Markdown table: MiB by K, and how many more than with the fewest labels."""
+    numbers = sorted({row["labels"] for row in rows})
+    header = " | ".join(f"K = {number}, MiB (range)" for number in numbers)
+    lines = [f"| phase | method | {header} |", "|---" * (len(numbers) + 2) + "|"]
     groups: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         groups[row["phase"], row["method"]][row["labels"]].append(row["peak_mib"])
     for (phase, method), found in groups.items():
-        if few in found and many in found:
-            more = statistics.median(found[many]) - statistics.median(found[few])
-            lines.append(
-                f"| {phase} | {method} | {_spread(found[few], 0)} | {_spread(found[many], 0)} "
-                f"| {more:+.0f} |"
-            )
+        cells = []
+        for number in numbers:
+            values, few = found.get(number), found.get(numbers[0])
+            cell = _spread(values, 0) if values else ""
+            if values and few and number != numbers[0]:
+                cell += f", {statistics.median(values) - statistics.median(few):+.0f}"
+            cells.append(cell)
+        lines.append(f"| {phase} | {method} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -588,22 +579,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", default="builtin:minilm")
     parser.add_argument("--output", type=Path, default=Path("speed.jsonl"))
     parser.add_argument("--report", type=Path)
-    parser.add_argument("--methods", nargs="+", help="of train and memory")
+    parser.add_argument("--methods", nargs="+", help="not all of them")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--every", type=int, default=10, help="train: steps between measurements")
     parser.add_argument("--seeds", type=seeds_of, help="train: first-last")
     parser.add_argument("--search", action="store_true", help="train: learning rates of the peers")
     parser.add_argument("--rates", type=float, nargs="+", help="train: to search, not the grid's")
     parser.add_argument("--repeats", type=int, default=3, help="score and memory")
-    parser.add_argument("--labels", type=int, nargs="+", default=LABEL_NUMBERS, help="score: K")
+    parser.add_argument("--labels", type=int, nargs="+", help="score and memory: K")
     parser.add_argument("--texts", type=int, default=1000, help="score, memory: texts at most")
-    parser.add_argument("--branches", type=int, default=20_000, help="score: of an exact method")
+    parser.add_argument("--branches", type=int, default=20_000, help="score: of labels read apart")
     parser.add_argument("--accuracy-texts", type=int, default=1000, help="score: 0 = all")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (options.report or options.data or options.case):
         parser.error("give --data, or --report FILE")
-    known = {"train": TRAINED, "memory": list(MEMORY_METHODS)}.get(options.part, [])
+    known = TRAINED if options.part == "train" else list(LABELLED)
     for method in options.methods or ():
         if method not in known:
             parser.error(f"expected --methods of {known}, got {method!r}")
