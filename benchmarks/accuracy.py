@@ -7,8 +7,9 @@
 Runs that the output file holds already are skipped, so a stopped benchmark goes on where it was.
 
 Budget: every method takes the same number of steps with the same number of (text, label) branches
-in each. A label method scores all K labels of a text (`contrast`) or one (`pairs`), a plain one
-runs a text once, so the batch holds `branches / K` texts for the first and `branches` otherwise.
+in each. `lt-prompt` scores all K labels of a text, each in a branch (`contrast`), so its batch
+holds `branches / K` texts; the paper's recipe scores one (`pairs`), lt-prefix all in one, and a
+plain method runs a text once: `branches` texts.
 """
 
 from __future__ import annotations
@@ -132,9 +133,8 @@ def run(
     train = splits["train"]
     if task.shots is not None:
         train = take_shots(train, task.shots, seed)
-    objective = {"free": "classes", "default": "contrast", "paper": "pairs"}
-    kind = recipe if method.startswith("lt-") else "free"
-    per_text = len(task.labels) if objective[kind] == "contrast" else 1
+    is_apart = (method, recipe) == ("lt-prompt", "default")
+    per_text = len(task.labels) if is_apart else 1
     options = {"training.per_device_train_batch_size": task.branches // per_text}
     validation = None
     if task.selects:

@@ -164,10 +164,7 @@ def run(
     if method.startswith("reference-"):
         return reference(backbone, task, splits, method.removeprefix("reference-"), seed, steps)
     train, measured = splits["train"], splits[task.measured]
-    per_text = len(task.labels or ()) if method == "lt-prefix" else 1
-    options: dict[str, Any] = {
-        "training.per_device_train_batch_size": max(1, task.batch // per_text)
-    }
+    options: dict[str, Any] = {"training.per_device_train_batch_size": task.batch}
     if rate is not None:
         options["training.learning_rate"] = rate
     made: Any
