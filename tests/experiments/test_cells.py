@@ -92,6 +92,16 @@ def test_every_method_has_the_same_passes_in_a_step(make: Make, measured: Measur
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["prefix", "peft-lora"])
+def test_a_step_has_no_more_texts_than_there_are(
+    make: Make, measured: Measured, method: str
+) -> None:
+    budget = {"steps": 1, "batch": 12, "evaluations": 1}
+    grid = make(methods=[method], shots=[2], seeds=[0], budget=budget)
+    (result,) = by_method(grid, measured(grid)).values()
+    assert result.record["texts"]["in_a_step"] == result.record["texts"]["train"] == 6
+
+
 def test_tfidf_reads_words_and_loads_no_backbone(make: Make, data: Path) -> None:
     sets = {"toy": {"path": "toy"}, "pairs": {"path": "pairs", "measure_on": "validation"}}
     single, pairs = make(data=sets, methods=["tfidf"], seeds=[0]).cells()

@@ -227,8 +227,13 @@ def test_loss_is_drawn_against_the_texts_seen_and_the_seconds(
         times = [[point["seconds"] for point in one] for one in histories]
         assert clock[0] == pytest.approx(np.mean(times, axis=0))
         seen[row.method] = curve[0].tolist()
-    # Two and four steps of twelve passes; three labels apart take three of a text.
-    assert seen == {"lt-prefix": [24, 48], "lt-prefix-apart": [8, 16], "prefix": [24, 48]}
+    # An epoch of the 42 texts has four steps of up to twelve passes; three labels apart take three
+    # passes of a text, up to four texts in each of eleven steps.
+    assert seen == {
+        "lt-prefix": [21, 42],
+        "lt-prefix-apart": pytest.approx([2 * 42 / 11, 4 * 42 / 11]),
+        "prefix": [21, 42],
+    }
     pairs = [(pair.label.method, pair.plain.method) for pair in setting.comparisons]
     assert pairs == [("lt-prefix", "prefix"), ("lt-prefix-apart", "prefix")]
     looks = styles(setting.rows)

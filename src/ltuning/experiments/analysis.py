@@ -108,7 +108,7 @@ class Row:
         """A figure of the validation texts on the way.
 
         Args:
-            x: `step`, `seconds` or `texts`, those that the steps so far had.
+            x: `step`, `seconds` or `texts`, as many as the steps so far had.
             y: `loss`, `accuracy`, `macro_f1` or `mcc`.
 
         Returns:
@@ -118,9 +118,11 @@ class Row:
         histories = [result.record["history"] for result in self.results]
         if min(map(len, histories)) < 2 or len(set(map(len, histories))) > 1:
             return None
-        scale = 1
+        scale = 1.0
         if x == "texts":
-            x, scale = "step", self.results[0].record["texts"]["in_a_step"]
+            texts = self.results[0].record["texts"]
+            # An epoch's last step has what is left over.
+            x, scale = "step", texts["train"] / -(-texts["train"] // texts["in_a_step"])
         places = np.array([[point[x] for point in one] for one in histories])
         return scale * places.mean(0), np.array([[point[y] for point in one] for one in histories])
 

@@ -89,7 +89,7 @@ class Fitted:
         num_parameters: trainable ones, heads included.
         seconds: of fitting, without measurements on the validation texts.
         history: measurements on the way: step, seconds and figures.
-        texts_per_step: texts in a step; None where there are no steps.
+        texts_per_step: texts in a step, where an epoch ends fewer; None where there are no steps.
         steps: how many, where a method has a budget of its own.
     """
 

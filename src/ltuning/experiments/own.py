@@ -73,7 +73,7 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         classifier.num_parameters,
         clock.seconds,
         history_of(classifier.result_.history, clock),
-        texts,
+        min(texts, len(task.train)),
     )
 
 

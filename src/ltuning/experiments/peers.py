@@ -372,7 +372,8 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
     clock.stop()
     count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     history = history_of(trainer.state.log_history, clock)
-    return Fitted(texts.probabilities, count, clock.seconds, history, task.budget.batch)
+    in_a_step = min(task.budget.batch, len(rows))
+    return Fitted(texts.probabilities, count, clock.seconds, history, in_a_step)
 
 
 def _arguments(
