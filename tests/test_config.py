@@ -97,7 +97,7 @@ def test_the_defaults():
             "delimiter": None,
             "encoding": None,
         },
-        "stopping": {"patience": None, "metric": "loss"},
+        "stopping": {"patience": "auto", "metric": "loss"},
         "seed": 0,
         "training": {},
     }
@@ -264,6 +264,10 @@ def test_a_config_shares_nothing_with_what_it_came_from():
             "backbone.max_length: expected an integer of 1 or more, got 0",
         ),
         ({"data": {"shots": 0}}, "data.shots: expected an integer of 1 or more, got 0"),
+        (
+            {"stopping": {"patience": "aut"}},
+            "stopping.patience: expected one of 'auto', got 'aut'; did you mean 'auto'?",
+        ),
         (
             {"stopping": {"patience": 0}},
             "stopping.patience: expected an integer of 1 or more, got 0",
@@ -693,7 +697,7 @@ configs = st.builds(
     ),
     stopping=st.builds(
         StoppingOptions,
-        patience=from_one,
+        patience=from_one | st.just("auto"),
         metric=st.sampled_from(["loss", "accuracy", "macro_f1", "mcc", "f1", "micro_f1"]),
     ),
     seed=st.integers(0, 2**32 - 1),

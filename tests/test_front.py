@@ -135,7 +135,7 @@ def test_a_training_shows_its_steps_where_that_is_asked_for(
     assert capsys.readouterr() == ("", "")
     made.fit(*data, progress=True)
     out, err = capsys.readouterr()
-    assert out == "" and "training" in err and "2/2 steps" in err
+    assert out == "" and "training texts, 2 steps of" in err and "step 2 of 2: " in err
 
 
 def test_loading_a_backbone_shows_no_bar_and_leaves_those_of_others(

@@ -23,7 +23,7 @@ def check(config: Config) -> None:
     """
     found = _label_problems(config) + catalog.problems(config) + _task_problems(config)
     found += check_training(config.training)
-    if config.stopping.patience is not None and config.training.get("eval_strategy") == "no":
+    if isinstance(config.stopping.patience, int) and config.training.get("eval_strategy") == "no":
         message = "training.eval_strategy is 'no': without evaluations nothing stops early"
         found.append(Problem("stopping.patience", message))
     if found:

@@ -373,7 +373,7 @@ class TextClassifier(Front[FittedLabels]):
             data,
             validation,
             arguments,
-            self.config.stopping,
+            self._stopping,
             max_branches=self.config.backbone.max_branches,
             cache_size=self.config.backbone.cache_size,
             layers=layers,

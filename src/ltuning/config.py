@@ -213,17 +213,27 @@ STOPPING_METRICS = {
 _EVERY_METRIC = tuple(dict.fromkeys(name for of in STOPPING_METRICS.values() for name in of))
 
 
+def _read_patience(value: object, path: str, problems: list[Problem]) -> Any:
+    if isinstance(value, str):
+        return _read_choice(("auto",), value, path, problems)
+    return None if value is None else read_scalar(int, FROM_ONE, value, path, problems)
+
+
 @dataclass(frozen=True)
 class StoppingOptions:
     """When training ends early, and which evaluation counts as the best.
 
     Attributes:
-        patience: evaluations without improvement before stopping; None is never stop early.
+        patience: evaluations without improvement before stopping; None is never stop early. `auto`
+            is three where the default recipe chooses how long to train and when to evaluate, and
+            else None.
         metric: what is best, on validation: `loss`; of texts `accuracy`, `macro_f1` or `mcc`; of
             texts with several labels `micro_f1` or `macro_f1`; of tags `f1`, of entities.
     """
 
-    patience: int | None = number_option(None, FROM_ONE)
+    patience: Literal["auto"] | int | None = field(
+        default="auto", metadata={"read": _read_patience}
+    )
     metric: str = field(default="loss", metadata={"choices": _EVERY_METRIC})
 
 

@@ -32,7 +32,12 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
 from ltuning.opening import Opened
 from ltuning.stages import loading
-from ltuning.training.arguments import in_training, trainer_problems, training_arguments
+from ltuning.training.arguments import (
+    in_training,
+    resolved_stopping,
+    trainer_problems,
+    training_arguments,
+)
 from ltuning.training.checkpoints import TimedCheckpoints
 from ltuning.training.trainer import TrainingResult
 
@@ -325,6 +330,11 @@ class Front(ABC, Generic[F]):
             published=self.config.method.recipe == "paper",
         )
         return arguments, layers
+
+    @property
+    def _stopping(self) -> StoppingOptions:
+        published = self.config.method.recipe == "paper"
+        return resolved_stopping(self.config.stopping, self.config.training, published)
 
     def _check_training(self, has_validation: bool) -> None:
         """Refuse what cannot be trained with, before the backbone is loaded.

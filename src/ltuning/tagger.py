@@ -265,7 +265,7 @@ class TokenClassifier(Front[_Fitted]):
             WindowDataset(windows, _targets(sentences, spans, names)),
             validation,
             arguments,
-            self.config.stopping,
+            self._stopping,
             max_windows=self.config.backbone.max_branches,
             layers=layers,
             resume=resume,

@@ -22,7 +22,7 @@ from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
-from ltuning.training.arguments import training_arguments
+from ltuning.training.arguments import resolved_stopping, training_arguments
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
 from ltuning.training.trainer import (
     AdapterTrainer,
@@ -429,6 +429,35 @@ def test_patience_ends_a_run_that_no_longer_improves(
 def test_without_patience_a_run_goes_to_its_end(bert: Backbone, classifier: Make, toy: Any) -> None:
     fitted = classifier(bert, "prompt", epochs=5, rate=0.0).fit(toy.texts, toy.labels, toy.test)
     assert fitted.result_.steps == 15
+
+
+def test_a_run_of_which_nothing_is_said_ends_after_three_evaluations_that_are_no_better(
+    bert: Backbone, toy: Any
+) -> None:
+    made = LabelClassifier(bert, None, "probe", options={"training.learning_rate": 0.0})
+    made.fit(toy.texts, toy.labels, toy.test)
+    # Of 150 steps, with an evaluation every 15 of which the first is the best.
+    assert made.result_.steps == 60
+
+
+@pytest.mark.parametrize(
+    ("given", "published", "expected"),
+    [
+        ({"learning_rate"}, False, 3),
+        ({"learning_rate"}, True, None),
+        ({"max_steps"}, False, None),
+        ({"num_train_epochs"}, False, None),
+        ({"eval_steps"}, False, None),
+        ({"eval_strategy"}, False, None),
+    ],
+)
+def test_the_patience_auto_ends_no_run_whose_length_or_evaluations_are_given(
+    given: set[str], published: bool, expected: int | None
+) -> None:
+    auto, never, five = (StoppingOptions(patience) for patience in ("auto", None, 5))
+    assert resolved_stopping(auto, given, published).patience == expected
+    assert resolved_stopping(never, given, published) == never
+    assert resolved_stopping(five, given, published) == five
 
 
 def evaluations(classifier: LabelClassifier, metric: str) -> list[float]:

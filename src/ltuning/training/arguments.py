@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ _MOST_TEXTS = 30_000
 _LEAST_STEPS = 150
 # Evaluations of a run that is not told when to make them, at least and at most.
 _EVALUATIONS = 5, 10
+
+# Of those evaluations, how many without improvement end a run of which nothing of this is given.
+_PATIENCE = 3
+_SCHEDULE = frozenset({"num_train_epochs", "max_steps", "eval_strategy", "eval_steps"})
 
 # Two names of one field.
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
@@ -87,6 +92,22 @@ def training_arguments(
         # With several devices in sight Trainer would copy the model onto each; the backbone stays.
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def resolved_stopping(
+    stopping: StoppingOptions, given: Collection[str], published: bool
+) -> StoppingOptions:
+    """With a number, or None, in place of the patience `auto`.
+
+    Args:
+        stopping: as given.
+        given: names of the fields that the user gives.
+        published: whether the recipe is that of the paper.
+    """
+    if stopping.patience != "auto":
+        return stopping
+    own = not published and _SCHEDULE.isdisjoint(given)
+    return replace(stopping, patience=_PATIENCE if own else None)
 
 
 def _length(epoch: int, most: float) -> dict[str, Any]:
@@ -229,7 +250,7 @@ def _clashes(
             yield Problem("training.eval_steps", message)
     else:
         wanting = "there are no texts to validate on; give some, or leave it out"
-        if stopping.patience is not None:
+        if isinstance(stopping.patience, int):
             yield Problem("stopping.patience", wanting)
         if stopping.metric != "loss":
             yield Problem("stopping.metric", wanting)

@@ -455,7 +455,7 @@ def train(
 
 def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
     """What ends a run, where validation and options say so."""
-    if validation is None or stopping.patience is None:
+    if validation is None or not isinstance(stopping.patience, int):
         return []
     return [EarlyStoppingCallback(early_stopping_patience=stopping.patience)]
 
