@@ -47,7 +47,8 @@ class MultilabelClassifier(TextClassifier):
             trained with the objective `multilabel` in both.
         seed: of every draw, 0 if not given; the same seed gives the same classifier on a CPU.
         epochs: passes over the training texts.
-        steps: optimizer steps, instead of epochs.
+        steps: optimizer steps, instead of epochs. Without either three epochs or 30,000 texts,
+            whichever is less, in 150 steps or more; three epochs or 150 steps of recipe `paper`.
         options: further options by dotted path, such as `{"method.rank": 32,
             "training.learning_rate": 1e-3}`.
         config: a whole configuration instead of the arguments above; beside it only a backbone is
@@ -88,8 +89,8 @@ class MultilabelClassifier(TextClassifier):
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
-            progress: show a bar of the steps on stderr; None = where that is a terminal or a
-                notebook.
+            progress: show stages, length and steps on stderr; None = where that is a terminal or
+                a notebook.
 
         Raises:
             DataError: texts and label lists that do not fit each other, or are none; empty texts,

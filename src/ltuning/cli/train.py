@@ -150,7 +150,11 @@ def train(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(help="Optimizer steps, instead of epochs.", rich_help_panel=_TRAINING),
+        typer.Option(
+            help="Optimizer steps, instead of epochs; if neither is given, three epochs or 30,000 "
+            "texts, whichever is less, in 150 steps or more.",
+            rich_help_panel=_TRAINING,
+        ),
     ] = None,
     cache_size: Annotated[
         float | None,
