@@ -20,7 +20,9 @@ _MARKERS = "osD^vPX<>hp*d8"
 _LINES = (("-", "-."), ("--", ":"))
 # Stands in for the colour of the page's text, which matplotlib does not know.
 _INK = "#010203"
-_SIZE = (5.4, 3.9)
+# Inches: the width, the height with up to eight methods, and what two methods more add to it.
+_WIDTH, _HEIGHT, _HEIGHT_OF_TWO = 5.4, 3.9, 0.22
+_FEW_METHODS = 8
 # From lowest to highest, so far apart that ticks at powers of ten are enough.
 _FEW_TICKS = 300
 
@@ -142,8 +144,9 @@ def _figure(setting: Setting) -> tuple[Any, Any, Any]:
             )
         },
     }  # fmt: skip
+    lines = max(0, len(setting.rows) - _FEW_METHODS + 1) // 2
     with rc_context(style):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure((_WIDTH, _HEIGHT + lines * _HEIGHT_OF_TWO), layout="constrained")
         axes = figure.add_subplot()
     axes.grid(alpha=0.2, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
