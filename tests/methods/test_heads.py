@@ -100,7 +100,7 @@ def by_formula(
         if head.bias is not None:
             rows.append(head.tau * cosine + head.bias)
         else:
-            rows.append(head.tau * cosine + (0.03 * head.tau if place >= trained else 0.0))
+            rows.append(head.tau * cosine + (0.05 * head.tau if place >= trained else 0.0))
     return torch.stack(rows, 1)
 
 

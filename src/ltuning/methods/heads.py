@@ -15,7 +15,7 @@ MATCH_RANK = 64
 # Weight of a head's cosine at the start.
 TAU = 10.0
 # Of tau: what a label that came after training gets on top.
-_OF_LATER = 0.03
+_OF_LATER = 0.05
 
 
 def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
