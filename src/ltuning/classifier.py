@@ -200,8 +200,11 @@ class TextClassifier(Front[FittedLabels]):
             )
         adapter.to(self.backbone.device)
         states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
-        pairs = saved.get("pairs")
-        self._fitted = FittedLabels(labels, adapter, states, saved["max_length"], pairs=pairs)
+        texts = saved["figures"].get("training", {}).get("texts")
+        num_texts = texts if type(texts) is int else 0
+        self._fitted = FittedLabels(
+            labels, adapter, states, saved["max_length"], num_texts, pairs=saved.get("pairs")
+        )
 
     def _read_labels(self, labels: Any, texts_read: bool) -> dict[str, list[str]]:
         if isinstance(labels, np.ndarray):

@@ -156,8 +156,10 @@ class Front(ABC, Generic[F]):
     @property
     def resolved_config(self) -> Config:
         """The configuration of the trained classifier with nothing left to the recipe."""
-        method = self._trained().adapter.method
-        training = {**catalog.training_defaults(method), **self.config.training}
+        fitted = self._trained()
+        method = fitted.adapter.method
+        defaults = catalog.training_defaults(method, fitted.num_texts)
+        training = {**defaults, **self.config.training}
         return replace(self.config, method=method, training=training)
 
     @property
@@ -317,7 +319,8 @@ class Front(ABC, Generic[F]):
         self, fitted: F, folder: Path, num_rows: int, has_validation: bool
     ) -> tuple[TrainingArguments, InTraining]:
         """What transformers' Trainer is given, and how the backbone's layers run."""
-        fields = {**catalog.training_defaults(fitted.adapter.method), **self.config.training}
+        defaults = catalog.training_defaults(fitted.adapter.method, num_rows)
+        fields = {**defaults, **self.config.training}
         layers = in_training(fields)
         arguments = training_arguments(
             folder,

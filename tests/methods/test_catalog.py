@@ -220,6 +220,15 @@ def test_what_a_pooled_transform_resolves_to_starts_random() -> None:
     assert chosen.start == "random"
 
 
+def test_few_texts_that_are_read_with_all_labels_have_half_the_rate() -> None:
+    def rate(num_texts: int, **options: Any) -> float:
+        return training_defaults(MethodOptions(**options), num_texts)["learning_rate"]
+
+    assert (rate(0), rate(999), rate(1000)) == (3e-3, 3e-3, 6e-3)
+    assert rate(999, labels="apart") == rate(999, recipe="paper") == 6e-3
+    assert rate(999, name="prefix") == rate(1000, name="prefix")
+
+
 def test_training_defaults_are_fields_of_training_arguments() -> None:
     from ltuning.config import check_training
 

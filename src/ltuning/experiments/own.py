@@ -80,4 +80,4 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
 def own_rate(method: str, task: Task) -> float:
     """The learning rate that the recipe has for a method."""
     config = LabelClassifier(method=method, recipe=task.recipe).config
-    return float(catalog.training_defaults(config.method)["learning_rate"])
+    return float(catalog.training_defaults(config.method, len(task.train))["learning_rate"])

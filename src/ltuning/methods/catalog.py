@@ -100,6 +100,12 @@ class Recipe:
     negatives: int = 7
     pooling: Pooling | None = None
     labels: str = "apart"
+    few_texts_rate: float | None = None
+
+    def rate(self, num_texts: int) -> float:
+        """The learning rate with so many training texts; 0 = unknown, taken for few."""
+        is_few = num_texts < MANY_TEXTS and self.few_texts_rate is not None
+        return self.few_texts_rate if is_few else self.learning_rate  # type: ignore[return-value]
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
@@ -111,6 +117,8 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         transform="lowrank",
         skipped_layers=_UPPER,
         labels="together",
+        # On four development sets of few texts half the rate was .4 to 1.8 points better.
+        few_texts_rate=3e-3,
     ),
     ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
     ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
@@ -191,12 +199,19 @@ def _label_tokens(options: MethodOptions, num_label_tokens: int) -> Literal["all
     return options.label_tokens or ("mean" if is_many else "all")
 
 
-def training_defaults(options: MethodOptions) -> dict[str, Any]:
-    """TrainingArguments' fields that the recipe sets, below what the user gives."""
+def training_defaults(options: MethodOptions, num_texts: int = 0) -> dict[str, Any]:
+    """TrainingArguments' fields that the recipe sets, below what the user gives.
+
+    Args:
+        options: as given, or resolved.
+        num_texts: training texts; 0 = unknown, taken for few.
+    """
     if options.name in weights.WEIGHT_METHODS:
         rate = weights.WEIGHT_METHODS[options.name].learning_rate[options.recipe == "paper"]
     else:
-        rate = RECIPES[options.recipe, options.name].learning_rate
+        recipe = RECIPES[options.recipe, options.name]
+        is_apart = options.labels == "apart"
+        rate = recipe.learning_rate if is_apart else recipe.rate(num_texts)
     return {
         "learning_rate": rate,
         "per_device_train_batch_size": 16,
