@@ -360,7 +360,7 @@ def test_a_search_has_as_many_trials_for_each_and_takes_the_best_on_validation(
     methods = ["lt-prefix", "peft-lora", "logistic", "cosine"]
     grid = make(methods=methods, seeds=[0], search={"trials": 3, "span": 4})
     found = by_method(grid, measured(grid))
-    for name, default in (("lt-prefix", 6e-3), ("peft-lora", 3e-3), ("logistic", 10.0)):
+    for name, default in (("lt-prefix", 3e-3), ("peft-lora", 3e-3), ("logistic", 10.0)):
         record = found[name].record
         rates = [trial["rate"] for trial in record["trials"]]
         assert len(rates) == 3 and rates[0] == pytest.approx(default)
