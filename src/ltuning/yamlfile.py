@@ -23,7 +23,6 @@ _MOST_SHOWN = 80  # characters of a value in a message
 _MOST_ALIASED = 100_000
 # Files of options and labels are small; what is larger is data, or a device without an end.
 _MOST_BYTES = 16 * 2**20
-_NUMBER_BITS = 63
 
 
 class YamlError(ValueError):
@@ -52,7 +51,7 @@ class _Loader(yaml.SafeLoader):
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         # Not `int` first: Python refuses to read long decimals, and not to read long hexadecimals.
         number = super().construct_yaml_int(node) if len(node.value) <= _MOST_SHOWN else None
-        if number is None or number.bit_length() > _NUMBER_BITS:
+        if number is None or not -(2**63) <= number < 2**63:
             raise _too_large(node)
         return number
 
