@@ -330,14 +330,17 @@ class Front(ABC, Generic[F]):
             num_texts=num_rows,
             has_validation=has_validation,
             on_cpu=self.backbone.device.type == "cpu",
-            published=self.config.method.recipe == "paper",
+            published=self._published,
         )
         return arguments, layers
 
     @property
+    def _published(self) -> bool:
+        return self.config.method.recipe == "paper"
+
+    @property
     def _stopping(self) -> StoppingOptions:
-        published = self.config.method.recipe == "paper"
-        return resolved_stopping(self.config.stopping, self.config.training, published)
+        return resolved_stopping(self.config.stopping, self.config.training, self._published)
 
     def _check_training(self, has_validation: bool) -> None:
         """Refuse what cannot be trained with, before the backbone is loaded.
@@ -352,7 +355,7 @@ class Front(ABC, Generic[F]):
             self.config.stopping,
             has_validation=has_validation,
             on_cpu=on_cpu,
-            published=self.config.method.recipe == "paper",
+            published=self._published,
         )
         if found:
             raise ConfigError(found)

@@ -104,8 +104,9 @@ class Recipe:
 
     def rate(self, num_texts: int) -> float:
         """The learning rate with so many training texts; 0 = unknown, taken for few."""
-        is_few = num_texts < MANY_TEXTS and self.few_texts_rate is not None
-        return self.few_texts_rate if is_few else self.learning_rate  # type: ignore[return-value]
+        if self.few_texts_rate is None or num_texts >= MANY_TEXTS:
+            return self.learning_rate
+        return self.few_texts_rate
 
 
 RECIPES: dict[tuple[str, str], Recipe] = {
