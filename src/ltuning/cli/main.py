@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ltuning.cli import compare, demo, doctor, evaluate, params, predict, streams, train
+from ltuning.cli import add_labels, compare, demo, doctor, evaluate, params, predict, streams, train
 from ltuning.cli.terminal import show_error, show_warnings
 from ltuning.errors import LTuningError
 
@@ -59,6 +59,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(add_labels.add_labels)
 app.command()(params.params)
 app.command()(compare.compare)
 app.command()(doctor.doctor)

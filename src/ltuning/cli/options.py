@@ -24,6 +24,25 @@ Artifact = Annotated[
         parser=user_path,
     ),
 ]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option(
+        parser=user_path,
+        metavar="FILE",
+        help="YAML file: label names, or names with the texts that stand for them.",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
+LabelTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=TEXT",
+        help="One label and its text; give it once per label. A name given twice has two texts.",
+        rich_help_panel="Data",
+        show_default=False,
+    ),
+]
 OtherBackbone = Annotated[
     str | None,
     typer.Option(

@@ -60,24 +60,8 @@ def train(
             rich_help_panel=_DATA,
         ),
     ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.user_path,
-            metavar="FILE",
-            help="YAML file: label names, or names with the texts that stand for them.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=TEXT",
-            help="One label and its text; give it once per label. A name given twice has two "
-            "texts.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
+    labels: options.LabelsFile = None,
+    label: options.LabelTexts = None,
     task: Annotated[
         str | None,
         typer.Option(
