@@ -55,8 +55,8 @@ from ltuning.experiments.fitting import Clock
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter, Branches
+from ltuning.training.batches import LengthGroupedBatches
 from ltuning.training.objectives import LabelRows, draw_pairs, pairs_loss
-from ltuning.training.trainer import LengthGroupedBatches
 
 # Three rates for every trained peer, about a factor of three apart, as ltuning's methods had; for
 # SetFit around its default.

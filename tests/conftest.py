@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import builtins
+import io
 import os
 import random
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +180,30 @@ class Faults:
             for owner, name in (*self.OPERATIONS, (safetensors.torch, "save_file")):
                 patch.setattr(owner, name, self._wrap(getattr(owner, name)))
             action()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, int]]:
+    """How often files in a folder were opened since the test began, by their names there."""
+    import safetensors.torch
+
+    opened: Counter[str] = Counter()
+
+    def counted(own: Callable[..., Any]) -> Callable[..., Any]:
+        def open_counted(file: Any, *rest: Any, **named: Any) -> Any:
+            opened[str(file)] += 1
+            return own(file, *rest, **named)
+
+        return open_counted
+
+    for owner, name in ((io, "open"), (builtins, "open"), (safetensors.torch, "safe_open")):
+        monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+
+    def of(folder: Path) -> dict[str, int]:
+        inside = {file: count for file, count in opened.items() if folder in Path(file).parents}
+        return {str(Path(file).relative_to(folder)): count for file, count in inside.items()}
+
+    return of
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,14 @@ def test_an_unchanged_copy_says_the_same(
     assert first.config == again.config
 
 
+def test_each_file_is_read_once(
+    bert: Backbone, saved: dict[str, Path], reads: Callable[[Path], dict[str, int]]
+) -> None:
+    LabelClassifier.from_pretrained(saved["ls-lora"], backbone=bert)
+    parts = ("lora/adapter_config.json", LORA)
+    assert reads(saved["ls-lora"]) == dict.fromkeys((CONFIG, TENSORS, *parts), 1)
+
+
 CONFIGS = {
     "no config": ("config", ..., "config: expected the options it was trained with, got nothing"),
     "an option that is none": (

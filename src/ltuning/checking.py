@@ -16,7 +16,7 @@ from ltuning.registry import listed
 def check(config: Config) -> None:
     """Every problem of a configuration that can be seen before a model is loaded.
 
-    Imports transformers, whose TrainingArguments say what `training` may hold.
+    Imports transformers where `training` holds something: its TrainingArguments say what it may.
 
     Raises:
         ConfigError: with all of them.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
@@ -37,17 +37,14 @@ from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
-from ltuning.training.bar import steps_shown
+from ltuning.training.batches import TokenDataset
 from ltuning.training.centers import center
+from ltuning.training.classes import Validation, softmax
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
-from ltuning.training.trainer import (
-    TokenDataset,
-    TrainingResult,
-    Validation,
-    softmax,
-    train,
-)
+
+if TYPE_CHECKING:
+    from ltuning.training.trainer import TrainingResult
 
 logger = logging.getLogger("ltuning")
 
@@ -351,6 +348,8 @@ class TextClassifier(Front[FittedLabels]):
         resume: bool,
         callbacks: Sequence[Any],
     ) -> tuple[TrainingResult, dict[str, Any]]:
+        from ltuning.training.trainer import train
+
         data = self._tokenized(fitted, rows)
         validation = None
         if held_out is not None:
@@ -468,6 +467,8 @@ class LabelClassifier(TextClassifier):
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
+        from ltuning.training.bar import steps_shown
+
         empty = self.config.data.empty_texts
         names, type_ = labels_of(labels, "training")
         texts, labels = checked_texts(texts, names, empty)

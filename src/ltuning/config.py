@@ -372,8 +372,10 @@ def check_training(options: Iterable[str]) -> list[Problem]:
 
     A name must be a field of the installed transformers' `TrainingArguments` that ltuning honours;
     see `trainer_options`. The values of a mapping must be numbers, booleans and choices where the
-    field takes such. Imports transformers.
+    field takes such. Imports transformers' Trainer where there are options.
     """
+    if not options:
+        return []
     from transformers import TrainingArguments
 
     known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}

@@ -7,10 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, get_args, get_type_hints
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Protocol,
+    Self,
+    TypeVar,
+    get_args,
+    get_type_hints,
+)
 
 import torch
-from transformers import TrainingArguments
 
 from ltuning import opening
 from ltuning.artifacts import card, store
@@ -32,14 +41,13 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.tuned import Tuned
 from ltuning.opening import Opened
 from ltuning.stages import loading
-from ltuning.training.arguments import (
-    in_training,
-    resolved_stopping,
-    trainer_problems,
-    training_arguments,
-)
-from ltuning.training.checkpoints import TimedCheckpoints
-from ltuning.training.trainer import TrainingResult
+
+# What stands on transformers' Trainer is imported where a training begins: the Trainer imports
+# peft, datasets and pandas, which a first prediction would wait for.
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
+    from ltuning.training.trainer import TrainingResult
 
 
 class Fitted(Protocol):
@@ -319,6 +327,8 @@ class Front(ABC, Generic[F]):
         self, fitted: F, folder: Path, num_rows: int, has_validation: bool
     ) -> tuple[TrainingArguments, InTraining]:
         """What transformers' Trainer is given, and how the backbone's layers run."""
+        from ltuning.training.arguments import in_training, training_arguments
+
         defaults = catalog.training_defaults(fitted.adapter.method, num_rows)
         fields = {**defaults, **self.config.training}
         layers = in_training(fields)
@@ -340,6 +350,8 @@ class Front(ABC, Generic[F]):
 
     @property
     def _stopping(self) -> StoppingOptions:
+        from ltuning.training.arguments import resolved_stopping
+
         return resolved_stopping(self.config.stopping, self.config.training, self._published)
 
     def _check_training(self, has_validation: bool) -> None:
@@ -348,6 +360,8 @@ class Front(ABC, Generic[F]):
         Raises:
             ConfigError: every problem there is.
         """
+        from ltuning.training.arguments import trainer_problems
+
         on_cpu = not torch.cuda.is_available() or self.config.backbone.device == "cpu"
         fields = {**catalog.training_defaults(self.config.method), **self.config.training}
         found = check_training(self.config.training) or trainer_problems(
@@ -362,6 +376,8 @@ class Front(ABC, Generic[F]):
 
     def _callbacks(self, given: Sequence[Any], checkpoints: Path | None) -> list[Any]:
         """With checkpoints by the clock where they are kept."""
+        from ltuning.training.checkpoints import TimedCheckpoints
+
         is_timed = checkpoints is not None and self.config.training.get("save_strategy") != "no"
         return [*given, *([TimedCheckpoints()] if is_timed else [])]
 

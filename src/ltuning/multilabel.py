@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.opening import Opened
 from ltuning.scoring import Progress
 from ltuning.stages import counting
-from ltuning.training.bar import steps_shown
+from ltuning.training.batches import TokenDataset
 from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
 from ltuning.training.objectives import multi_hot
-from ltuning.training.trainer import TokenDataset, TrainingResult
+
+if TYPE_CHECKING:
+    from ltuning.training.trainer import TrainingResult
 
 logger = logging.getLogger("ltuning")
 
@@ -101,6 +103,8 @@ class MultilabelClassifier(TextClassifier):
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
+        from ltuning.training.bar import steps_shown
+
         empty = self.config.data.empty_texts
         read, type_ = label_lists_of(label_lists, "training", self._given_labels())
         texts, lists = checked_texts(texts, read, empty)

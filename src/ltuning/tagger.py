@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,10 +24,10 @@ from ltuning.registry import unknown
 from ltuning.stages import counting
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
-from ltuning.training.bar import steps_shown
 from ltuning.training.isolation import alone
-from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
-from ltuning.training.trainer import TrainingResult
+
+if TYPE_CHECKING:
+    from ltuning.training.trainer import TrainingResult
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ class TokenClassifier(Front[_Fitted]):
             BackboneError: a tokenizer that does not say where its tokens are.
             TrainingError: a loss that is not finite.
         """
+        from ltuning.training.bar import steps_shown
+
         sentences, spans, scheme = _checked(token_lists, tag_lists, "training")
         types = self._types(spans)
         held_out = None
@@ -249,6 +251,8 @@ class TokenClassifier(Front[_Fitted]):
         resume: bool,
         callbacks: Sequence[Any],
     ) -> TrainingResult:
+        from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
+
         names = tag_names(fitted.types)
         sentences, spans = data
         with counting("finding the words", len(sentences)) as advance:

@@ -27,7 +27,9 @@ def test_a_label_is_added_and_the_first_classifier_stays(
 def test_labels_of_a_file_and_quiet(
     ltuning: Callable[..., Any], trained: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "labels.yaml").write_text("music: the song\nart: [ball and song, the song and the team]\n")
+    (tmp_path / "labels.yaml").write_text(
+        "music: the song\nart: [ball and song, the song and the team]\n"
+    )
     arguments = ("--labels", tmp_path / "labels.yaml", "--output", tmp_path / "more", "--quiet")
     outcome = ltuning("add-labels", trained, *arguments)
     assert (outcome.code, outcome.stdout, outcome.stderr) == (0, "", "")

@@ -22,6 +22,15 @@ def python(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     )
 
 
+def imported_of(modules: set[str]) -> str:
+    """A program that is the command, and at its end names on stderr which of these are there."""
+    return (
+        "import sys, ltuning.cli.main\n"
+        "try: ltuning.cli.main.run()\n"
+        f"finally: print(sorted({modules} & sys.modules.keys()), file=sys.stderr)"
+    )
+
+
 def test_help_names_every_verb(ltuning: Callable[..., Any]) -> None:
     outcome = ltuning("--help")
     assert outcome.code == 0
@@ -39,9 +48,15 @@ def test_version(ltuning: Callable[..., Any]) -> None:
 
 
 def test_showing_help_imports_no_heavy_library() -> None:
-    heavy = "{'torch', 'transformers', 'numpy', 'sklearn', 'pyarrow', 'datasets', 'pandas'}"
-    code = f"import sys, ltuning.cli.main; print(sorted({heavy} & sys.modules.keys()))"
-    assert python("-c", code).stdout == "[]\n"
+    heavy = {"torch", "transformers", "numpy", "sklearn", "pyarrow", "datasets", "pandas", "yaml"}
+    done = python("-c", imported_of(heavy), "--help")
+    assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_a_first_prediction_imports_nothing_of_training(trained: Path) -> None:
+    training = {"peft", "datasets", "pandas", "pyarrow", "sklearn", "transformers.trainer"}
+    done = python("-c", imported_of(training), "predict", trained, "--text", "bread and cheese")
+    assert (done.returncode, done.stderr) == (0, "[]\n")
 
 
 def test_the_module_is_the_command() -> None:

@@ -23,13 +23,10 @@ from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
 from ltuning.training.arguments import resolved_stopping, training_arguments
+from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
-from ltuning.training.trainer import (
-    AdapterTrainer,
-    LengthGroupedBatches,
-    TokenDataset,
-    Validation,
-)
+from ltuning.training.classes import Validation
+from ltuning.training.trainer import AdapterTrainer
 
 Make = Callable[..., LabelClassifier]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120)

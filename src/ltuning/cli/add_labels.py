@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltuning.cli import options
-from ltuning.cli.configuration import raise_all, read_labels, refusals
 from ltuning.cli.terminal import Terminal, show_facts, show_next
 from ltuning.errors import ConfigError, LabelError, Problem
 
@@ -43,6 +42,7 @@ def add_labels(
     from ltuning.artifacts import store
     from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
+    from ltuning.cli.configuration import raise_all, read_labels, refusals
     from ltuning.multilabel import MultilabelClassifier
 
     problems: list[Problem] = []
@@ -51,7 +51,8 @@ def add_labels(
         problems.append(Problem("--label", "missing; give NAME=TEXT for each new label"))
     wrong = [ConfigError(problems)] if problems else []
     target = partial(store.check_output, output)
-    raise_all([*wrong, *refusals([target, partial(saved.opened, folder)])])
+    if refused := [*wrong, *refusals([target])]:
+        raise_all([*refused, *refusals([partial(saved.opened, folder)])])
     opened = saved.opened(folder)
     if opened.config.task == "tags":
         raise LabelError(

@@ -8,7 +8,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ltuning.cli.configuration import configure
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.errors import Problem
 
@@ -32,6 +31,8 @@ def doctor(
 
     The same is tried at every first load. The exit code is 1 if something does not hold.
     """
+    from ltuning.cli.configuration import configure
+
     problems: list[Problem] = []
     config = configure({}, {"backbone.name": backbone}, set_ or [], problems)
     silence_libraries()

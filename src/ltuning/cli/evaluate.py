@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
-from ltuning.cli.configuration import raise_all, refusals
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
 from ltuning.registry import unknown
@@ -56,6 +55,7 @@ def evaluate(
     overall and per type.
     """
     from ltuning.cli import saved
+    from ltuning.cli.configuration import raise_all, refusals
     from ltuning.data.files import check_target, write_file
     from ltuning.data.sources import check_source
 

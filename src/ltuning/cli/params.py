@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ltuning.cli.configuration import configure, read_labels
 from ltuning.cli.options import user_path
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
-from ltuning.config import Config
 from ltuning.errors import BackboneError, ConfigError, Problem
 from ltuning.registry import listed
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from ltuning.config import MethodOptions
+    from ltuning.config import Config, MethodOptions
     from ltuning.methods.counts import Counts
 
 # A label text of a few words, as in the paper's own counts.
@@ -79,6 +77,8 @@ def params(
 
     Nothing but the backbone's configuration is loaded. The exit code is 1 if the two differ.
     """
+    from ltuning.cli.configuration import configure, read_labels
+
     problems: list[Problem] = []
     if labels is not None and label_length is not None:
         message = "expected one of --labels and --label-length, got both"

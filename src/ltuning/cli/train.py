@@ -13,20 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
-from ltuning.cli.configuration import (
-    configure,
-    raise_all,
-    read_labels,
-    read_options,
-    refusals,
-)
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
-from ltuning.config import Config
 from ltuning.errors import ConfigError, DataError, LabelError, Problem
 from ltuning.registry import listed
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
+    from ltuning.config import Config
     from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
     from ltuning.front import Front
 
@@ -202,6 +195,8 @@ def train(
     The backbone stays frozen; what is trained and saved is a small adapter. Without a validation
     split, a part of the training texts is held out to choose the best weights.
     """
+    from ltuning.cli.configuration import read_labels
+
     problems = _clashes(output, resume, overwrite, epochs, steps)
     if source is not None and data is not None:
         message = f"expected the data once, got '{source}' in front of it too; leave one out"
@@ -245,6 +240,7 @@ def _configured(
     replaces: bool,
 ) -> Config:
     """The checked configuration; with its problems come those of the data and of the folder."""
+    from ltuning.cli.configuration import configure, raise_all, refusals
     from ltuning.cli.run_folder import RunFolder
     from ltuning.data.sources import check_source
 
@@ -292,6 +288,8 @@ def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) ->
         from ltuning.cli.run_folder import RunFolder
 
         return RunFolder(resumed).options()
+    from ltuning.cli.configuration import read_options
+
     return read_options(config, problems)
 
 

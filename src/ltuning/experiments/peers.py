@@ -50,7 +50,8 @@ from ltuning.experiments.fitting import (
 )
 from ltuning.locks import temporary_folder
 from ltuning.scoring import mean_states
-from ltuning.training.trainer import LengthGroupedBatches, softmax
+from ltuning.training.batches import LengthGroupedBatches
+from ltuning.training.classes import softmax
 
 # Texts at a time outside training; more would be padded to the length of the longest.
 _AT_A_TIME = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -29,15 +29,14 @@ from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.heads import mean_over_texts
 from ltuning.methods.tuned import Tuned
-from ltuning.metrics import classification_report, log_loss
 from ltuning.scoring import Scorer
-from ltuning.stages import Advance, counting
+from ltuning.stages import counting
+from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import STATE, Tally, newest
 from ltuning.training.forecast import Forecast
 from ltuning.training.objectives import (
     Draw,
     LabelRows,
-    check_scores,
     choice_loss,
     draw_contrast,
     draw_multilabel,
@@ -48,73 +47,9 @@ from ltuning.training.objectives import (
 from ltuning.training.store import LowerStore
 
 if TYPE_CHECKING:
+    from ltuning.training.classes import Validation
     from ltuning.training.multilabel import MultilabelValidation
     from ltuning.training.tagging import TagValidation
-
-# Texts whose lengths are sorted together, in batches; large enough to leave little padding,
-# small enough that batches stay random.
-_GROUP = 50
-
-
-class TokenDataset(Dataset):
-    """Tokenized texts with the index of their true label, or with those of all that apply."""
-
-    def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[Any]):
-        self.tokens = tokens
-        self.targets = targets
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"tokens": self.tokens[row], "target": self.targets[row], "row": row}
-
-
-class LengthGroupedBatches(Sampler[int]):
-    """Random order in which the texts of a batch have like lengths; a function of seed and epoch.
-
-    Args:
-        lengths: tokens of each text.
-        batch_size: texts in a batch.
-        seed: of the order.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int):
-        self.lengths = np.asarray(lengths)
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch's order comes next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
-        size = self.batch_size * _GROUP
-        batches = []
-        for start in range(0, len(order), size):
-            group = order[start : start + size]
-            group = group[np.argsort(self.lengths[group], kind="stable")]
-            batches += [
-                group[at : at + self.batch_size] for at in range(0, len(group), self.batch_size)
-            ]
-        # A short batch anywhere but at the end would shift every batch after it.
-        full = [batch for batch in batches if len(batch) == self.batch_size]
-        rest = [batch for batch in batches if len(batch) < self.batch_size]
-        random.shuffle(full)
-        yield from (int(row) for batch in full + rest for row in batch)
-
-    def padding_share(self) -> float:
-        """Part of this epoch's tokens that is padding, 0 to 1."""
-        lengths = self.lengths[list(self)]
-        starts = range(0, len(lengths), self.batch_size)
-        batches = [lengths[start : start + self.batch_size] for start in starts]
-        return 1 - float(lengths.sum()) / sum(len(batch) * int(batch.max()) for batch in batches)
 
 
 class TrainingModel(nn.Module):
@@ -213,25 +148,6 @@ class TrainingModel(nn.Module):
         if self.adapter.method.objective == "multilabel":
             return draw_multilabel(targets, self.label_rows, negatives, generator)
         return draw_contrast(targets, self.label_rows, negatives, generator)
-
-
-@dataclass(frozen=True)
-class Validation:
-    """Held-out texts and the figures that are computed on them."""
-
-    tokens: Sequence[dict[str, Any]]
-    targets: Sequence[int]
-    names: Sequence[str]
-
-    def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
-        """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
-        scores = scorer.score_tokens(self.tokens, progress)
-        check_scores([scores], "texts")
-        truth = [self.names[target] for target in self.targets]
-        predicted = [self.names[index] for index in scores.argmax(1)]
-        report = classification_report(truth, predicted, self.names)
-        figures = {name: report[name] for name in ("accuracy", "macro_f1", "mcc")}
-        return {"loss": log_loss(softmax(scores), self.targets), **figures}
 
 
 class AdapterTrainer(Trainer):
@@ -552,12 +468,6 @@ def _sees_texts_again(arguments: TrainingArguments, num_texts: int) -> bool:
         return arguments.num_train_epochs > 1
     batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
     return arguments.max_steps * batch * arguments.world_size > num_texts
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Softmax over the labels: `[N, K] -> [N, K]`."""
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def _best(
