@@ -54,7 +54,8 @@ from ltuning.config import BackboneOptions, MethodOptions
 from ltuning.experiments.fitting import Clock
 from ltuning.labels import Labels
 from ltuning.methods import catalog
-from ltuning.methods.adapter import Adapter, Branches
+from ltuning.methods.adapter import Adapter
+from ltuning.methods.model import Branches
 from ltuning.training.batches import LengthGroupedBatches
 from ltuning.training.objectives import LabelRows, draw_pairs, pairs_loss
 

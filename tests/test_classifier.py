@@ -36,7 +36,7 @@ def close(left: np.ndarray, right: np.ndarray) -> None:
 
 
 def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
-    return classifier._trained().adapter.state_dict()
+    return classifier._trained().model.adapter.state_dict()
 
 
 @dataclass
@@ -106,7 +106,7 @@ def test_evaluation_is_of_the_predictions(trained: Trained, toy: Any) -> None:
 
 
 def test_the_figures_of_the_run_are_kept(trained: Trained, toy: Any) -> None:
-    classifier, adapter = trained.classifier, trained.classifier._trained().adapter
+    classifier, adapter = trained.classifier, trained.classifier._trained().model.adapter
     training = classifier.figures["training"]
     assert (training["steps"], training["texts"]) == (40, 48)
     assert training["trainable_parameters"] == adapter.num_parameters == classifier.num_parameters
@@ -195,7 +195,7 @@ def test_a_backbone_in_half_precision_has_an_adapter_in_single(
     for family, folder in tiny_models.items():
         half = load(folder, dtype=dtype)
         fitted = classifier(half, method).fit(toy.texts, toy.labels)
-        adapter = fitted._trained().adapter
+        adapter = fitted._trained().model.adapter
         assert {weight.dtype for weight in adapter.parameters()} == {torch.float32}
         floats = [kept for kept in weights(fitted).values() if kept.is_floating_point()]
         assert {kept.dtype for kept in floats} == {torch.float32}

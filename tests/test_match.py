@@ -40,12 +40,12 @@ def test_at_first_it_is_ten_times_the_cosine_of_centred_states(
 ) -> None:
     fitted = classifier(bert, "probe", steps=1, rate=1e-12, head="match")
     fitted.fit(toy.texts, toy.labels)
-    head = fitted.scorer().adapter.head
+    head = fitted.scorer().model.adapter.head
     assert isinstance(head, CentredMatchHead)
     states, mask = bert.encode(toy.test_texts)
     weights = mask.unsqueeze(-1).float()
     texts = (states * weights).sum(1) / weights.sum(1) - head.text_center
-    labels = fitted.scorer().labels.mean - head.label_center
+    labels = fitted.scorer().model.labels.mean - head.label_center
     expected = 10 * torch.nn.functional.cosine_similarity(texts[:, None], labels[None], dim=-1)
     np.testing.assert_allclose(fitted.scores(toy.test_texts), expected, atol=1e-4)
 

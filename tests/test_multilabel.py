@@ -156,24 +156,18 @@ def built(backbone: Backbone, method: str, **options: Any) -> Any:
     return made._build(Labels.from_any(LABELS), 10)
 
 
-def model_of(backbone: Backbone, fitted: Any) -> TrainingModel:
-    owners = fitted.labels.owners if fitted.states is not None else range(3)
-    return TrainingModel(backbone, fitted.adapter, fitted.states, owners, 0)
-
-
 @pytest.mark.parametrize("method", RATES)
 def test_the_loss_is_the_mean_over_texts_and_labels(
     method: str, bert: Backbone, llama: Backbone
 ) -> None:
     backbone = llama if method == "ls-unmask" else bert
     fitted = built(backbone, method)
-    fitted.adapter.eval()
+    fitted.model.adapter.eval()
     texts, targets = TRAINING[0][:4], [[0, 2], [], [1], [0, 1, 2]]
-    model = model_of(backbone, fitted)
+    model = TrainingModel(fitted.model, 0)
     tokens = backbone.tokenize(texts)
     loss = model(backbone.batch(tokens), targets, range(4), model.draw(targets, 0))
-    owners = fitted.labels.owners if fitted.states is not None else range(3)
-    scores = Scorer(backbone, fitted.adapter, fitted.states, owners, 256).score_tokens(tokens)
+    scores = Scorer(fitted.model, 256).score_tokens(tokens)
     truth = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(scores), truth)
     torch.testing.assert_close(loss, expected, atol=1e-5, rtol=1e-5)
@@ -197,7 +191,7 @@ def test_accumulated_batches_are_one_of_their_size(
         rate = {"training__learning_rate": 0.1, "training__optim": "sgd"}
         made = multilabel(bert, method, steps=2, **paths, **rate)
         made.fit(TRAINING[0][:7], TRAINING[1][:7])
-        return made._trained().adapter.state_dict()
+        return made._trained().model.adapter.state_dict()
 
     whole = weights(7, 1)
     # Of 4 and 3 texts, whose branches differ in number more than that.
@@ -208,12 +202,12 @@ def test_accumulated_batches_are_one_of_their_size(
 def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None:
     """Where classes exclude each other, one that is right pushes the others down."""
     fitted = built(bert, "probe")
-    model, batch = model_of(bert, fitted), bert.batch(bert.tokenize(TRAINING[0][:2]))
+    model, batch = TrainingModel(fitted.model, 0), bert.batch(bert.tokenize(TRAINING[0][:2]))
 
     def gradient(targets: list[list[int]]) -> torch.Tensor:
-        fitted.adapter.zero_grad()
+        fitted.model.adapter.zero_grad()
         model(batch, targets, range(2), model.draw(targets, 0)).backward()
-        return fitted.adapter.head.weight.grad.clone()
+        return fitted.model.adapter.head.weight.grad.clone()
 
     first, second = gradient([[0], [1]]), gradient([[0, 2], [1]])
     assert torch.equal(first[:2], second[:2])
@@ -223,8 +217,8 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Backbone) -> None:
     """With one wrong label of two, and three if the true one were wrong, odds are 2 and 3 times."""
     fitted = built(bert, "lt-prefix", method__labels="apart", method__negatives=1)
-    model, tokens = model_of(bert, fitted), bert.tokenize(TRAINING[0][:1])
-    scores = Scorer(bert, fitted.adapter, fitted.states, fitted.labels.owners, 256)
+    model, tokens = TrainingModel(fitted.model, 0), bert.tokenize(TRAINING[0][:1])
+    scores = Scorer(fitted.model, 256)
     row = torch.tensor(scores.score_tokens(tokens)[0]) + torch.tensor([3.0, 2.0, 2.0]).log()
     with torch.no_grad():
         draws = [model.draw([[0]], step) for step in range(20)]
@@ -242,11 +236,10 @@ def test_scores_start_at_the_log_odds_of_the_base_rate(
     fitted = built(backbone, method)
     tokens = backbone.tokenize(TRAINING[0])
     targets = [[0]] * 8 + [[0, 1]] * 24 + [[]] * 32  # of 64: 32, 24 and none
-    owners = fitted.labels.owners if fitted.states is not None else range(3)
-    scorer = Scorer(backbone, fitted.adapter.eval(), fitted.states, owners, 256)
-    start_at_base_rate(scorer, tokens, targets, seed=0)
-    mean = Scorer(backbone, fitted.adapter, fitted.states, owners, 256).score_tokens(tokens).mean(0)
-    if fitted.states is None:
+    fitted.model.adapter.eval()
+    start_at_base_rate(Scorer(fitted.model, 256), tokens, targets, seed=0)
+    mean = Scorer(fitted.model, 256).score_tokens(tokens).mean(0)
+    if fitted.model.labels is None:
         wanted = np.log([32.5 / 32.5, 24.5 / 40.5, 0.5 / 64.5])
         np.testing.assert_allclose(mean, wanted, atol=1e-4)
     else:
@@ -256,16 +249,15 @@ def test_scores_start_at_the_log_odds_of_the_base_rate(
 def test_only_this_task_has_a_bias_in_the_heads_of_virtual_tokens(bert: Backbone, toy: Any) -> None:
     for method, more in {"prefix": 3, "lt-prefix": 1}.items():
         of_classes = LabelClassifier(bert, LABELS, method)._build(Labels.from_any(LABELS), 10)
-        assert (
-            built(bert, method).adapter.num_parameters == of_classes.adapter.num_parameters + more
-        )
+        found = built(bert, method).model.adapter.num_parameters
+        assert found == of_classes.model.adapter.num_parameters + more
 
 
 @pytest.mark.parametrize("recipe", ["default", "paper"])
 @pytest.mark.parametrize("method", METHODS)
 def test_the_biases_are_in_the_closed_form(method: str, recipe: str, bert: Backbone) -> None:
     made = MultilabelClassifier(bert, LABELS, method, recipe=recipe)
-    adapter = made._build(Labels.from_any(LABELS), 10).adapter
+    adapter = made._build(Labels.from_any(LABELS), 10).model.adapter
     forms = closed_forms(adapter.method, bert.sizes, adapter.length, 3)
     assert forms.published is None
     assert forms.total.value == adapter.num_parameters

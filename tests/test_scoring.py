@@ -11,8 +11,8 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
 from ltuning.labels import Labels
-from ltuning.methods.adapter import Adapter
-from ltuning.methods.catalog import METHODS, resolve
+from ltuning.methods.adapter import Adapter, AdapterModel
+from ltuning.methods.catalog import METHODS, resolve, uses_labels
 from ltuning.scoring import Scorer
 
 LABELS = {"food": "bread", "sport": ["ball and team", "the game"], "travel": "the hotel"}
@@ -37,10 +37,11 @@ def build(backbone: Backbone, name: str) -> Build:
             adapter = Adapter(backbone.sizes, method, length=6, num_labels=3)
             for weight in adapter.tokens.parameters():
                 torch.nn.init.normal_(weight, std=0.3)
-        if not adapter.uses_labels:
-            return Scorer(backbone, adapter, None, range(3), **{"max_branches": 256, **rest})
-        states = backbone.encode_labels(known.flat_texts)
-        return Scorer(backbone, adapter, states, known.owners, **{"max_branches": 256, **rest})
+        model = AdapterModel(backbone, adapter, None, range(3))
+        if uses_labels(method):
+            states = backbone.encode_labels(known.flat_texts)
+            model = AdapterModel(backbone, adapter, states, known.owners)
+        return Scorer(model, **{"max_branches": 256, **rest})
 
     return scorer
 
@@ -183,7 +184,7 @@ def test_progress_counts_every_text_once(build: Build, texts: list[str]) -> None
 def test_scores_that_are_not_finite_are_no_answer(bert: Backbone, classifier: Any) -> None:
     made = classifier(bert, "prefix").fit(["bread", "ball", "hotel"], ["food", "sport", "travel"])
     with torch.no_grad():
-        next(iter(made.scorer().adapter.head.parameters())).fill_(3e38)
+        next(iter(made.scorer().model.adapter.head.parameters())).fill_(3e38)
     with pytest.raises(
         ArtifactError,
         match="expected finite scores of texts, got NaN or infinity: the classifier's weights are "

@@ -96,7 +96,7 @@ def test_accumulated_batches_are_one_of_their_size(
         paths = {f"training__{name}": value for name, value in sizes.items()}
         rate = {"training__learning_rate": 0.1, "training__optim": "sgd"}
         made = tagger(bert, steps=2, method__dropout=0.0, **paths, **rate).fit(sentences, tags)
-        return made._trained().adapter.state_dict()
+        return made._trained().model.adapter.state_dict()
 
     whole = weights(7, 1)
     for name, weight in weights(2, 4).items():
@@ -123,7 +123,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     made[2].fit(*TRAINING, checkpoints=tmp_path, resume=True)
     results = [made[place].result_ for place in (0, 2)]
     assert [result and result.steps for result in results] == [7, 7]
-    whole, resumed = [made[place]._trained().adapter.state_dict() for place in (0, 2)]
+    whole, resumed = [made[place]._trained().model.adapter.state_dict() for place in (0, 2)]
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
 
 
@@ -224,7 +224,7 @@ def test_the_next_word_is_seen_without_the_causal_mask(
         pairs = zip(made.predict_tags(tokens), truth, strict=True)
         hits = [a == b for said, real in pairs for a, b in list(zip(said, real, strict=True))[:-1]]
         # Padding beside a sentence changes none of its states.
-        tuned = made._trained().adapter
+        tuned = made._trained().model.adapter
         windows = windows_of(backbone, [Sentence.of_tokens(words) for words in tokens[:8]])
         with torch.no_grad():
             together = tuned.score_words(backbone, WordBatch.of(backbone, windows))

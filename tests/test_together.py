@@ -37,17 +37,17 @@ def test_the_head_has_the_means_of_texts_and_of_labels_as_centres(
     bert: Backbone, classifier: Make, toy: Any
 ) -> None:
     fitted = classifier(bert, steps=1, **TOGETHER).fit(toy.texts, toy.labels)
-    head = fitted.scorer().adapter.head
+    head = fitted.scorer().model.adapter.head
     assert isinstance(head, CentredMatchHead)
     states, mask = bert.encode(toy.texts)
     weights = mask.unsqueeze(-1).float()
     mean = ((states * weights).sum(1) / weights.sum(1)).mean(0)
     torch.testing.assert_close(head.text_center, mean, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(head.label_center, fitted.scorer().labels.mean.mean(0))
+    torch.testing.assert_close(head.label_center, fitted.scorer().model.labels.mean.mean(0))
     # Label texts that come later are none that training knew.
     assert int(head.trained) == 3
     fitted.add_labels({"music": ["song", "a drum"]})
-    assert int(head.trained) == 3 and len(fitted.scorer().labels.mean) == 5
+    assert int(head.trained) == 3 and len(fitted.scorer().model.labels.mean) == 5
 
 
 @pytest.mark.parametrize("label_tokens", ["all", "mean"])
@@ -73,7 +73,7 @@ def test_a_label_scores_the_mean_over_its_texts(bert: Backbone, classifier: Make
     scorer = fitted.scorer()
     batch = bert.batch(bert.tokenize(toy.test_texts[:4]))
     with torch.no_grad():
-        texts = scorer.adapter.score(bert, batch, scorer.tokens, scorer.labels)
+        texts = scorer.model.adapter.score(bert, batch, scorer.side, scorer.model.labels)
     assert texts.shape == (4, 4)
     expected = torch.stack([texts[:, :2].mean(1), texts[:, 2], texts[:, 3]], dim=1)
     found = torch.from_numpy(fitted.scores(toy.test_texts[:4]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 
-from ltuning.backbones.backbone import LabelStates
+from ltuning.backbones.backbone import LabelStates, TextBatch
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
@@ -27,10 +27,11 @@ from ltuning.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.labels import Labels, LabelType
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
-from ltuning.methods.adapter import Adapter
+from ltuning.methods.adapter import Adapter, AdapterModel
 from ltuning.methods.counts import check_fits, closed_forms
+from ltuning.methods.model import Model
 from ltuning.methods.starts import free_start
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.tuned import Tuned, TunedModel
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.opening import Opened
@@ -62,11 +63,10 @@ _MOST_TOKENS = 2048
 
 @dataclass
 class FittedLabels:
-    """A trained adapter and what it was trained for."""
+    """A trained model and what it was trained for."""
 
     labels: Labels
-    adapter: Adapter | Tuned
-    states: LabelStates | None
+    model: Model[TextBatch]
     max_length: int
     num_texts: int = 0
     # Of a multi-label classifier: from which probability on each label applies.
@@ -133,7 +133,7 @@ class TextClassifier(Front[FittedLabels]):
             BackboneError: a label text that is too long.
         """
         fitted = self._trained()
-        if not fitted.adapter.uses_labels:
+        if not fitted.model.takes_new_labels:
             name = self.config.method.name
             match = " or with method.head=match" if name in WEIGHT_METHODS else ""
             raise LabelError(
@@ -142,12 +142,13 @@ class TextClassifier(Front[FittedLabels]):
                 f"again with the new label, or with a label method{match}"
             )
         extended = fitted.labels.add(labels)
-        states = self._encode(extended, fitted.adapter.length, fitted.adapter.method)
-        method = fitted.adapter.method
+        method = fitted.model.method
+        states = self._encode(extended, fitted.model.length, method)
+        model = replace(fitted.model, labels=states, owners=extended.owners)
         room = self._room(method, _label_length(method, states))
         max_length = min(fitted.max_length, room)
         # One swap: another thread sees the labels of before or of now, each with their scorer.
-        self._fitted = self._extended(fitted, extended, states, max_length)
+        self._fitted = self._extended(fitted, extended, model, max_length)
         # What was measured was measured among the labels of before.
         self.figures = {name: self.figures[name] for name in self.figures if name == "training"}
         return self
@@ -162,46 +163,47 @@ class TextClassifier(Front[FittedLabels]):
         return scorer
 
     def _extended(
-        self, fitted: FittedLabels, labels: Labels, states: LabelStates, max_length: int
+        self, fitted: FittedLabels, labels: Labels, model: Model[TextBatch], max_length: int
     ) -> FittedLabels:
         """With more labels than it was trained for."""
-        return replace(fitted, labels=labels, states=states, max_length=max_length, scorer=None)
+        return replace(fitted, labels=labels, model=model, max_length=max_length, scorer=None)
 
     def _new_scorer(self, fitted: FittedLabels) -> Scorer:
-        fitted.adapter.eval()
-        return Scorer(
-            self.backbone,
-            fitted.adapter,
-            fitted.states,
-            self._owners(fitted),
-            self.config.backbone.max_branches,
-        )
+        fitted.model.adapter.eval()
+        return Scorer(fitted.model, self.config.backbone.max_branches)
 
     def _restore(self, opened: Opened) -> None:
         saved, method = opened.fields, opened.method
         labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type") or "text")
         self._label_type = labels.type
-        adapter: Adapter | Tuned
-        if method.name in WEIGHT_METHODS:
-            adapter = Tuned.load(
-                self.backbone, method, len(labels), opened.tensors, opened.parts, opened.folder
-            )
-        else:
-            adapter = Adapter.load(
-                self.backbone.sizes,
-                method,
-                opened.tensors,
-                opened.folder,
-                length=saved["length"],
-                num_labels=len(labels),
-            )
-        adapter.to(self.backbone.device)
-        states = self._encode(labels, adapter.length, method) if adapter.uses_labels else None
+        model = self._loaded(opened, labels)
+        model.adapter.to(self.backbone.device)
+        if model.takes_new_labels:
+            states = self._encode(labels, model.length, method)
+            model = replace(model, labels=states, owners=labels.owners)
         texts = saved["figures"].get("training", {}).get("texts")
         num_texts = texts if type(texts) is int else 0
         self._fitted = FittedLabels(
-            labels, adapter, states, saved["max_length"], num_texts, pairs=saved.get("pairs")
+            labels, model, saved["max_length"], num_texts, pairs=saved.get("pairs")
         )
+
+    def _loaded(self, opened: Opened, labels: Labels) -> Model[TextBatch]:
+        """What was saved, without the states of the label texts."""
+        backbone, method, outputs = self.backbone, opened.method, range(len(labels))
+        if method.name in WEIGHT_METHODS:
+            tuned = Tuned.load(
+                backbone, method, len(labels), opened.tensors, opened.parts, opened.folder
+            )
+            return TunedModel(backbone, tuned, None, outputs)
+        adapter = Adapter.load(
+            backbone.sizes,
+            method,
+            opened.tensors,
+            opened.folder,
+            length=opened.fields["length"],
+            num_labels=len(labels),
+        )
+        return AdapterModel(backbone, adapter, None, outputs)
 
     def _read_labels(self, labels: Any, texts_read: bool) -> dict[str, list[str]]:
         if isinstance(labels, np.ndarray):
@@ -247,13 +249,16 @@ class TextClassifier(Front[FittedLabels]):
         tokens = backbone.tokenize(labels.flat_texts) if catalog.uses_labels(given) else []
         num_label_tokens = sum(len(row["input_ids"]) for row in tokens)
         method = catalog.resolve(given, backbone.family, depth, num_texts, num_label_tokens)
-        uses_labels = catalog.uses_labels(method)
-        states = self._encode(labels, method.num_tokens, method) if uses_labels else None
+        states: LabelStates | None = None
+        owners: Sequence[int] = range(len(labels))
+        if catalog.uses_labels(method):
+            states, owners = self._encode(labels, method.num_tokens, method), labels.owners
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
                 tuned = Tuned.new(backbone, method, len(labels))
-            return FittedLabels(labels, tuned, states, backbone.max_length, num_texts)
+            tuned_model = TunedModel(backbone, tuned, states, owners)
+            return FittedLabels(labels, tuned_model, backbone.max_length, num_texts)
         is_prefix = catalog.site_of(method) == "key-values"
         if is_prefix and backbone.prefix_problem is not None:
             raise BackboneError(backbone.prefix_problem)
@@ -271,7 +276,8 @@ class TextClassifier(Front[FittedLabels]):
             adapter = Adapter(
                 backbone.sizes, method, length=length, num_labels=len(labels), start=start
             )
-        return FittedLabels(labels, adapter, states, max_length, num_texts)
+        model = AdapterModel(backbone, adapter, states, owners)
+        return FittedLabels(labels, model, max_length, num_texts)
 
     def _encode(self, labels: Labels, max_tokens: int | None, method: MethodOptions) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one
@@ -315,9 +321,6 @@ class TextClassifier(Front[FittedLabels]):
         is_prefix = catalog.site_of(method) == "key-values"
         return is_prefix and self.backbone.family.prefix_spends_positions
 
-    def _owners(self, fitted: FittedLabels) -> Sequence[int]:
-        return fitted.labels.owners if fitted.states is not None else range(len(fitted.labels))
-
     def _fit(
         self,
         labels: Labels,
@@ -357,21 +360,16 @@ class TextClassifier(Front[FittedLabels]):
             names = fitted.labels.names
             validation = self.validation_class(tokenized.tokens, tokenized.targets, names)
         arguments, layers = self._arguments(fitted, folder, len(data), validation is not None)
-        fitted.adapter.to(self.backbone.device)
+        fitted.model.adapter.to(self.backbone.device)
         center(
-            self.backbone,
-            fitted.adapter,
-            fitted.states,
+            fitted.model,
             data.tokens,
             batch_size=arguments.train_batch_size,
             seed=self.config.seed,
         )
         self._prepare(fitted, data)
         result = train(
-            self.backbone,
-            fitted.adapter,
-            fitted.states,
-            self._owners(fitted),
+            fitted.model,
             data,
             validation,
             arguments,

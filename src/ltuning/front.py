@@ -37,8 +37,7 @@ from ltuning.config import (
 )
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
-from ltuning.methods.adapter import Adapter
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.model import Model
 from ltuning.opening import Opened
 from ltuning.stages import loading
 
@@ -54,8 +53,8 @@ class Fitted(Protocol):
     """What a trained front door holds, whatever else it does."""
 
     @property
-    def adapter(self) -> Adapter | Tuned:
-        """The trained parameters."""
+    def model(self) -> Model[Any]:
+        """The classifier on its backbone."""
 
     @property
     def max_length(self) -> int:
@@ -165,7 +164,7 @@ class Front(ABC, Generic[F]):
     def resolved_config(self) -> Config:
         """The configuration of the trained classifier with nothing left to the recipe."""
         fitted = self._trained()
-        method = fitted.adapter.method
+        method = fitted.model.method
         defaults = catalog.training_defaults(method, fitted.num_texts)
         training = {**defaults, **self.config.training}
         return replace(self.config, method=method, training=training)
@@ -173,7 +172,7 @@ class Front(ABC, Generic[F]):
     @property
     def num_parameters(self) -> int:
         """Trainable parameters of the fitted adapter."""
-        return self._trained().adapter.num_parameters
+        return self._trained().model.adapter.num_parameters
 
     def save_pretrained(
         self,
@@ -197,17 +196,15 @@ class Front(ABC, Generic[F]):
         """
         fitted = self._trained()
         config = self._artifact_config(fitted)
-        adapter = fitted.adapter
-        tuned = adapter if isinstance(adapter, Tuned) else None
-        tensors = adapter.state_dict() if tuned is None else tuned.tensors()
+        adapter = fitted.model.adapter
         store.save(
             Path(folder),
-            {name: weight.detach().cpu().contiguous() for name, weight in tensors.items()},
+            adapter.tensors(),
             config,
             card.render(config, self.figures),
             overwrite=overwrite,
             files=dict(files or {}),
-            parts={} if tuned is None else tuned.files(),
+            parts=adapter.files(),
         )
 
     @classmethod
@@ -329,7 +326,7 @@ class Front(ABC, Generic[F]):
         """What transformers' Trainer is given, and how the backbone's layers run."""
         from ltuning.training.arguments import in_training, training_arguments
 
-        defaults = catalog.training_defaults(fitted.adapter.method, num_rows)
+        defaults = catalog.training_defaults(fitted.model.method, num_rows)
         fields = {**defaults, **self.config.training}
         layers = in_training(fields)
         arguments = training_arguments(
@@ -386,7 +383,7 @@ class Front(ABC, Generic[F]):
             "seconds": round(result.seconds, 2),
             "steps": result.steps,
             "texts": fitted.num_texts,
-            "trainable_parameters": fitted.adapter.num_parameters,
+            "trainable_parameters": fitted.model.adapter.num_parameters,
             "padding_share": round(result.padding_share, 4),
         }
         figures: dict[str, Any] = {"training": training}
@@ -410,9 +407,9 @@ class Front(ABC, Generic[F]):
                 "fingerprint": backbone.fingerprint,
                 "family": backbone.family.name,
             },
-            "method": asdict(fitted.adapter.method),
+            "method": asdict(fitted.model.method),
             **self._own_config(fitted),
-            "length": fitted.adapter.length,
+            "length": fitted.model.length,
             "max_length": fitted.max_length,
             "seed": self.config.seed,
             "versions": versions(),

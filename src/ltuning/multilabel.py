@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ltuning.backbones.backbone import LabelStates
+from ltuning.backbones.backbone import TextBatch
 from ltuning.classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.errors import DataError
 from ltuning.inputs import label_lists_of, pair_of
 from ltuning.labels import Label, Labels
+from ltuning.methods.model import Model
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.opening import Opened
 from ltuning.scoring import Progress
@@ -182,11 +183,11 @@ class MultilabelClassifier(TextClassifier):
         return super().add_labels(labels)
 
     def _extended(
-        self, fitted: FittedLabels, labels: Labels, states: LabelStates, max_length: int
+        self, fitted: FittedLabels, labels: Labels, model: Model[TextBatch], max_length: int
     ) -> FittedLabels:
         number = len(labels) - len(fitted.thresholds)
         added = (float(np.median(fitted.thresholds)),) * number
-        extended = super()._extended(fitted, labels, states, max_length)
+        extended = super()._extended(fitted, labels, model, max_length)
         return replace(extended, thresholds=fitted.thresholds + added)
 
     def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:

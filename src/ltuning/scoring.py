@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.batches import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
-from ltuning.methods.adapter import Adapter, Branches
-from ltuning.methods.heads import check_finite, mean_over_texts, pool
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.heads import check_finite, pool
+from ltuning.methods.model import Branches, Model
 from ltuning.texts import Text, num_characters
 
 Progress = Callable[[int], None]
@@ -25,13 +24,10 @@ _COLUMNS = 2**15
 
 
 class Scorer:
-    """An adapter on a backbone, with its virtual tokens made once.
+    """A classifier of texts, with what it makes of the label texts made once.
 
     Args:
-        backbone: the frozen model.
-        adapter: a trained adapter.
-        labels: states of the label texts; None for plain methods.
-        owners: the label of each label text.
+        model: a trained classifier.
         max_branches: most texts, or (text, label) pairs where labels are read apart, at a time;
             what bounds the memory.
 
@@ -39,22 +35,12 @@ class Scorer:
         num_branches: branches so far (texts, where one pass reads all labels).
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        adapter: Adapter | Tuned,
-        labels: LabelStates | None,
-        owners: Sequence[int],
-        max_branches: int,
-    ):
-        self.backbone = backbone
-        self.adapter = adapter
-        self.labels = labels
-        self.owners = torch.tensor(owners, device=backbone.device)
+    def __init__(self, model: Model[TextBatch], max_branches: int):
+        self.model = model
         self.max_branches = max_branches
         self.num_branches = 0
         with torch.inference_mode():
-            self.tokens = adapter.virtual_tokens(labels, backbone.embed)
+            self.side = model.label_side()
 
     def score(
         self,
@@ -76,9 +62,9 @@ class Scorer:
         Raises:
             ArtifactError: a score that is not finite.
         """
-        scores = np.empty((len(texts), self.num_labels), dtype=np.float32)
+        scores = np.empty((len(texts), self.model.num_labels), dtype=np.float32)
         for rows in pieces([num_characters(text) for text in texts]):
-            tokens = self.backbone.tokenize([texts[row] for row in rows], max_length)
+            tokens = self.model.backbone.tokenize([texts[row] for row in rows], max_length)
             scores[rows.start : rows.stop] = self.score_tokens(tokens, progress)
             check_finite(scores[rows.start : rows.stop], "texts")
         return scores
@@ -94,7 +80,7 @@ class Scorer:
             tokens: N tokenized texts.
             progress: called with the number of texts just done.
         """
-        scores = np.empty((len(tokens), self.num_labels), dtype=np.float32)
+        scores = np.empty((len(tokens), self.model.num_labels), dtype=np.float32)
         with torch.inference_mode():
             for rows in self._batches(tokens):
                 batch = [tokens[row] for row in rows]
@@ -103,44 +89,32 @@ class Scorer:
                     progress(len(rows))
         return scores
 
-    @property
-    def num_labels(self) -> int:
-        """K."""
-        return int(self.owners.max()) + 1
-
     def _batches(self, tokens: Sequence[dict[str, Any]]) -> list[list[int]]:
-        per_text = 1 if self.adapter.one_pass else len(self.owners)
-        most = max(1, self.max_branches // per_text)
-        if self.adapter.method.labels == "together":
-            most = max(1, min(most, _COLUMNS // self.tokens.shape[4]))
-        return by_length(_lengths(tokens), most, self.backbone.device, per_text)
+        passes = self.model.passes
+        most = max(1, self.max_branches // passes)
+        if columns := self.model.columns(self.side):
+            most = max(1, min(most, _COLUMNS // columns))
+        return by_length(_lengths(tokens), most, self.model.backbone.device, passes)
 
     def _score_batch(self, tokens: list[dict[str, Any]]) -> Tensor:
-        batch = self.backbone.batch(tokens).to(self.backbone.device)
-        if self.adapter.one_pass:
-            self.num_branches += len(batch)
-            scores = self.adapter.score(self.backbone, batch, self.tokens, self.labels)
-        else:
-            scores = self._branches(batch)
-        return mean_over_texts(scores, self.owners)
+        backbone = self.model.backbone
+        batch = backbone.batch(tokens).to(backbone.device)
+        self.num_branches += len(batch) * self.model.passes
+        if self.model.one_pass:
+            return self.model.score(batch, self.side)
+        return self.model.of_labels(self._branches(batch))
 
     def _branches(self, batch: TextBatch) -> Tensor:
         """Scores `[B, V]` of the label texts, each in a branch of its own."""
-        number = len(self.owners)
+        number = self.model.passes
         texts = torch.arange(len(batch), device=batch.mask.device).repeat_interleave(number)
         rows = torch.arange(number, device=batch.mask.device).repeat(len(batch))
         scores = torch.empty(len(texts), device=texts.device)
         size = at_once(batch.mask.shape[1], self.max_branches, texts.device)
         for places in torch.arange(len(texts), device=texts.device).split(size):
             used, place = texts[places].unique(return_inverse=True)
-            scores[places] = self.adapter.score(
-                self.backbone,
-                batch.select(used),
-                self.tokens,
-                self.labels,
-                Branches(place, rows[places]),
-            )
-        self.num_branches += len(texts)
+            branches = Branches(place, rows[places])
+            scores[places] = self.model.score(batch.select(used), self.side, branches)
         return scores.view(len(batch), number)
 
 

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batches import by_length, pieces
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.methods.heads import check_finite
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.model import Model
 from ltuning.tags import OUTSIDE, Sentence
 
 Progress = Callable[[int], None]
@@ -23,17 +22,15 @@ def tag_names(types: Sequence[str]) -> list[str]:
 
 
 class TagScorer:
-    """A tagger on a backbone.
+    """A classifier of words, at work on sentences.
 
     Args:
-        backbone: the frozen model.
-        tuned: its classifier of words.
+        model: a trained tagger.
         max_windows: most windows at a time; what bounds the memory.
     """
 
-    def __init__(self, backbone: Backbone, tuned: Tuned, max_windows: int):
-        self.backbone = backbone
-        self.tuned = tuned.eval()
+    def __init__(self, model: Model[WordBatch], max_windows: int):
+        self.model = model
         self.max_windows = max_windows
 
     def probabilities(
@@ -47,7 +44,7 @@ class TagScorer:
         tables: list[np.ndarray] = []
         for rows in pieces([len(sentence.text) for sentence in sentences]):
             piece = [sentences[row] for row in rows]
-            windows = windows_of(self.backbone, piece)
+            windows = windows_of(self.model.backbone, piece)
             lengths = [len(sentence.words) for sentence in piece]
             found = self.of_windows(windows, lengths, progress)
             for table in found:
@@ -59,7 +56,7 @@ class TagScorer:
         self, windows: Sequence[Window], lengths: Sequence[int], progress: Progress | None = None
     ) -> list[np.ndarray]:
         """`probabilities` for windows that are made already, of sentences of these lengths."""
-        outputs = self.tuned.num_outputs
+        outputs = self.model.num_labels
         found = [np.zeros((length, outputs), dtype=np.float32) for length in lengths]
         for table in found:
             table[:, 0] = 1.0
@@ -68,7 +65,7 @@ class TagScorer:
         if progress is not None:
             progress(int((left == 0).sum()))
         sizes = [len(window.tokens["input_ids"]) for window in windows]
-        for rows in by_length(sizes, self.max_windows, self.backbone.device):
+        for rows in by_length(sizes, self.max_windows, self.model.backbone.device):
             chosen = [windows[row] for row in rows]
             for window, table in zip(chosen, self._of_batch(chosen), strict=True):
                 found[window.sentence][window.words] = table
@@ -78,9 +75,10 @@ class TagScorer:
         return found
 
     def _of_batch(self, windows: Sequence[Window]) -> list[np.ndarray]:
+        backbone = self.model.backbone
         with torch.inference_mode():
-            batch = WordBatch.of(self.backbone, windows).to(self.backbone.device)
-            scores = self.tuned.score_words(self.backbone, batch)
+            batch = WordBatch.of(backbone, windows).to(backbone.device)
+            scores = self.model.score(batch, self.model.label_side())
             probabilities = scores.softmax(-1).float().cpu().numpy()
         return [
             table[: len(window.words)] for window, table in zip(windows, probabilities, strict=True)

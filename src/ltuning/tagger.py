@@ -17,7 +17,7 @@ from ltuning.front import Front, check_device
 from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.tuned import TagModel, Tuned
 from ltuning.metrics import span_report
 from ltuning.opening import Opened
 from ltuning.registry import unknown
@@ -55,7 +55,7 @@ class _Fitted:
 
     types: tuple[str, ...]
     scheme: Scheme
-    adapter: Tuned
+    model: TagModel
     max_length: int
     num_texts: int = 0
     scorer: TagScorer | None = None
@@ -211,8 +211,8 @@ class TokenClassifier(Front[_Fitted]):
 
     def _scorer_of(self, fitted: _Fitted) -> TagScorer:
         if (scorer := fitted.scorer) is None:
-            most = self.config.backbone.max_branches
-            scorer = fitted.scorer = TagScorer(self.backbone, fitted.adapter, most)
+            fitted.model.adapter.eval()
+            scorer = fitted.scorer = TagScorer(fitted.model, self.config.backbone.max_branches)
         return scorer
 
     def _predicted(
@@ -237,10 +237,12 @@ class TokenClassifier(Front[_Fitted]):
     def _build(self, types: tuple[str, ...], scheme: Scheme, num_texts: int) -> _Fitted:
         backbone = self.backbone
         method = catalog.resolve(self.config.method, backbone.family, backbone.sizes.layers)
+        num_tags = len(tag_names(types))
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            tuned = Tuned.new(backbone, replace(method, pooling=None), len(tag_names(types)))
-        return _Fitted(types, scheme, tuned, backbone.max_length, num_texts)
+            tuned = Tuned.new(backbone, replace(method, pooling=None), num_tags)
+        model = TagModel(backbone, tuned, None, range(num_tags))
+        return _Fitted(types, scheme, model, backbone.max_length, num_texts)
 
     def _train(
         self,
@@ -265,8 +267,7 @@ class TokenClassifier(Front[_Fitted]):
             )
         arguments, layers = self._arguments(fitted, folder, len(windows), validation is not None)
         return train_tags(
-            self.backbone,
-            fitted.adapter,
+            fitted.model,
             WindowDataset(windows, _targets(sentences, spans, names)),
             validation,
             arguments,
@@ -283,7 +284,8 @@ class TokenClassifier(Front[_Fitted]):
         tuned = Tuned.load(
             self.backbone, opened.method, num_tags, opened.tensors, opened.parts, opened.folder
         )
-        self._fitted = _Fitted(types, saved["scheme"], tuned, saved["max_length"])
+        model = TagModel(self.backbone, tuned, None, range(num_tags))
+        self._fitted = _Fitted(types, saved["scheme"], model, saved["max_length"])
 
     def _read_labels(self, labels: Any, texts_read: bool) -> Any:
         # The configuration says what is wrong with what is neither.

@@ -12,8 +12,9 @@ import torch
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
-from ltuning.methods.adapter import Adapter, Branches
+from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import METHODS, resolve
+from ltuning.methods.model import Branches
 
 from .tiny import FAMILIES
 

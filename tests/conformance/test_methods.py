@@ -14,6 +14,7 @@ import torch
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import InTraining, Prefix
 from ltuning.classifier import LabelClassifier
+from ltuning.methods.adapter import AdapterModel
 from ltuning.methods.catalog import METHODS
 from ltuning.scoring import Scorer
 
@@ -230,7 +231,7 @@ def test_a_branch_alone_has_the_score_that_it_has_among_others(
 @with_each_method
 def test_cached_virtual_tokens_score_like_recomputed_ones(backbone: Backbone, method: str) -> None:
     adapter, labels = visible(backbone, method)
-    scorer = Scorer(backbone, adapter, labels, range(3), max_branches=4)
+    scorer = Scorer(AdapterModel(backbone, adapter, labels, range(3)), max_branches=4)
     found = scorer.score(TEXTS)
     assert np.array_equal(scorer.score(TEXTS), found)
     _, fresh = visible(backbone, method)

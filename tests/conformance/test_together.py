@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.methods.adapter import Branches
+from ltuning.methods.model import Branches
 
 from .cases import LABELS, ROWS, Pad, close, everywhere, select, virtual_tokens, visible
 

@@ -9,8 +9,9 @@ import torch
 from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
 from ltuning.backbones.families import FAMILIES, Sizes
 from ltuning.config import MethodOptions
-from ltuning.methods.adapter import Adapter, Branches
-from ltuning.methods.catalog import METHODS, resolve
+from ltuning.methods.adapter import Adapter
+from ltuning.methods.catalog import METHODS, one_pass, resolve, uses_labels
+from ltuning.methods.model import Branches
 
 Pad = Callable[..., TextBatch]
 LABELS = ["bread", "the ball and team", "a hotel"]
@@ -46,7 +47,7 @@ def scores(
 ) -> torch.Tensor:
     """`[B, K]` scores, all labels of a text beside one another."""
     tokens = adapter.virtual_tokens(labels, backbone.embed)
-    if adapter.one_pass:
+    if one_pass(adapter.method):
         return adapter.score(backbone, batch, tokens, labels)
     texts = torch.arange(len(batch)).repeat_interleave(3)
     branches = Branches(texts, torch.arange(3).repeat(len(batch)))
@@ -271,5 +272,5 @@ def test_the_pooled_state_is_of_the_text_and_not_of_the_prompt(llama: Backbone, 
 
 
 def test_only_label_methods_use_labels(bert: Backbone) -> None:
-    used = {name: on(bert, name)[0].uses_labels for name in METHODS}
+    used = {name: uses_labels(on(bert, name)[0].method) for name in METHODS}
     assert used == {"prompt": False, "prefix": False, "lt-prompt": True, "lt-prefix": True}

@@ -68,7 +68,7 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     chosen = fitted.resolved_config.method
     layers = backbone.sizes.layers
     widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
-    labels = 0 if chosen.num_tokens else max(fitted.scorer().labels.mask.sum(1)).item()
+    labels = 0 if chosen.num_tokens else max(fitted.scorer().model.labels.mask.sum(1)).item()
     tokens = chosen.num_tokens or labels
     sizes = {"text": widest, "tokens": tokens, "num_labels": 3}
     label_pass = layers if method.startswith("lt-") else 0

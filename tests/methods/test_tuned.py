@@ -125,7 +125,7 @@ def test_peft_alone_loads_the_lora_part(
     with pytest.warns(FutureWarning, match="is_gradient_checkpointing"):
         peft = PeftModel.from_pretrained(base, tmp_path / "saved" / LORA).eval()
     batch = llama.batch(llama.tokenize(toy.test_texts))
-    adapter = made._trained().adapter
+    adapter = made._trained().model.adapter
     assert not isinstance(adapter, torch.Tensor)
     with torch.no_grad():
         states = peft(input_ids=batch.ids, attention_mask=batch.mask.long()).last_hidden_state
@@ -145,7 +145,7 @@ def test_a_merged_artifact_says_the_same_without_peft(
         made.save_pretrained(folder)
         assert (folder / LORA).exists() == (merge is None)
         loaded = LabelClassifier.from_pretrained(folder, backbone=backbone)
-        names = [name for name, _ in loaded._trained().adapter.model.model.named_modules()]  # type: ignore[union-attr]
+        names = [name for name, _ in loaded._trained().model.adapter.model.model.named_modules()]  # type: ignore[union-attr]
         assert any("lora" in name for name in names) == (merge is None)
         scores[merge] = loaded.scores(toy.test_texts)
     np.testing.assert_allclose(scores[None], scores[True], atol=1e-5, rtol=1e-5)
@@ -172,7 +172,7 @@ def test_a_merged_artifact_without_its_weights_is_refused(
     llama: Backbone, classifier: Make, toy: Any, tmp_path: Path
 ) -> None:
     made = fit(classifier, llama, "ls-lora", toy, steps=1, merge=True)
-    tuned = made._trained().adapter
+    tuned = made._trained().model.adapter
     assert isinstance(tuned, Tuned)
     head = {name: weight for name, weight in tuned.tensors().items() if name.startswith("head.")}
     with pytest.raises(
@@ -264,7 +264,7 @@ def test_checkpointing_changes_nothing(llama: Backbone, classifier: Make, toy: A
 
 def test_dropout_is_on_in_training_only(bert: Backbone, classifier: Make, toy: Any) -> None:
     made = fit(classifier, bert, "ls-lora", toy, steps=5, dropout=0.5)
-    adapter = made._trained().adapter
+    adapter = made._trained().model.adapter
     batch = bert.batch(bert.tokenize(toy.test_texts))
 
     def differs() -> bool:
@@ -282,7 +282,7 @@ def test_full_is_a_copy_in_float32(
 ) -> None:
     backbone = load(tiny_bert, dtype="bfloat16")
     made = classifier(backbone, "full").fit(toy.texts, toy.labels)
-    model = made._trained().adapter.model.model  # type: ignore[union-attr]
+    model = made._trained().model.adapter.model.model  # type: ignore[union-attr]
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
     assert backbone.dtype == torch.bfloat16
     lora = classifier(backbone, "ls-lora").fit(toy.texts, toy.labels)

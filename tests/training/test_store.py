@@ -26,7 +26,7 @@ FIELDS: dict[str, Any] = {"room": 0, "limit": 1.0, "batch_size": 4}
 
 
 def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
-    return classifier._trained().adapter.state_dict()
+    return classifier._trained().model.adapter.state_dict()
 
 
 def differences(left: LabelClassifier, right: LabelClassifier) -> float:

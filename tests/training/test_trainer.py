@@ -34,7 +34,7 @@ APART = {"method__labels": "apart"}
 
 
 def weights(classifier: LabelClassifier) -> dict[str, torch.Tensor]:
-    return classifier._trained().adapter.state_dict()
+    return classifier._trained().model.adapter.state_dict()
 
 
 def assert_same(left: LabelClassifier, right: LabelClassifier) -> None:

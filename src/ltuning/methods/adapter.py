@@ -16,33 +16,17 @@ from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
-from ltuning.methods.catalog import METHODS, one_pass
+from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.loading import fitting
+from ltuning.methods.model import Branches, Model, Trainable
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3
 
 
-@dataclass(frozen=True)
-class Branches:
-    """The (text, label) pairs of a batch.
-
-    Attributes:
-        texts: `[R]` index of each branch's text in the batch.
-        rows: `[R]` index of each branch's label text.
-    """
-
-    texts: Tensor
-    rows: Tensor
-
-    def to(self, device: torch.device) -> Branches:
-        """The same branches on another device."""
-        return Branches(self.texts.to(device), self.rows.to(device))
-
-
-class Adapter(nn.Module):
+class Adapter(Trainable):
     """Virtual tokens and a head.
 
     Args:
@@ -52,6 +36,8 @@ class Adapter(nn.Module):
         num_labels: K.
         start: `[L, F]` start of the plain methods' tokens; None = random.
     """
+
+    head: ClassesHead | BinaryHead | MatchHead | CentredMatchHead
 
     def __init__(
         self,
@@ -107,21 +93,6 @@ class Adapter(nn.Module):
             return self.sizes.embedding
         layers = self.sizes.layers - self.first_layer
         return layers * 2 * self.sizes.kv_heads * self.sizes.head_dim
-
-    @property
-    def uses_labels(self) -> bool:
-        """Whether the virtual tokens depend on the label."""
-        return self.row.source == "labels"
-
-    @property
-    def one_pass(self) -> bool:
-        """Whether one pass over a text gives the scores of all labels."""
-        return one_pass(self.method)
-
-    @property
-    def num_parameters(self) -> int:
-        """Trainable parameters."""
-        return sum(weight.numel() for weight in self.parameters())
 
     def virtual_tokens(
         self, labels: LabelStates | None, embed: Callable[[Tensor], Tensor]
@@ -217,10 +188,7 @@ class Adapter(nn.Module):
         return self.head(state, labels.mean.index_select(0, branches.rows))
 
     def shift(self, by: Tensor) -> None:
-        """Add to the scores, for the objective `multilabel`: `[K]`, or one number for all labels.
-
-        Label methods take the one number, the head's being that of every label.
-        """
+        """Add to the scores, where the head has a bias."""
         self.head.shift(by)
 
     def _pool(self, hidden: Tensor, mask: Tensor) -> Tensor:
@@ -259,6 +227,43 @@ class Adapter(nn.Module):
         if self.method.labels == "together":
             return CentredMatchHead(self.sizes.hidden, TAU, bias)
         return MatchHead(self.sizes.hidden, TAU, bias)
+
+
+@dataclass(frozen=True, eq=False)
+class AdapterModel(Model[TextBatch]):
+    """A classifier that reads texts after virtual tokens."""
+
+    adapter: Adapter
+
+    @property
+    def length(self) -> int:
+        """L, virtual tokens of the plain methods or room for a label text."""
+        return self.adapter.length
+
+    @property
+    def lower_layers(self) -> int:
+        """Layers below the first one with a prefix; 0 with a prompt."""
+        return self.adapter.first_layer if self.adapter.row.site == "key-values" else 0
+
+    def label_side(self) -> Tensor:
+        """`Adapter.virtual_tokens`."""
+        return self.adapter.virtual_tokens(self.labels, self.backbone.embed)
+
+    def columns(self, side: Tensor | None) -> int:
+        """Real tokens of all labels, where they are read together."""
+        return side.shape[4] if side is not None and self.method.labels == "together" else 0
+
+    def score(
+        self,
+        batch: TextBatch,
+        side: Tensor | None,
+        branches: Branches | None = None,
+        lower: Lower | None = None,
+    ) -> Tensor:
+        """Scores: `[R]` of the branches, or where one pass reads all `[B, K]` of the labels."""
+        assert side is not None
+        scores = self.adapter.score(self.backbone, batch, side, self.labels, branches, lower)
+        return self.of_labels(scores) if branches is None else scores
 
 
 def _means(labels: LabelStates) -> LabelStates:

@@ -7,8 +7,9 @@ its weights, full fine-tuning into a copy of its own.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones import selftest
-from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.copies import own_copy, shared_copy
+from ltuning.backbones.lower import Lower
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
@@ -26,6 +28,7 @@ from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import TAU, CentredMatchHead, pool
 from ltuning.methods.loading import fitting
+from ltuning.methods.model import Branches, Model, Trainable
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.yamlfile import shown
 
@@ -41,10 +44,10 @@ _CHOSEN = frozenset(
 )  # fmt: skip
 
 
-class Tuned(nn.Module):
+class Tuned(Trainable):
     """A classifier on states, with the weights of the backbone that are trained beside it.
 
-    It is used as `Adapter` is, as a plain method without virtual tokens. `new` and `load` make it.
+    `new` and `load` make it.
 
     Args:
         model: what the states come from.
@@ -53,8 +56,7 @@ class Tuned(nn.Module):
         peft: PEFT's own wrapper of the model, where LoRA is trained.
     """
 
-    one_pass = True
-    length = 0
+    head: nn.Linear | CentredMatchHead
 
     def __init__(self, model: Backbone, method: MethodOptions, num_outputs: int, peft: Any = None):
         super().__init__()
@@ -62,9 +64,7 @@ class Tuned(nn.Module):
         # In a tuple, so that frozen weights do not become weights of this module.
         self._parts = (model, peft)
         self._replaced: tuple[str, ...] = ()
-        self.num_outputs = num_outputs
         self.weights = _TrainedWeights(model.model)
-        self.head: nn.Linear | CentredMatchHead
         if method.head == "match":
             bias = method.objective == "multilabel"
             self.head = CentredMatchHead(model.sizes.hidden, TAU, bias).to(model.device)
@@ -129,11 +129,6 @@ class Tuned(nn.Module):
         return tuned
 
     @property
-    def uses_labels(self) -> bool:
-        """Whether the head reads the label texts."""
-        return self.method.head == "match"
-
-    @property
     def model(self) -> Backbone:
         """What the states come from."""
         return self._parts[0]
@@ -155,12 +150,6 @@ class Tuned(nn.Module):
                 module.train(mode)
         return self
 
-    def virtual_tokens(
-        self, labels: LabelStates | None, embed: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """None: `[0]`."""
-        return torch.empty(0, device=self.model.device)
-
     def shift(self, by: Tensor) -> None:
         """Add `[K]` to the scores, or with the head `match` one number for all labels."""
         bias = self.head.bias
@@ -177,22 +166,17 @@ class Tuned(nn.Module):
         self.model.in_training = backbone.in_training
         return self.model.forward(batch).float()
 
-    def score(
-        self,
-        backbone: Backbone,
-        batch: TextBatch,
-        tokens: Tensor,
-        labels: LabelStates | None = None,
-        branches: Any = None,
-        lower: Any = None,
-    ) -> Tensor:
+    def score(self, backbone: Backbone, batch: TextBatch, labels: Tensor | None = None) -> Tensor:
         """Scores `[B, K]` of texts, or with the head `match` `[B, V]` of the label texts.
 
-        There are neither virtual tokens nor branches.
+        Args:
+            backbone: as for `hidden`.
+            batch: B texts.
+            labels: `[V, H]` mean states of the label texts, for the head `match`.
         """
         assert self.method.pooling is not None  # resolved
         state = pool(self.hidden(backbone, batch), batch.mask, self.method.pooling)
-        return self.head(state) if labels is None else self.head(state, labels.mean)
+        return self.head(state) if labels is None else self.head(state, labels)
 
     def score_words(self, backbone: Backbone, batch: WordBatch) -> Tensor:
         """Scores `[B, W, K]` of words, each read at its first token."""
@@ -223,6 +207,44 @@ class Tuned(nn.Module):
         with temporary_folder() as folder:
             peft.save_pretrained(str(folder), save_embedding_layers=False)
             return {f"{LORA}/{name}": (folder / name).read_bytes() for name in _FILES}
+
+
+@dataclass(frozen=True, eq=False)
+class TunedModel(Model[TextBatch]):
+    """A classifier of texts by the pooled states of a backbone with weights of its own."""
+
+    adapter: Tuned
+
+    def label_side(self) -> Tensor | None:
+        """`[V, H]` mean states of the label texts, with the head `match`."""
+        return None if self.labels is None else self.labels.mean
+
+    def score(
+        self,
+        batch: TextBatch,
+        side: Tensor | None,
+        branches: Branches | None = None,
+        lower: Lower | None = None,
+    ) -> Tensor:
+        """Scores `[B, K]` of the labels."""
+        return self.of_labels(self.adapter.score(self.backbone, batch, side))
+
+
+@dataclass(frozen=True, eq=False)
+class TagModel(Model[WordBatch]):
+    """A classifier of words, each read at its first token."""
+
+    adapter: Tuned
+
+    def score(
+        self,
+        batch: WordBatch,
+        side: Tensor | None = None,
+        branches: Branches | None = None,
+        lower: Lower | None = None,
+    ) -> Tensor:
+        """Scores `[B, W, K]` of the words."""
+        return self.adapter.score_words(self.backbone, batch)
 
 
 class _TrainedWeights(nn.Module):

@@ -57,29 +57,30 @@ def start_at_base_rate(
     targets: Sequence[Sequence[int]],
     seed: int,
 ) -> None:
-    """Shift the scores of an untrained adapter to the log-odds with which labels apply.
+    """Shift the scores of an untrained model to the log-odds with which labels apply.
 
     Most labels do not apply to most texts. A score that starts elsewhere, as where a text and a
     label have much in common whatever they are, would spend its steps on getting there.
 
     Args:
-        scorer: of the adapter, whose scores say on a few texts where it starts; as many texts as
+        scorer: of the model, whose scores say on a few texts where it starts; as many texts as
             make one of its batches.
         tokens: the training texts.
         targets: for each, the indices of the labels that apply.
         seed: of the draw of texts.
     """
-    counts = np.bincount(np.concatenate(targets).astype(int), minlength=scorer.num_labels)
-    several = max(1, scorer.max_branches // len(scorer.owners))
+    model = scorer.model
+    counts = np.bincount(np.concatenate(targets).astype(int), minlength=model.num_labels)
+    several = max(1, scorer.max_branches // len(model.owners))
     drawn = np.random.default_rng(seed).permutation(len(tokens))[:several]
     scores = scorer.score_tokens([tokens[row] for row in drawn]).astype(np.float64)
-    size, is_shared = len(tokens), scorer.labels is not None
+    size, is_shared = len(tokens), model.labels is not None
     if is_shared:  # by all labels
         counts, size, scores = counts.sum(keepdims=True), counts.size * size, scores.reshape(-1, 1)
     # Half an example of each kind: a label that always or never applies has no log-odds.
     wanted = np.log(counts + 0.5) - np.log(size - counts + 0.5)
-    by = torch.from_numpy(wanted - scores.mean(0)).to(scorer.backbone.device, torch.float32)
-    scorer.adapter.shift(by.squeeze() if is_shared else by)
+    by = torch.from_numpy(wanted - scores.mean(0)).to(model.backbone.device, torch.float32)
+    model.adapter.shift(by.squeeze() if is_shared else by)
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:

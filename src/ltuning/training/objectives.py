@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ltuning.errors import TrainingError
-from ltuning.methods.adapter import Branches
+from ltuning.methods.model import Branches
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from transformers import TrainerCallback, TrainingArguments
 
-from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import InTraining
 from ltuning.backbones.words import Window, WordBatch
 from ltuning.config import StoppingOptions
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.model import Model
 from ltuning.metrics import span_report
 from ltuning.stages import Advance
 from ltuning.tag_scoring import TagScorer, best_tags
@@ -48,15 +47,15 @@ class WindowDataset(Dataset):
         return {"window": window, "targets": [tags[word] for word in window.words]}
 
 
-class TagModel(nn.Module):
-    """The trainable weights with what it needs to compute a loss."""
+class TagTrainingModel(nn.Module):
+    """A tagger with what it needs to compute a loss."""
 
     accepts_loss_kwargs = True  # as `TrainingModel`
 
-    def __init__(self, backbone: Backbone, tuned: Tuned):
+    def __init__(self, model: Model[WordBatch]):
         super().__init__()
-        self.tuned = tuned
-        self._frozen = (backbone,)
+        self.tuned = model.adapter
+        self.model = model
 
     def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
         """The micro-batches of a step, each with its words as `share`; nothing is drawn."""
@@ -64,8 +63,8 @@ class TagModel(nn.Module):
 
     def forward(self, batch: WordBatch, targets: Tensor) -> Tensor:
         """Mean cross-entropy of the words."""
-        (backbone,) = self._frozen
-        scores = self.tuned.score_words(backbone, batch.to(backbone.device))
+        batch = batch.to(self.model.backbone.device)
+        scores = self.model.score(batch, self.model.label_side())
         truth = targets.to(scores.device).flatten()
         return nn.functional.cross_entropy(scores.flatten(0, 1), truth, ignore_index=_NO_WORD)
 
@@ -100,8 +99,7 @@ class TagValidation:
 
 
 def train_tags(
-    backbone: Backbone,
-    tuned: Tuned,
+    model: Model[WordBatch],
     data: WindowDataset,
     validation: TagValidation | None,
     arguments: TrainingArguments,
@@ -117,6 +115,7 @@ def train_tags(
     Raises:
         TrainingError: a loss that is not finite.
     """
+    backbone = model.backbone
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         targets = [torch.tensor(row["targets"]) for row in rows]
@@ -127,7 +126,7 @@ def train_tags(
         }
 
     trainer = AdapterTrainer(
-        model=TagModel(backbone, tuned),
+        model=TagTrainingModel(model),
         args=arguments,
         train_dataset=data,
         eval_dataset=None
@@ -135,7 +134,7 @@ def train_tags(
         else WindowDataset(validation.windows, validation.targets),
         data_collator=collate,
         callbacks=[*callbacks, *early_stopping(stopping, validation)],
-        scorer=lambda: TagScorer(backbone, tuned, max_windows),
+        scorer=lambda: TagScorer(model, max_windows),
         validation=validation,
     )
     return run(trainer, backbone, layers=layers, resume=resume)

@@ -22,13 +22,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from ltuning.backbones.backbone import Backbone, LabelStates
+from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.prefix import InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
-from ltuning.methods.adapter import Adapter
-from ltuning.methods.heads import mean_over_texts
-from ltuning.methods.tuned import Tuned
+from ltuning.methods.model import Model
 from ltuning.scoring import Scorer
 from ltuning.stages import counting
 from ltuning.training.batches import LengthGroupedBatches, TokenDataset
@@ -53,26 +51,18 @@ if TYPE_CHECKING:
 
 
 class TrainingModel(nn.Module):
-    """The adapter with what it needs to compute a loss; only the adapter has parameters here."""
+    """A model with what it needs to compute a loss; only what is trained has parameters here."""
 
     # Trainer then leaves it to the loss to be a share of the whole step's.
     accepts_loss_kwargs = True
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        adapter: Adapter | Tuned,
-        labels: LabelStates | None,
-        owners: Sequence[int],
-        seed: int,
-    ):
+    def __init__(self, model: Model[TextBatch], seed: int):
         super().__init__()
-        self.adapter = adapter
-        self.label_rows = LabelRows.of(owners)
+        self.adapter = model.adapter
+        self.label_rows = LabelRows.of(model.owners)
         self.seed = seed
         self.store: LowerStore | None = None
-        # Held in a tuple so that no weight of the backbone becomes a weight of this module.
-        self._frozen = (backbone, labels)
+        self.model = model
 
     def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
         """The micro-batches of a step, each with its `draw` and as `share` what its loss weighs.
@@ -99,7 +89,7 @@ class TrainingModel(nn.Module):
         Returns:
             None where one pass reads all labels: nothing is drawn.
         """
-        if self.adapter.one_pass:
+        if self.model.one_pass:
             return None
         return self._draw(self._known(targets), step)
 
@@ -114,38 +104,36 @@ class TrainingModel(nn.Module):
             rows: the place of each among the training texts.
             draw: its part of what the step draws.
         """
-        backbone, labels = self._frozen
-        batch = batch.to(backbone.device)
-        tokens = self.adapter.virtual_tokens(labels, backbone.embed)
+        device = self.model.backbone.device
+        batch = batch.to(device)
+        side = self.model.label_side()
         lower = None if self.store is None else self.store.lower(rows, batch)
         if draw is None:
-            scores = self.adapter.score(backbone, batch, tokens, labels, lower=lower)
-            scores = mean_over_texts(scores, self.label_rows.owners.to(scores.device))
+            scores = self.model.score(batch, side, lower=lower)
             truth = self._known(targets).to(scores.device)
-            is_multilabel = self.adapter.method.objective == "multilabel"
+            is_multilabel = self.model.method.objective == "multilabel"
             return (
                 pairs_loss(scores, truth.float()) if is_multilabel else choice_loss(scores, truth)
             )
-        branches = draw.branches.to(backbone.device)
-        scores = self.adapter.score(backbone, batch, tokens, labels, branches, lower)
+        scores = self.model.score(batch, side, draw.branches.to(device), lower)
         truth = draw.truth.to(scores.device)
-        if self.adapter.method.objective == "pairs":
+        if self.model.method.objective == "pairs":
             return pairs_loss(scores, truth)
         if draw.shift is not None:
             return pairs_loss(scores + draw.shift.to(scores.device), truth)
         return choice_loss(scores.view(len(targets), -1), truth)
 
     def _known(self, targets: Sequence[Any]) -> Tensor:
-        if self.adapter.method.objective == "multilabel":
+        if self.model.method.objective == "multilabel":
             return multi_hot(targets, len(self.label_rows.first))
         return torch.tensor(targets)
 
     def _draw(self, targets: Tensor, step: int) -> Draw:
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
-        if self.adapter.method.objective == "pairs":
+        if self.model.method.objective == "pairs":
             return draw_pairs(targets, self.label_rows, generator)
-        negatives = self.adapter.method.negatives or 0
-        if self.adapter.method.objective == "multilabel":
+        negatives = self.model.method.negatives or 0
+        if self.model.method.objective == "multilabel":
             return draw_multilabel(targets, self.label_rows, negatives, generator)
         return draw_contrast(targets, self.label_rows, negatives, generator)
 
@@ -317,10 +305,7 @@ class TrainingResult:
 
 
 def train(
-    backbone: Backbone,
-    adapter: Adapter | Tuned,
-    labels: LabelStates | None,
-    owners: Sequence[int],
+    model: Model[TextBatch],
     data: TokenDataset,
     validation: Validation | MultilabelValidation | None,
     arguments: TrainingArguments,
@@ -332,7 +317,7 @@ def train(
     resume: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> TrainingResult:
-    """Train an adapter in place.
+    """Train a model in place.
 
     `layers` says how the backbone's layers run. Checkpointing takes less memory and a third more
     time. With `cache_size`, in GiB, the layers below the prefix run once for each text and not in
@@ -341,7 +326,7 @@ def train(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    model = TrainingModel(backbone, adapter, labels, owners, arguments.seed)
+    backbone, module = model.backbone, TrainingModel(model, arguments.seed)
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
         batch = backbone.batch([row["tokens"] for row in rows])
@@ -353,7 +338,7 @@ def train(
         }
 
     trainer = AdapterTrainer(
-        model=model,
+        model=module,
         args=arguments,
         train_dataset=data,
         eval_dataset=None
@@ -361,11 +346,11 @@ def train(
         else TokenDataset(validation.tokens, validation.targets),
         data_collator=collate,
         callbacks=[*callbacks, *early_stopping(stopping, validation)],
-        scorer=lambda: Scorer(backbone, adapter, labels, owners, max_branches),
+        scorer=lambda: Scorer(model, max_branches),
         validation=validation,
     )
-    if cache_size and isinstance(adapter, Adapter) and _keeps_lower(adapter, arguments, len(data)):
-        trainer.at_begin(partial(_keep_lower, trainer, model, backbone, adapter, data, cache_size))
+    if cache_size and model.lower_layers and _sees_texts_again(arguments, len(data)):
+        trainer.at_begin(partial(_keep_lower, trainer, module, data, cache_size))
     return run(trainer, backbone, layers=layers, resume=resume)
 
 
@@ -437,30 +422,20 @@ class _AtBegin(TrainerCallback):
 
 
 def _keep_lower(
-    trainer: AdapterTrainer,
-    model: TrainingModel,
-    backbone: Backbone,
-    adapter: Adapter,
-    data: TokenDataset,
-    cache_size: float,
+    trainer: AdapterTrainer, module: TrainingModel, data: TokenDataset, cache_size: float
 ) -> None:
     """Run the layers below the prefix once for each text, and keep what they make of it."""
     with trainer.accelerator.autocast():
-        model.store = LowerStore.fill(
-            backbone,
+        module.store = LowerStore.fill(
+            module.model.backbone,
             data.tokens,
-            adapter.first_layer,
-            room=adapter.length,
+            module.model.lower_layers,
+            room=module.model.length,
             limit=cache_size,
             # Where a step fits, these fit.
             batch_size=trainer.args.train_batch_size,
             folder=Path(str(trainer.args.output_dir)),
         )
-
-
-def _keeps_lower(adapter: Adapter, arguments: TrainingArguments, num_texts: int) -> bool:
-    has_lower = adapter.row.site == "key-values" and adapter.first_layer > 0
-    return has_lower and _sees_texts_again(arguments, num_texts)
 
 
 def _sees_texts_again(arguments: TrainingArguments, num_texts: int) -> bool:
