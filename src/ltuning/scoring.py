@@ -19,8 +19,9 @@ from ltuning.texts import Text, num_characters
 Progress = Callable[[int], None]
 
 # Columns of all labels together that stand before the texts of a batch, each text its own: what
-# they take is bounded however many labels there are.
-_COLUMNS = 2**15
+# they take is bounded however many labels there are. On a CPU more of them spill out of its caches:
+# with 150 labels 8,192 score 1.3 times as many texts as 32,768 or 2,048 (MiniLM, one thread).
+_COLUMNS_ON_CPU, _COLUMNS = 2**13, 2**15
 
 
 class Scorer:
@@ -93,7 +94,8 @@ class Scorer:
         passes = self.model.passes
         most = max(1, self.max_branches // passes)
         if columns := self.model.columns(self.side):
-            most = max(1, min(most, _COLUMNS // columns))
+            limit = _COLUMNS_ON_CPU if self.model.backbone.device.type == "cpu" else _COLUMNS
+            most = max(1, min(most, limit // columns))
         return by_length(_lengths(tokens), most, self.model.backbone.device, passes)
 
     def _score_batch(self, tokens: list[dict[str, Any]]) -> Tensor:
