@@ -40,10 +40,8 @@ def add_labels(
     classifier in DIR stays as it is.
     """
     from ltuning.artifacts import store
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, read_labels, refusals
-    from ltuning.multilabel import MultilabelClassifier
 
     problems: list[Problem] = []
     new = read_labels(labels, label or [], problems)
@@ -58,9 +56,7 @@ def add_labels(
         raise LabelError(
             "expected a classifier of texts, got a tagger, whose types are those it was trained on"
         )
-    several = opened.config.task == "multilabel"
-    door: type[TextClassifier] = MultilabelClassifier if several else LabelClassifier
-    classifier = saved.load(door, opened, backbone, trust_remote_code, Terminal(quiet))
+    classifier: TextClassifier = saved.load(opened, backbone, trust_remote_code, Terminal(quiet))
     classifier.add_labels(new)
     classifier.save_pretrained(output)
     if quiet:

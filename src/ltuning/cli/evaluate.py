@@ -125,21 +125,12 @@ def _measure(
     read: Callable[[str], Any],
     terminal: Terminal,
 ) -> dict[str, Any]:
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
-    from ltuning.multilabel import MultilabelClassifier
-    from ltuning.tagger import TokenClassifier
 
-    doors: dict[str, Any] = {
-        "classes": LabelClassifier,
-        "multilabel": MultilabelClassifier,
-        "tags": TokenClassifier,
-    }
-    task = classifier.config.task
     with terminal.waiting("reading the texts"):
-        examples = read(task)
+        examples = read(classifier.config.task)
     assert examples.labels is not None  # they are needed
-    door = saved.load(doors[task], classifier, *backbone, terminal)
+    door = saved.load(classifier, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
         report: dict[str, Any] = door.evaluate(examples.inputs, examples.labels, progress=advance)
     return report

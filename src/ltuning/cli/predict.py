@@ -17,10 +17,9 @@ from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
-    from ltuning.classifier import TextClassifier
     from ltuning.data.sources import Columns, Dialect, Table
     from ltuning.opening import Opened
-    from ltuning.tagger import Entity
+    from ltuning.tagger import Entity, TokenClassifier
 
     # The classifier, another backbone, whether foreign code may run, and where to show it.
     _Place = tuple[Opened, str | None, bool, Terminal]
@@ -270,7 +269,6 @@ def _tagged(place: _Place, table: Table, columns: Columns, write: _Writing) -> T
     from ltuning.cli import saved
     from ltuning.data.sources import Columns, tagged_from_table
     from ltuning.data.tagged import text_column_of
-    from ltuning.tagger import TokenClassifier
 
     # Lines have one column, whatever training read, and no place for a second one.
     named = None if table.format == "txt" else columns.text
@@ -283,7 +281,7 @@ def _tagged(place: _Place, table: Table, columns: Columns, write: _Writing) -> T
     added = [TAGS if has_words else SPANS]
     table = write.room(table, added)
     write.check(_with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
-    tagger = saved.load(TokenClassifier, *place)
+    tagger: TokenClassifier = saved.load(*place)
     found: list[list[Any]]
     with place[-1].counting("predicting", len(sentences)) as advance:
         if has_words:
@@ -300,11 +298,9 @@ def _span(entity: Entity) -> dict[str, Any]:
 
 def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write: _Writing) -> Table:
     """The table with the columns of the prediction behind its own."""
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli import saved
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
-    from ltuning.multilabel import MultilabelClassifier
 
     several = place[0].config.task == "multilabel"
     own = [LABELS] if several else [LABEL, PROBABILITY]
@@ -313,8 +309,7 @@ def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write:
         table = replace(table, format="tsv")  # and no place for a second one
     table = write.room(table, own)
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
-    door: type[TextClassifier] = MultilabelClassifier if several else LabelClassifier
-    classifier = saved.load(door, *place)
+    classifier = saved.load(*place)
     names = list(classifier.labels_.names)
     of_names = [f"{PROBABILITY}_{name}" for name in names]
     if every or write.replace_columns:
@@ -324,7 +319,7 @@ def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write:
     with place[-1].counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     found: list[list[Any]]
-    if isinstance(classifier, MultilabelClassifier):
+    if several:
         found = [[labels] for labels in classifier.applying(scored)]
     else:
         best = scored.argmax(axis=1)
