@@ -246,13 +246,13 @@ class TextClassifier(Front[FittedLabels]):
         backbone = self.backbone
         depth = backbone.sizes.layers
         given = catalog.options_of(self.config)
-        tokens = backbone.tokenize(labels.flat_texts) if catalog.uses_labels(given) else []
-        num_label_tokens = sum(len(row["input_ids"]) for row in tokens)
+        tokens = backbone.tokenize_labels(labels.flat_texts) if catalog.uses_labels(given) else None
+        num_label_tokens = sum(len(row["input_ids"]) for row in tokens or ())
         method = catalog.resolve(given, backbone.family, depth, num_texts, num_label_tokens)
         states: LabelStates | None = None
         owners: Sequence[int] = range(len(labels))
-        if catalog.uses_labels(method):
-            states, owners = self._encode(labels, method.num_tokens, method), labels.owners
+        if tokens is not None:
+            states, owners = self._encode(labels, method.num_tokens, method, tokens), labels.owners
         if method.name in WEIGHT_METHODS:
             with torch.random.fork_rng():
                 torch.manual_seed(self.config.seed)
@@ -279,7 +279,13 @@ class TextClassifier(Front[FittedLabels]):
         model = AdapterModel(backbone, adapter, states, owners)
         return FittedLabels(labels, model, max_length, num_texts)
 
-    def _encode(self, labels: Labels, max_tokens: int | None, method: MethodOptions) -> LabelStates:
+    def _encode(
+        self,
+        labels: Labels,
+        max_tokens: int | None,
+        method: MethodOptions,
+        tokens: list[dict[str, list[int]]] | None = None,
+    ) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one
         # and where the text's positions start after the label's room.
         is_tied = method.transform == "pooled" or method.num_tokens is not None
@@ -289,7 +295,9 @@ class TextClassifier(Front[FittedLabels]):
         starts_there = method.start == "label-kv"
         texts = labels.flat_texts
         with counting("reading the label texts", len(texts)) as advance:
-            states = self.backbone.encode_labels(texts, limit, key_values=starts_there)
+            states = self.backbone.encode_labels(
+                texts, limit, key_values=starts_there, tokens=tokens
+            )
             advance(len(texts))
         return states
 

@@ -134,7 +134,7 @@ class Labels:
         Raises:
             LabelError: a name that is none of this type.
         """
-        return replace(self, type=type)
+        return self if type == self.type else replace(self, type=type)
 
     @property
     def values(self) -> tuple[Label, ...]:

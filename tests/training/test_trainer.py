@@ -17,6 +17,7 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.loading import tokenized
 from ltuning.backbones.prefix import RUNNING
 from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
@@ -373,6 +374,13 @@ def test_the_labels_are_encoded_once_per_fit(
     hook = backbone.model.register_forward_pre_hook(
         lambda _module, _args: forwards.append(RUNNING.get().recorder is not None)
     )
+    asked: list[Any] = []
+
+    def tokenize(tokenizer: Any, texts: Any, *rest: Any, **options: Any) -> Any:
+        asked.append(texts)
+        return tokenized(tokenizer, texts, *rest, **options)
+
+    monkeypatch.setattr("ltuning.backbones.backbone.tokenized", tokenize)
     make = Adapter.virtual_tokens
 
     def count(self: Adapter, labels: Any, embedding: Any) -> Any:
@@ -394,6 +402,7 @@ def test_the_labels_are_encoded_once_per_fit(
         fitted.predict_proba(toy.test_texts[:5])
         assert len(made) == steps + evaluations + 1
         assert forwards[before:] == [False] * (steps + evaluations + 2)
+        assert asked.count([*toy.label_texts.values()]) == 1
     finally:
         hook.remove()
 

@@ -302,8 +302,18 @@ class Backbone:
         with torch.no_grad():
             return self.forward(batch), batch.mask
 
+    def tokenize_labels(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+        """Token ids of each label text, special tokens added; nothing is cut."""
+        encoded = tokenized(self.tokenizer, list(texts))
+        return [{"input_ids": ids} for ids in encoded["input_ids"]]
+
     def encode_labels(
-        self, texts: Sequence[str], max_tokens: int | None = None, *, key_values: bool = True
+        self,
+        texts: Sequence[str],
+        max_tokens: int | None = None,
+        *,
+        key_values: bool = True,
+        tokens: list[dict[str, list[int]]] | None = None,
     ) -> LabelStates:
         """Run the label texts through the backbone once.
 
@@ -316,12 +326,12 @@ class Backbone:
             max_tokens: room for one label text, special tokens included; None = what it needs.
             key_values: keep the keys and values of every layer too, in float32: 1 MiB per token
                 of a 7B model.
+            tokens: what `tokenize_labels` made of the texts; None = it is asked.
 
         Raises:
             BackboneError: a label text that is longer than its room, or without a token.
         """
-        encoded = tokenized(self.tokenizer, list(texts))
-        tokens = [{"input_ids": ids} for ids in encoded["input_ids"]]
+        tokens = self.tokenize_labels(texts) if tokens is None else tokens
         self._check_label_room(texts, tokens, max_tokens)
         self._check_distinct(texts, tokens)
         batch = self.batch(tokens)
