@@ -23,6 +23,7 @@ from ltuning.methods.counts import closed_forms
 from ltuning.multilabel import MultilabelClassifier
 from ltuning.scoring import Scorer
 from ltuning.training.multilabel import sigmoid, start_at_base_rate
+from ltuning.training.objectives import objective_of
 from ltuning.training.trainer import AdapterTrainer, TrainingModel
 
 from .conftest import FILLERS, TOPICS
@@ -164,9 +165,9 @@ def test_the_loss_is_the_mean_over_texts_and_labels(
     fitted = built(backbone, method)
     fitted.model.adapter.eval()
     texts, targets = TRAINING[0][:4], [[0, 2], [], [1], [0, 1, 2]]
-    model = TrainingModel(fitted.model, 0)
+    model = TrainingModel(fitted.model, objective_of(fitted.model), 0)
     tokens = backbone.tokenize(texts)
-    loss = model(backbone.batch(tokens), targets, range(4), model.draw(targets, 0))
+    loss = model(backbone.batch(tokens), range(4), model.draw(targets, 0))
     scores = Scorer(fitted.model, 256).score_tokens(tokens)
     truth = torch.tensor([[1, 0, 1], [0, 0, 0], [0, 1, 0], [1, 1, 1]]).float()
     expected = torch.nn.functional.binary_cross_entropy_with_logits(torch.tensor(scores), truth)
@@ -202,11 +203,14 @@ def test_accumulated_batches_are_one_of_their_size(
 def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None:
     """Where classes exclude each other, one that is right pushes the others down."""
     fitted = built(bert, "probe")
-    model, batch = TrainingModel(fitted.model, 0), bert.batch(bert.tokenize(TRAINING[0][:2]))
+    model, batch = (
+        TrainingModel(fitted.model, objective_of(fitted.model), 0),
+        bert.batch(bert.tokenize(TRAINING[0][:2])),
+    )
 
     def gradient(targets: list[list[int]]) -> torch.Tensor:
         fitted.model.adapter.zero_grad()
-        model(batch, targets, range(2), model.draw(targets, 0)).backward()
+        model(batch, range(2), model.draw(targets, 0)).backward()
         return fitted.model.adapter.head.weight.grad.clone()
 
     first, second = gradient([[0], [1]]), gradient([[0, 2], [1]])
@@ -217,12 +221,15 @@ def test_a_label_s_output_learns_from_its_own_truth_only(bert: Backbone) -> None
 def test_branches_start_from_drawn_labels_and_the_shift_makes_up_for_it(bert: Backbone) -> None:
     """With one wrong label of two, and three if the true one were wrong, odds are 2 and 3 times."""
     fitted = built(bert, "lt-prefix", method__labels="apart", method__negatives=1)
-    model, tokens = TrainingModel(fitted.model, 0), bert.tokenize(TRAINING[0][:1])
+    model, tokens = (
+        TrainingModel(fitted.model, objective_of(fitted.model), 0),
+        bert.tokenize(TRAINING[0][:1]),
+    )
     scores = Scorer(fitted.model, 256)
     row = torch.tensor(scores.score_tokens(tokens)[0]) + torch.tensor([3.0, 2.0, 2.0]).log()
     with torch.no_grad():
         draws = [model.draw([[0]], step) for step in range(20)]
-        found = [float(model(bert.batch(tokens), [[0]], [0], draw)) for draw in draws]
+        found = [float(model(bert.batch(tokens), [0], draw)) for draw in draws]
     nothing, applies = torch.nn.functional.softplus(row), torch.nn.functional.softplus(-row)
     wanted = [float((applies[0] + nothing[wrong]) / 2) for wrong in (1, 2)]
     assert sorted({round(loss, 4) for loss in found}) == pytest.approx(sorted(wanted), abs=1e-3)

@@ -21,7 +21,8 @@ from ltuning.config import Config
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
 from ltuning.tagger import Entity, TokenClassifier
 from ltuning.tags import Sentence
-from ltuning.training.trainer import AdapterTrainer
+from ltuning.training.objectives import Tags
+from ltuning.training.trainer import AdapterTrainer, TrainingModel
 
 from .conformance.tiny import FAMILIES, WORDS
 from .conftest import FILLERS, TOPICS
@@ -125,6 +126,16 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     assert [result and result.steps for result in results] == [7, 7]
     whole, resumed = [made[place]._trained().model.adapter.state_dict() for place in (0, 2)]
     assert all(torch.equal(weight, resumed[name]) for name, weight in whole.items())
+
+
+def test_a_checkpoint_in_the_names_of_before_is_taken_up(bert: Backbone) -> None:
+    made = tagger(bert, "probe").fit(*TRAINING)
+    model = TrainingModel(made._trained().model, Tags(), 0)
+    now = {name: weight.clone() for name, weight in model.state_dict().items()}
+    assert all(name.startswith("adapter.") for name in now)
+    before = {name.replace("adapter.", "tuned."): weight + 1 for name, weight in now.items()}
+    model.load_state_dict(before)
+    assert all(torch.equal(model.state_dict()[name], weight + 1) for name, weight in now.items())
 
 
 def test_a_saved_tagger_says_the_same(trained: TokenClassifier, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from ltuning.training.centers import center
 from ltuning.training.classes import Validation, softmax
 from ltuning.training.isolation import alone
 from ltuning.training.multilabel import MultilabelValidation
+from ltuning.training.objectives import objective_of
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult
@@ -367,27 +368,13 @@ class TextClassifier(Front[FittedLabels]):
             tokenized = self._tokenized(fitted, held_out)
             names = fitted.labels.names
             validation = self.validation_class(tokenized.tokens, tokenized.targets, names)
-        arguments, layers = self._arguments(fitted, folder, len(data), validation is not None)
+        has_validation = validation is not None
+        run = self._run(fitted, len(data), has_validation, folder, resume, callbacks)
         fitted.model.adapter.to(self.backbone.device)
-        center(
-            fitted.model,
-            data.tokens,
-            batch_size=arguments.train_batch_size,
-            seed=self.config.seed,
-        )
+        at_once = run.arguments.train_batch_size
+        center(fitted.model, data.tokens, batch_size=at_once, seed=self.config.seed)
         self._prepare(fitted, data)
-        result = train(
-            fitted.model,
-            data,
-            validation,
-            arguments,
-            self._stopping,
-            max_branches=self.config.backbone.max_branches,
-            cache_size=self.config.backbone.cache_size,
-            layers=layers,
-            resume=resume,
-            callbacks=callbacks,
-        )
+        result = train(fitted.model, objective_of(fitted.model), data, validation, run)
         return self._finished(fitted, validation, result)
 
     def _tokenized(self, fitted: FittedLabels, rows: Rows) -> TokenDataset:

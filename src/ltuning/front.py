@@ -25,7 +25,6 @@ from ltuning import opening
 from ltuning.artifacts import card, store
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
-from ltuning.backbones.prefix import InTraining
 from ltuning.checking import check, configure
 from ltuning.config import (
     BackboneOptions,
@@ -44,8 +43,7 @@ from ltuning.stages import loading
 # What stands on transformers' Trainer is imported where a training begins: the Trainer imports
 # peft, datasets and pandas, which a first prediction would wait for.
 if TYPE_CHECKING:
-    from transformers import TrainingArguments
-
+    from ltuning.training.arguments import Chosen, Run
     from ltuning.training.trainer import TrainingResult
 
 
@@ -320,36 +318,51 @@ class Front(ABC, Generic[F]):
                 "revision"
             )
 
-    def _arguments(
-        self, fitted: F, folder: Path, num_rows: int, has_validation: bool
-    ) -> tuple[TrainingArguments, InTraining]:
-        """What transformers' Trainer is given, and how the backbone's layers run."""
-        from ltuning.training.arguments import in_training, training_arguments
+    def _run(
+        self,
+        fitted: F,
+        num_rows: int,
+        has_validation: bool,
+        folder: Path,
+        resume: bool,
+        callbacks: Sequence[Any],
+    ) -> Run:
+        """How the training goes on.
 
+        Args:
+            fitted: what is trained.
+            num_rows: training texts, or windows of them.
+            has_validation: whether there are texts to validate on.
+            folder: of the checkpoints.
+            resume: go on from the newest one there.
+            callbacks: beside our own.
+        """
+        from ltuning.training import arguments
+
+        config = self.config
         defaults = catalog.training_defaults(fitted.model.method, num_rows)
-        fields = {**defaults, **self.config.training}
-        layers = in_training(fields)
-        arguments = training_arguments(
-            folder,
-            fields,
-            self.config.stopping,
-            seed=self.config.seed,
-            num_texts=num_rows,
-            has_validation=has_validation,
-            on_cpu=self.backbone.device.type == "cpu",
-            published=self._published,
+        on_cpu = self.backbone.device.type == "cpu"
+        chosen = self._chosen(defaults, has_validation, on_cpu)
+        return arguments.Run(
+            arguments.training_arguments(chosen, folder, seed=config.seed, num_texts=num_rows),
+            arguments.resolved_stopping(config.stopping, config.training, chosen.published),
+            arguments.in_training(chosen.fields),
+            max_branches=config.backbone.max_branches,
+            cache_size=config.backbone.cache_size,
+            resume=resume,
+            callbacks=callbacks,
         )
-        return arguments, layers
 
-    @property
-    def _published(self) -> bool:
-        return self.config.method.recipe == "paper"
+    def _chosen(self, defaults: Mapping[str, Any], has_validation: bool, on_cpu: bool) -> Chosen:
+        from ltuning.training.arguments import Chosen
 
-    @property
-    def _stopping(self) -> StoppingOptions:
-        from ltuning.training.arguments import resolved_stopping
-
-        return resolved_stopping(self.config.stopping, self.config.training, self._published)
+        return Chosen(
+            {**defaults, **self.config.training},
+            self.config.stopping,
+            has_validation=has_validation,
+            on_cpu=on_cpu,
+            published=self.config.method.recipe == "paper",
+        )
 
     def _check_training(self, has_validation: bool) -> None:
         """Refuse what cannot be trained with, before the backbone is loaded.
@@ -360,13 +373,9 @@ class Front(ABC, Generic[F]):
         from ltuning.training.arguments import trainer_problems
 
         on_cpu = not torch.cuda.is_available() or self.config.backbone.device == "cpu"
-        fields = {**catalog.training_defaults(self.config.method), **self.config.training}
+        defaults = catalog.training_defaults(self.config.method)
         found = check_training(self.config.training) or trainer_problems(
-            fields,
-            self.config.stopping,
-            has_validation=has_validation,
-            on_cpu=on_cpu,
-            published=self._published,
+            self._chosen(defaults, has_validation, on_cpu)
         )
         if found:
             raise ConfigError(found)

@@ -25,6 +25,8 @@ from ltuning.stages import counting
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.training.isolation import alone
+from ltuning.training.objectives import Tags
+from ltuning.training.tagging import TagValidation, WindowDataset
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult
@@ -253,7 +255,7 @@ class TokenClassifier(Front[_Fitted]):
         resume: bool,
         callbacks: Sequence[Any],
     ) -> TrainingResult:
-        from ltuning.training.tagging import TagValidation, WindowDataset, train_tags
+        from ltuning.training.trainer import train
 
         names = tag_names(fitted.types)
         sentences, spans = data
@@ -265,18 +267,10 @@ class TokenClassifier(Front[_Fitted]):
             validation = TagValidation(
                 windows_of(self.backbone, held_out[0]), _targets(*held_out, names), names
             )
-        arguments, layers = self._arguments(fitted, folder, len(windows), validation is not None)
-        return train_tags(
-            fitted.model,
-            WindowDataset(windows, _targets(sentences, spans, names)),
-            validation,
-            arguments,
-            self._stopping,
-            max_windows=self.config.backbone.max_branches,
-            layers=layers,
-            resume=resume,
-            callbacks=callbacks,
-        )
+        has_validation = validation is not None
+        run = self._run(fitted, len(windows), has_validation, folder, resume, callbacks)
+        data_set = WindowDataset(windows, _targets(sentences, spans, names))
+        return train(fitted.model, Tags(), data_set, validation, run)
 
     def _restore(self, opened: Opened) -> None:
         types, saved = tuple(opened.fields["labels"]), opened.fields

@@ -15,15 +15,14 @@ from ltuning.config import StoppingOptions
 from ltuning.errors import ConfigError, Problem, TrainingError
 from ltuning.multilabel import MultilabelClassifier
 from ltuning.tagger import TokenClassifier
-from ltuning.training.arguments import trainer_problems
+from ltuning.training.arguments import Chosen, trainer_problems
 
 Make = Callable[..., LabelClassifier]
 LEAST = {"per_device_train_batch_size": 4}
 
 
 def problems(has_validation: bool = False, on_cpu: bool = True, **fields: Any) -> list[Problem]:
-    stopping = StoppingOptions()
-    return trainer_problems(LEAST | fields, stopping, has_validation=has_validation, on_cpu=on_cpu)
+    return trainer_problems(Chosen(LEAST | fields, StoppingOptions(), has_validation, on_cpu))
 
 
 @pytest.mark.parametrize(

@@ -1,20 +1,36 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ltuning.backbones.backbone import Backbone
+from ltuning.classifier import LabelClassifier
 from ltuning.errors import TrainingError
+from ltuning.labels import Labels
+from ltuning.multilabel import MultilabelClassifier
 from ltuning.training.objectives import (
+    Classes,
+    Contrast,
+    Draw,
+    DrawnMultilabel,
     LabelRows,
+    Multilabel,
+    Objective,
+    Pairs,
+    Tags,
     check_scores,
     choice_loss,
     draw_contrast,
     draw_multilabel,
     draw_pairs,
     multi_hot,
+    objective_of,
     pairs_loss,
 )
 
@@ -183,6 +199,100 @@ def test_the_shift_of_drawn_labels_gives_back_the_odds_among_all() -> None:
 
     optimizer.step(loss)  # type: ignore[arg-type]
     assert float(score.detach()) == pytest.approx(float(truth.float().mean().logit()), abs=0.02)
+
+
+LABELS = Labels.from_any({"food": ["bread", "the soup"], "sport": "ball", "travel": "hotel"})
+ROWS = LabelRows.of(LABELS.owners)
+
+
+@pytest.mark.parametrize(
+    ("front", "method", "options", "expected"),
+    [
+        (LabelClassifier, "prefix", {}, Classes()),
+        (LabelClassifier, "lt-prefix", {}, Classes()),
+        (LabelClassifier, "probe", {"head": "match"}, Classes()),
+        (LabelClassifier, "lt-prefix", {"labels": "apart"}, Contrast(ROWS, 7)),
+        (LabelClassifier, "lt-prompt", {"objective": "pairs"}, Pairs(ROWS)),
+        (MultilabelClassifier, "prefix", {}, Multilabel(3)),
+        (MultilabelClassifier, "lt-prefix", {}, Multilabel(3)),
+        (MultilabelClassifier, "lt-prompt", {"negatives": 1}, DrawnMultilabel(ROWS, 1)),
+    ],
+)
+def test_the_objective_is_that_of_task_and_method(
+    bert: Backbone,
+    front: type[LabelClassifier],
+    method: str,
+    options: dict[str, Any],
+    expected: Objective,
+) -> None:
+    paths = {f"method.{name}": value for name, value in options.items()}
+    found = objective_of(front(bert, None, method, options=paths)._build(LABELS, 9).model)
+    assert type(found) is type(expected)
+    for name, value in vars(expected).items():
+        if isinstance(value, LabelRows):
+            assert torch.equal(getattr(found, name).first, value.first)
+            assert torch.equal(getattr(found, name).count, value.count)
+        else:
+            assert getattr(found, name) == value
+
+
+def one_label(size: int) -> list[int]:
+    return some_targets(size, 3, seed=0).tolist()
+
+
+def some_labels(size: int) -> list[list[int]]:
+    return [[0, 2], [], [1], [0, 1, 2], [2]][:size]
+
+
+def words(size: int) -> list[list[int]]:
+    return [[0, 1, 2, 0], [2], [1, 1, 0], [0], [2, 1]][:size]
+
+
+@pytest.mark.parametrize(
+    ("objective", "targets"),
+    [
+        (Classes(), one_label),
+        (Pairs(ROWS), one_label),
+        (Contrast(ROWS, 1), one_label),
+        (Multilabel(3), some_labels),
+        (DrawnMultilabel(ROWS, 1), some_labels),
+        (Tags(), words),
+    ],
+)
+def test_parts_of_a_step_have_its_loss_by_their_shares(
+    objective: Objective, targets: Callable[[int], list[Any]]
+) -> None:
+    draw = objective.draw(targets(5), generator(0))
+
+    def loss(part: Draw, start: int, stop: int) -> torch.Tensor:
+        """Of scores that are the same for a text, however the step is cut."""
+        if part.branches is not None:
+            rows = part.branches.rows
+            return objective.loss(every[part.branches.texts + start, rows, 0], part)
+        return objective.loss(tables(start, stop), part)
+
+    def tables(start: int, stop: int) -> torch.Tensor:
+        if not isinstance(objective, Tags):
+            return every[start:stop, :3, 0]
+        # A part is padded to its own longest window.
+        return every[start:stop, : max(map(len, targets(5)[start:stop])), :3]
+
+    every = torch.randn(5, 4, 3, generator=generator(1))
+    cuts = [(0, 2), (2, 5)]
+    parts = [(draw.part(*cut), *cut) for cut in cuts]
+    shares = [objective.share(part) for part, *_ in parts]
+    assert sum(shares) == objective.share(draw)
+    pieces = [share * loss(*part) for share, part in zip(shares, parts, strict=True)]
+    torch.testing.assert_close(sum(pieces) / sum(shares), loss(draw, 0, 5))
+
+
+def test_a_tag_of_a_word_that_is_not_there_counts_for_nothing() -> None:
+    draw = Tags().draw([[1, 0], [2]], generator(0))
+    scores = torch.randn(2, 2, 3, generator=generator(1))
+    assert Tags().share(draw) == 3
+    logs = scores.log_softmax(-1)
+    expected = -(logs[0, 0, 1] + logs[0, 1, 0] + logs[1, 0, 2]) / 3
+    torch.testing.assert_close(Tags().loss(scores, draw), expected)
 
 
 def test_targets_as_a_table() -> None:

@@ -23,7 +23,7 @@ from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.adapter import Adapter
-from ltuning.training.arguments import resolved_stopping, training_arguments
+from ltuning.training.arguments import Chosen, resolved_stopping, training_arguments
 from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
 from ltuning.training.classes import Validation
@@ -106,7 +106,7 @@ def test_training_takes_the_order_of_each_epoch(
     taken: list[int] = []
     get = TokenDataset.__getitem__
 
-    def record(self: TokenDataset, row: int) -> dict[str, Any]:
+    def record(self: TokenDataset, row: int) -> int:
         taken.append(row)
         return get(self, row)
 
@@ -561,16 +561,9 @@ def test_a_run_without_a_length_sees_30_000_texts_or_three_epochs_and_takes_150_
     epochs: int,
     steps: int,
 ) -> None:
-    arguments = training_arguments(
-        tmp_path,
-        {"per_device_train_batch_size": 16, **fields},
-        StoppingOptions(),
-        seed=0,
-        num_texts=num_texts,
-        has_validation=False,
-        on_cpu=True,
-        published=published,
-    )
+    fields = {"per_device_train_batch_size": 16, **fields}
+    chosen = Chosen(fields, StoppingOptions(), False, on_cpu=True, published=published)
+    arguments = training_arguments(chosen, tmp_path, seed=0, num_texts=num_texts)
     assert (arguments.num_train_epochs, arguments.max_steps) == (epochs, steps)
 
 
@@ -592,16 +585,9 @@ def test_a_run_without_a_length_sees_30_000_texts_or_three_epochs_and_takes_150_
 def test_a_run_evaluates_five_to_ten_times_whatever_its_length(
     tmp_path: Path, fields: dict[str, Any], published: bool, when: str, steps: int | None
 ) -> None:
-    arguments = training_arguments(
-        tmp_path,
-        {"per_device_train_batch_size": 16, **fields},
-        StoppingOptions(),
-        seed=0,
-        num_texts=48,
-        has_validation=True,
-        on_cpu=True,
-        published=published,
-    )
+    fields = {"per_device_train_batch_size": 16, **fields}
+    chosen = Chosen(fields, StoppingOptions(), True, on_cpu=True, published=published)
+    arguments = training_arguments(chosen, tmp_path, seed=0, num_texts=48)
     assert arguments.eval_strategy == arguments.save_strategy == when
     assert arguments.eval_steps == steps
     assert steps is None or arguments.save_steps == steps

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers import Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
 from ltuning.backbones.prefix import Compiler, InTraining
@@ -32,42 +32,84 @@ _SCHEDULE = frozenset({"num_train_epochs", "max_steps", "eval_strategy", "eval_s
 
 # Two names of one field.
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
+_COMPILING = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
 
 
-def in_training(fields: dict[str, Any]) -> InTraining:
-    """How the backbone's layers run, taken out of the user's fields: Trainer has not the layers."""
-    checkpointing = any([bool(fields.pop(name, False)) for name in _CHECKPOINTING])
-    names = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
-    wanted, backend, mode = (fields.pop(name, None) for name in names)
+@dataclass(frozen=True)
+class Chosen:
+    """What a user chose of a run, and what it depends on.
+
+    Attributes:
+        fields: the section `training`, the recipe's part included.
+        stopping: when training ends early.
+        has_validation: whether there are texts to validate on.
+        on_cpu: whether the backbone runs on the CPU.
+        published: whether the recipe is that of the paper.
+    """
+
+    fields: Mapping[str, Any]
+    stopping: StoppingOptions
+    has_validation: bool
+    on_cpu: bool
+    published: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training goes on, whatever is trained.
+
+    Attributes:
+        arguments: of transformers' Trainer.
+        stopping: with a number, or None, as its patience.
+        layers: how the backbone's layers run. Checkpointing takes less memory and a third more
+            time.
+        max_branches: most texts, or branches, at a time in an evaluation.
+        cache_size: most GiB for what the layers below a prefix make of the texts; they then run
+            once for each text and not in every epoch.
+        resume: go on from the newest checkpoint in the folder of `arguments`.
+        callbacks: beside our own.
+    """
+
+    arguments: TrainingArguments
+    stopping: StoppingOptions
+    layers: InTraining
+    max_branches: int
+    cache_size: float = 0.0
+    resume: bool = False
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+def in_training(fields: Mapping[str, Any]) -> InTraining:
+    """How the backbone's layers run; Trainer, which has not the layers, is not told."""
+    checkpointing = any(fields.get(name) for name in _CHECKPOINTING)
+    wanted, backend, mode = (fields.get(name) for name in _COMPILING)
     # As in transformers, to name a backend or a mode is to ask for it.
     compiler = Compiler(backend, mode) if wanted or backend or mode else None
     return InTraining(checkpointing, compiler)
 
 
 def training_arguments(
+    chosen: Chosen,
     folder: Path,
-    fields: dict[str, Any],
-    stopping: StoppingOptions,
     *,
     seed: int,
     num_texts: int,
-    has_validation: bool,
-    on_cpu: bool,
-    published: bool = False,
     kind: type[TrainingArguments] = TrainingArguments,
 ) -> TrainingArguments:
-    """TrainingArguments from the user's fields and what this library owns.
+    """TrainingArguments from what a user chose and what this library owns.
 
     Without a number of epochs or steps, a run sees its texts three times or 30,000 texts, whichever
     is less, and takes 150 steps at least. Without a word on evaluations it makes five to ten,
     evenly over its steps. With the `published` recipe it sees its texts three times, however many
     they are, and evaluates after each.
     """
-    fields = dict(fields)
+    of_layers = {*_CHECKPOINTING, *_COMPILING}
+    fields = {name: value for name, value in chosen.fields.items() if name not in of_layers}
+    has_validation, metric = chosen.has_validation, chosen.stopping.metric
     batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
     epoch = math.ceil(num_texts / batch)
     if "num_train_epochs" not in fields and "max_steps" not in fields:
-        most = math.inf if published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
+        most = math.inf if chosen.published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
         fields |= _length(epoch, most)
     fields.setdefault("report_to", "none")
     fields.setdefault("disable_tqdm", True)
@@ -75,17 +117,18 @@ def training_arguments(
     # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
     fields.setdefault("logging_nan_inf_filter", False)
     steps = fields.get("max_steps") or math.ceil(fields["num_train_epochs"] * epoch)
-    fields |= _evaluations(fields, steps, published) if has_validation else {"eval_strategy": "no"}
+    never = {"eval_strategy": "no"}
+    fields |= _evaluations(fields, steps, chosen.published) if has_validation else never
     arguments = kind(
         output_dir=str(folder.absolute()),
         seed=seed,
         remove_unused_columns=False,
         load_best_model_at_end=fields["eval_strategy"] != "no",
         restore_callback_states_from_checkpoint=True,
-        metric_for_best_model=f"eval_{stopping.metric}" if has_validation else None,
-        greater_is_better=stopping.metric != "loss" if has_validation else None,
+        metric_for_best_model=f"eval_{metric}" if has_validation else None,
+        greater_is_better=metric != "loss" if has_validation else None,
         save_total_limit=fields.pop("save_total_limit", 2),
-        use_cpu=on_cpu,
+        use_cpu=chosen.on_cpu,
         **fields,
     )
     if kind is TrainingArguments:
@@ -158,44 +201,18 @@ class _Unplaced(TrainingArguments):
         return torch.device("cpu")
 
 
-def trainer_problems(
-    fields: Mapping[str, Any],
-    stopping: StoppingOptions,
-    *,
-    has_validation: bool,
-    on_cpu: bool,
-    published: bool = False,
-) -> list[Problem]:
+def trainer_problems(chosen: Chosen) -> list[Problem]:
     """What is wrong with a run's options, as far as it is known without its model.
 
     Each option by itself is right, as `check_training` finds it. transformers is asked for the
     rest: its arguments, the optimizer and the schedule are made, of two weights.
-
-    Args:
-        fields: the section `training`, the recipe's part included.
-        stopping: when training ends early.
-        has_validation: whether there are texts to validate on.
-        on_cpu: whether the backbone runs on the CPU.
-        published: whether the recipe is that of the paper.
     """
-    fields = dict(fields)
-    if found := list(_clashes(fields, stopping, has_validation, published)):
+    if found := list(_clashes(chosen)):
         return found
-    if found := list(_compiler_problems(fields)):
+    if found := list(_compiler_problems(chosen.fields)):
         return found
-    in_training(fields)
     try:
-        arguments = training_arguments(
-            Path(),
-            fields,
-            stopping,
-            seed=0,
-            num_texts=1,
-            has_validation=has_validation,
-            on_cpu=on_cpu,
-            published=published,
-            kind=_Unplaced,
-        )
+        arguments = training_arguments(chosen, Path(), seed=0, num_texts=1, kind=_Unplaced)
         _make_optimizer(arguments)
     except (ValueError, TypeError, LookupError, ImportError, RuntimeError) as error:
         return [Problem("training", f"transformers refuses these options: {error}")]
@@ -228,43 +245,49 @@ def _unknown(what: str, came: str, choices: list[str]) -> Problem:
     return Problem(f"training.torch_compile_{what}", message + suggest(came, choices))
 
 
-def _clashes(
-    fields: Mapping[str, Any], stopping: StoppingOptions, has_validation: bool, published: bool
-) -> Iterator[Problem]:
+def _clashes(chosen: Chosen) -> Iterator[Problem]:
     """Options that something else takes the effect from."""
-    if has_validation:
-        when = _strategy(fields, published)
-        if fields.get("save_strategy", when) != when:
-            message = (
-                f"expected {when!r}, as training.eval_strategy, got {fields['save_strategy']!r}: "
-                "the best weights are kept at evaluations; leave it out"
-            )
-            yield Problem("training.save_strategy", message)
-        logging = fields.get("logging_steps", 10) if "eval_strategy" in fields else None
-        steps = fields.get("eval_steps", logging)
-        if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
-            message = "checkpoints are written at evaluations, and every five minutes; leave it out"
-            yield Problem("training.save_steps", message)
-        if when != "steps" and "eval_steps" in fields:
-            message = "it has an effect with training.eval_strategy=steps only; leave it out"
-            yield Problem("training.eval_steps", message)
-    else:
-        wanting = "there are no texts to validate on; give some, or leave it out"
-        if isinstance(stopping.patience, int):
-            yield Problem("stopping.patience", wanting)
-        if stopping.metric != "loss":
-            yield Problem("stopping.metric", wanting)
-        for name in ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"):
-            if fields.get(name) not in (None, "no", False, 0):
-                yield Problem(f"training.{name}", wanting)
-        if fields.get("save_strategy") == "best":
-            yield Problem("training.save_strategy", wanting)
-        if fields.get("save_strategy", "steps") != "steps" and "save_steps" in fields:
-            message = "it has an effect with training.save_strategy=steps only; leave it out"
-            yield Problem("training.save_steps", message)
+    fields = chosen.fields
+    yield from _beside_evaluations(chosen) if chosen.has_validation else _without_texts(chosen)
     if fields.get("dataloader_persistent_workers") and not fields.get("dataloader_num_workers"):
         message = "expected training.dataloader_num_workers of 1 or more beside it, got 0"
         yield Problem("training.dataloader_persistent_workers", message)
+
+
+def _beside_evaluations(chosen: Chosen) -> Iterator[Problem]:
+    fields = chosen.fields
+    when = _strategy(fields, chosen.published)
+    if fields.get("save_strategy", when) != when:
+        message = (
+            f"expected {when!r}, as training.eval_strategy, got {fields['save_strategy']!r}: "
+            "the best weights are kept at evaluations; leave it out"
+        )
+        yield Problem("training.save_strategy", message)
+    logging = fields.get("logging_steps", 10) if "eval_strategy" in fields else None
+    steps = fields.get("eval_steps", logging)
+    if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
+        message = "checkpoints are written at evaluations, and every five minutes; leave it out"
+        yield Problem("training.save_steps", message)
+    if when != "steps" and "eval_steps" in fields:
+        message = "it has an effect with training.eval_strategy=steps only; leave it out"
+        yield Problem("training.eval_steps", message)
+
+
+def _without_texts(chosen: Chosen) -> Iterator[Problem]:
+    fields, stopping = chosen.fields, chosen.stopping
+    wanting = "there are no texts to validate on; give some, or leave it out"
+    if isinstance(stopping.patience, int):
+        yield Problem("stopping.patience", wanting)
+    if stopping.metric != "loss":
+        yield Problem("stopping.metric", wanting)
+    for name in ("eval_strategy", "eval_steps", "eval_delay", "eval_on_start"):
+        if fields.get(name) not in (None, "no", False, 0):
+            yield Problem(f"training.{name}", wanting)
+    if fields.get("save_strategy") == "best":
+        yield Problem("training.save_strategy", wanting)
+    if fields.get("save_strategy", "steps") != "steps" and "save_steps" in fields:
+        message = "it has an effect with training.save_strategy=steps only; leave it out"
+        yield Problem("training.save_steps", message)
 
 
 def _make_optimizer(arguments: TrainingArguments) -> None:

@@ -1,4 +1,4 @@
-"""Training texts, and the order in which they come."""
+"""Training texts as batches, and the order in which they come."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.words import WordBatch
+
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
 _GROUP = 50
 
 
 class TokenDataset(Dataset):
-    """Tokenized texts with the index of their true label, or with those of all that apply."""
+    """Tokenized texts with the index of their true label, or with those of all that apply.
+
+    A row is its number, of which `collate` makes batches.
+    """
 
     def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[Any]):
         self.tokens = tokens
@@ -23,8 +29,20 @@ class TokenDataset(Dataset):
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __getitem__(self, row: int) -> dict[str, Any]:
-        return {"tokens": self.tokens[row], "target": self.targets[row], "row": row}
+    def __getitem__(self, row: int) -> int:
+        return row
+
+    def collate(self, backbone: Backbone, rows: Sequence[int]) -> dict[str, Any]:
+        """The batch, its targets and its rows; these as lists, which Trainer leaves where they are.
+
+        The draws are made on the CPU.
+        """
+        targets = [self.targets[row] for row in rows]
+        return {"batch": self.batch(backbone, rows), "targets": targets, "rows": list(rows)}
+
+    def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
+        """Some of the texts, padded."""
+        return backbone.batch([self.tokens[row] for row in rows])
 
 
 class LengthGroupedBatches(Sampler[int]):

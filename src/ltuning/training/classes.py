@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from ltuning.training.objectives import check_scores
 @dataclass(frozen=True)
 class Validation:
     """Held-out texts and the figures that are computed on them."""
+
+    scorer_class: ClassVar = Scorer
 
     tokens: Sequence[dict[str, Any]]
     targets: Sequence[int]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class MultilabelValidation:
         targets: for each, the indices of the labels that apply.
         names: [K] every label.
     """
+
+    scorer_class: ClassVar = Scorer
 
     tokens: Sequence[dict[str, Any]]
     targets: Sequence[Sequence[int]]

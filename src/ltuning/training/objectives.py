@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from ltuning.errors import TrainingError
-from ltuning.methods.model import Branches
+from ltuning.methods.model import Branches, Model
+
+# In place of a tag, where a window has no more words.
+_NO_WORD = -100
 
 
 @dataclass(frozen=True)
@@ -21,19 +27,16 @@ class LabelRows:
     Attributes:
         first: `[K]` the first label text of each label.
         count: `[K]` how many it has.
-        owners: `[V]` the label of each label text.
     """
 
     first: Tensor
     count: Tensor
-    owners: Tensor
 
     @classmethod
     def of(cls, owners: Sequence[int]) -> LabelRows:
         """From the label index of each label text, in order."""
-        of = torch.tensor(owners)
-        count = torch.bincount(of)
-        return cls(count.cumsum(0) - count, count, of)
+        count = torch.bincount(torch.tensor(owners))
+        return cls(count.cumsum(0) - count, count)
 
     def draw(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """A label text of each label, uniformly: same shape as `labels`."""
@@ -45,21 +48,25 @@ class LabelRows:
 
 @dataclass(frozen=True)
 class Draw:
-    """The branches of a step and what is true of them.
+    """What a step compares, and what is true of it.
 
     Attributes:
-        branches: texts and label texts.
-        truth: `[B]` whether the pair is true (`pairs`), `[B]` the place of the true label among
-            the candidates (`contrast`), or `[R]` whether each branch is true (`multilabel`).
-        shift: `[R]` what the draw adds to each branch's log-odds (`multilabel`).
+        branches: texts and label texts; None where one pass reads all labels: nothing is drawn.
+        truth: of branches `[B]` whether the pair is true (`Pairs`), `[B]` the place of the true
+            label among the candidates (`Contrast`), or `[R]` whether each is true
+            (`DrawnMultilabel`); of texts `[B]` the true label (`Classes`) or `[B, K]` which labels
+            apply (`Multilabel`); `[B, W]` the tag of each word (`Tags`).
+        shift: `[R]` what the draw adds to each branch's log-odds (`DrawnMultilabel`).
     """
 
-    branches: Branches
+    branches: Branches | None
     truth: Tensor
     shift: Tensor | None = None
 
     def part(self, start: int, stop: int) -> Draw:
         """What is drawn of the texts from `start` to before `stop`, which are counted from 0."""
+        if self.branches is None:
+            return Draw(None, self.truth[start:stop])
         texts = self.branches.texts
         chosen = (start <= texts) & (texts < stop)
         is_by_branch = len(self.truth) == len(texts)
@@ -139,6 +146,136 @@ def draw_multilabel(
     wrong_at_most = num_labels - truth.sum(1)[texts] + is_true.long()
     shift = (wrong_at_most.clamp(min=wanted) / wanted).log()
     return Draw(Branches(texts, rows.draw(labels, generator)), is_true.float(), shift)
+
+
+class Objective(ABC):
+    """What a step draws for its texts, and the loss over their scores."""
+
+    @abstractmethod
+    def draw(self, targets: Sequence[Any], generator: torch.Generator) -> Draw:
+        """What is compared in a step.
+
+        Args:
+            targets: of each text: the index of its label, or the indices of those that apply, or
+                of a window the index of each word's tag.
+            generator: source of the draws.
+        """
+
+    @abstractmethod
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Mean loss of the scores of a batch, as `Model.score` gives them."""
+
+    def share(self, draw: Draw) -> int:
+        """How many the mean is over: what the loss of a part of a step weighs."""
+        return draw.truth.numel()
+
+
+@dataclass(frozen=True)
+class Classes(Objective):
+    """Each text has one label, among all: nothing is drawn."""
+
+    def draw(self, targets: Sequence[int], generator: torch.Generator) -> Draw:
+        """The labels."""
+        return Draw(None, torch.tensor(targets))
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Softmax cross-entropy of `[B, K]` scores."""
+        return choice_loss(scores, draw.truth.to(scores.device))
+
+
+@dataclass(frozen=True)
+class Pairs(Objective):
+    """Each text with one label, its own or a wrong one; see `draw_pairs`."""
+
+    rows: LabelRows
+
+    def draw(self, targets: Sequence[int], generator: torch.Generator) -> Draw:
+        """Pairs."""
+        return draw_pairs(torch.tensor(targets), self.rows, generator)
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Binary cross-entropy of `[B]` scores."""
+        return pairs_loss(scores, draw.truth.to(scores.device))
+
+
+@dataclass(frozen=True)
+class Contrast(Objective):
+    """Each text with its own label and some wrong ones; see `draw_contrast`."""
+
+    rows: LabelRows
+    negatives: int
+
+    def draw(self, targets: Sequence[int], generator: torch.Generator) -> Draw:
+        """Candidates."""
+        return draw_contrast(torch.tensor(targets), self.rows, self.negatives, generator)
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Softmax cross-entropy of each text's candidates."""
+        return choice_loss(scores.view(len(draw.truth), -1), draw.truth.to(scores.device))
+
+
+@dataclass(frozen=True)
+class Multilabel(Objective):
+    """Each label applies to a text or not, whatever the others do: nothing is drawn."""
+
+    num_labels: int
+
+    def draw(self, targets: Sequence[Sequence[int]], generator: torch.Generator) -> Draw:
+        """Which labels apply."""
+        return Draw(None, multi_hot(targets, self.num_labels).float())
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Binary cross-entropy of `[B, K]` scores."""
+        return pairs_loss(scores, draw.truth.to(scores.device))
+
+
+@dataclass(frozen=True)
+class DrawnMultilabel(Objective):
+    """Each text with the labels that apply and some that do not; see `draw_multilabel`."""
+
+    rows: LabelRows
+    negatives: int
+
+    def draw(self, targets: Sequence[Sequence[int]], generator: torch.Generator) -> Draw:
+        """Labels of each text, and their shift."""
+        truth = multi_hot(targets, len(self.rows.first))
+        return draw_multilabel(truth, self.rows, self.negatives, generator)
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Binary cross-entropy of `[R]` scores, shifted to what the draw made of their odds."""
+        assert draw.shift is not None
+        return pairs_loss(scores + draw.shift.to(scores.device), draw.truth.to(scores.device))
+
+
+@dataclass(frozen=True)
+class Tags(Objective):
+    """Each word that is read has one tag, among all: nothing is drawn."""
+
+    def draw(self, targets: Sequence[Sequence[int]], generator: torch.Generator) -> Draw:
+        """The tags."""
+        rows = [torch.tensor(tags) for tags in targets]
+        return Draw(None, pad_sequence(rows, batch_first=True, padding_value=_NO_WORD))
+
+    def loss(self, scores: Tensor, draw: Draw) -> Tensor:
+        """Softmax cross-entropy of `[B, W, K]` scores, over the words."""
+        # A part of a step may have fewer words in its windows than others of it.
+        truth = draw.truth[:, : scores.shape[1]].to(scores.device).flatten()
+        return functional.cross_entropy(scores.flatten(0, 1), truth, ignore_index=_NO_WORD)
+
+    def share(self, draw: Draw) -> int:
+        """How many words there are."""
+        return int((draw.truth != _NO_WORD).sum())
+
+
+def objective_of(model: Model[Any]) -> Objective:
+    """What a classifier of texts is trained to do, by its method."""
+    method, rows = model.method, LabelRows.of(model.owners)
+    if method.objective == "multilabel":
+        drawn = DrawnMultilabel(rows, method.negatives or 0)
+        return Multilabel(model.num_labels) if model.one_pass else drawn
+    if model.one_pass:
+        return Classes()
+    return Pairs(rows) if method.objective == "pairs" else Contrast(rows, method.negatives or 0)
 
 
 def multi_hot(targets: Sequence[Sequence[int]], num_labels: int) -> Tensor:

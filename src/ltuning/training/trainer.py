@@ -1,4 +1,4 @@
-"""Training on transformers' Trainer: the adapter is the model, the backbone stays outside."""
+"""Training on transformers' Trainer: what is trained is its model, the backbone stays outside."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -19,50 +19,40 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainerState,
-    TrainingArguments,
 )
 
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.model import Model
-from ltuning.scoring import Scorer
-from ltuning.stages import counting
+from ltuning.stages import Advance, counting
+from ltuning.training.arguments import Run
 from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import STATE, Tally, newest
 from ltuning.training.forecast import Forecast
-from ltuning.training.objectives import (
-    Draw,
-    LabelRows,
-    choice_loss,
-    draw_contrast,
-    draw_multilabel,
-    draw_pairs,
-    multi_hot,
-    pairs_loss,
-)
+from ltuning.training.objectives import Draw, Objective
 from ltuning.training.store import LowerStore
-
-if TYPE_CHECKING:
-    from ltuning.training.classes import Validation
-    from ltuning.training.multilabel import MultilabelValidation
-    from ltuning.training.tagging import TagValidation
 
 
 class TrainingModel(nn.Module):
-    """A model with what it needs to compute a loss; only what is trained has parameters here."""
+    """A model with what it needs to compute a loss; only what is trained has parameters here.
+
+    Args:
+        model: a classifier.
+        objective: what it is trained to do.
+        seed: of the draws.
+    """
 
     # Trainer then leaves it to the loss to be a share of the whole step's.
     accepts_loss_kwargs = True
 
-    def __init__(self, model: Model[TextBatch], seed: int):
+    def __init__(self, model: Model[Any], objective: Objective, seed: int):
         super().__init__()
         self.adapter = model.adapter
-        self.label_rows = LabelRows.of(model.owners)
-        self.seed = seed
+        self.model, self.objective, self.seed = model, objective, seed
         self.store: LowerStore | None = None
-        self.model = model
+        self.register_load_state_dict_pre_hook(_in_names_of_today)
 
     def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
         """The micro-batches of a step, each with its `draw` and as `share` what its loss weighs.
@@ -73,93 +63,83 @@ class TrainingModel(nn.Module):
         draw, prepared, start = self.draw(targets, step), [], 0
         for batch in batches:
             stop = start + len(batch["targets"])
-            part = None if draw is None else draw.part(start, stop)
-            share = stop - start if part is None else part.truth.numel()
-            prepared.append({**batch, "draw": part, "share": share})
+            part = draw.part(start, stop)
+            share = self.objective.share(part)
+            texts = {"batch": batch["batch"], "rows": batch["rows"]}
+            prepared.append({**texts, "draw": part, "share": share})
             start = stop
         return prepared
 
-    def draw(self, targets: Sequence[Any], step: int) -> Draw | None:
+    def draw(self, targets: Sequence[Any], step: int) -> Draw:
         """What a step draws for all its texts, a function of the seed and the step.
 
         Args:
-            targets: of each text its label, or with the objective `multilabel` a list of them.
+            targets: of each text, see `Objective.draw`.
             step: number of the optimizer step.
-
-        Returns:
-            None where one pass reads all labels: nothing is drawn.
         """
-        if self.model.one_pass:
-            return None
-        return self._draw(self._known(targets), step)
+        generator = torch.Generator().manual_seed(_mix(self.seed, step))
+        return self.objective.draw(targets, generator)
 
-    def forward(
-        self, batch: Any, targets: Sequence[Any], rows: Sequence[int], draw: Draw | None
-    ) -> Tensor:
+    def forward(self, batch: Any, rows: Sequence[int], draw: Draw) -> Tensor:
         """Mean loss of a batch.
 
         Args:
             batch: B texts.
-            targets: the label of each, or with the objective `multilabel` a list of its labels.
             rows: the place of each among the training texts.
             draw: its part of what the step draws.
         """
         device = self.model.backbone.device
         batch = batch.to(device)
-        side = self.model.label_side()
         lower = None if self.store is None else self.store.lower(rows, batch)
-        if draw is None:
-            scores = self.model.score(batch, side, lower=lower)
-            truth = self._known(targets).to(scores.device)
-            is_multilabel = self.model.method.objective == "multilabel"
-            return (
-                pairs_loss(scores, truth.float()) if is_multilabel else choice_loss(scores, truth)
-            )
-        scores = self.model.score(batch, side, draw.branches.to(device), lower)
-        truth = draw.truth.to(scores.device)
-        if self.model.method.objective == "pairs":
-            return pairs_loss(scores, truth)
-        if draw.shift is not None:
-            return pairs_loss(scores + draw.shift.to(scores.device), truth)
-        return choice_loss(scores.view(len(targets), -1), truth)
+        branches = None if draw.branches is None else draw.branches.to(device)
+        scores = self.model.score(batch, self.model.label_side(), branches, lower)
+        return self.objective.loss(scores, draw)
 
-    def _known(self, targets: Sequence[Any]) -> Tensor:
-        if self.model.method.objective == "multilabel":
-            return multi_hot(targets, len(self.label_rows.first))
-        return torch.tensor(targets)
 
-    def _draw(self, targets: Tensor, step: int) -> Draw:
-        generator = torch.Generator().manual_seed(_mix(self.seed, step))
-        if self.model.method.objective == "pairs":
-            return draw_pairs(targets, self.label_rows, generator)
-        negatives = self.model.method.negatives or 0
-        if self.model.method.objective == "multilabel":
-            return draw_multilabel(targets, self.label_rows, negatives, generator)
-        return draw_contrast(targets, self.label_rows, negatives, generator)
+def _in_names_of_today(_: nn.Module, state: dict[str, Any], *__: Any) -> None:
+    """Checkpoints of taggers had another name for what is trained."""
+    for name in [name for name in state if name.startswith("tuned.")]:
+        state[f"adapter.{name.removeprefix('tuned.')}"] = state.pop(name)
+
+
+class HeldOut(Protocol):
+    """What is validated on, and the figures that are computed there.
+
+    Attributes:
+        scorer_class: what `figures` is given, made of the model and of the most branches at a time.
+    """
+
+    scorer_class: ClassVar[type[Any]]
+
+    @property
+    def targets(self) -> Sequence[Any]:
+        """Of each text what is true of it."""
+
+    def figures(self, scorer: Any, progress: Advance | None = None) -> dict[str, float]:
+        """Figures by name, `loss` among them."""
 
 
 class AdapterTrainer(Trainer):
     """Trainer whose loss, sampler and evaluation are ours; loop, resume and logging are its own."""
 
     def __init__(
-        self,
-        *,
-        scorer: Callable[[], Any],
-        validation: Validation | MultilabelValidation | TagValidation | None,
-        **rest: Any,
+        self, module: TrainingModel, data: TokenDataset, validation: HeldOut | None, run: Run
     ):
-        super().__init__(**rest)
-        self._scorer = scorer
+        super().__init__(
+            model=module,
+            args=run.arguments,
+            train_dataset=data,
+            # It is asked for where there are evaluations; ours read `validation`.
+            eval_dataset=None if validation is None else data,
+            data_collator=partial(data.collate, module.model.backbone),
+            callbacks=[*run.callbacks, *early_stopping(run.stopping, validation)],
+        )
+        self._module, self._data, self._run = module, data, run
         self._validation = validation
         self.add_callback(Tally())
         num_validation = 0 if validation is None else len(validation.targets)
-        self.add_callback(Forecast(len(rest["train_dataset"]), num_validation))
-        self._begin = [self._find_best]
+        self.add_callback(Forecast(len(data), num_validation))
         self.add_callback(_AtBegin(self._begin))
-
-    def at_begin(self, do: Callable[[], None]) -> None:
-        """Do something before the first step, as part of the run and of its time."""
-        self._begin.append(do)
 
     def get_batch_samples(self, *given: Any, **named: Any) -> tuple[list[dict[str, Any]], Any]:
         """The micro-batches of a step, each with its share of the step's loss.
@@ -168,8 +148,7 @@ class AdapterTrainer(Trainer):
         they are, micro-batches make the loss that one batch of all their texts has.
         """
         batches, _ = super().get_batch_samples(*given, **named)
-        model: Any = self.model
-        batches = model.of_step(batches, self.state.global_step)
+        batches = self._module.of_step(batches, self.state.global_step)
         items = sum(batch["share"] for batch in batches)
         for batch in batches:
             batch["share"] /= items
@@ -194,10 +173,10 @@ class AdapterTrainer(Trainer):
         """Figures on the validation texts, each scored against every label."""
         if self._validation is None:
             return {}
-        assert self.model is not None
-        self.model.eval()
+        self._module.eval()
         with counting("validating", len(self._validation.targets)) as advance:
-            figures = self._validation.figures(self._scorer(), advance)
+            scorer = self._validation.scorer_class(self._module.model, self._run.max_branches)
+            figures = self._validation.figures(scorer, advance)
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
@@ -261,6 +240,34 @@ class AdapterTrainer(Trainer):
         if self.state.best_model_checkpoint is not None:
             self._load_best_model()
 
+    def _begin(self) -> None:
+        """Before the first step, as part of the run and of its time."""
+        self._find_best()
+        if self._run.cache_size and self._module.model.lower_layers and self._sees_texts_again():
+            self._keep_lower()
+
+    def _keep_lower(self) -> None:
+        """Run the layers below the prefix once for each text, and keep what they make of it."""
+        model = self._module.model
+        with self.accelerator.autocast():
+            self._module.store = LowerStore.fill(
+                model.backbone,
+                self._data.tokens,
+                model.lower_layers,
+                room=model.length,
+                limit=self._run.cache_size,
+                # Where a step fits, these fit.
+                batch_size=self.args.train_batch_size,
+                folder=Path(str(self.args.output_dir)),
+            )
+
+    def _sees_texts_again(self) -> bool:
+        arguments = self.args
+        if arguments.max_steps <= 0:
+            return arguments.num_train_epochs > 1
+        batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
+        return arguments.max_steps * batch * arguments.world_size > len(self._data)
+
     def _find_best(self) -> None:
         """The best weights so far, where the run's folder is now."""
         step = self.state.best_global_step
@@ -274,14 +281,13 @@ class AdapterTrainer(Trainer):
             )
         self.state.best_model_checkpoint = str(found)
 
-    def batches(self, train_dataset: Any = None) -> LengthGroupedBatches:
+    def batches(self) -> LengthGroupedBatches:
         """The order of the training texts."""
-        dataset: Any = train_dataset or self.train_dataset
-        lengths = [len(row["input_ids"]) for row in dataset.tokens]
+        lengths = [len(row["input_ids"]) for row in self._data.tokens]
         return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
-        return self.batches(train_dataset)
+        return self.batches()
 
 
 @dataclass(frozen=True)
@@ -305,80 +311,27 @@ class TrainingResult:
 
 
 def train(
-    model: Model[TextBatch],
+    model: Model[Any],
+    objective: Objective,
     data: TokenDataset,
-    validation: Validation | MultilabelValidation | None,
-    arguments: TrainingArguments,
-    stopping: StoppingOptions,
-    *,
-    max_branches: int,
-    cache_size: float = 0.0,
-    layers: InTraining,
-    resume: bool = False,
-    callbacks: Sequence[TrainerCallback] = (),
+    validation: HeldOut | None,
+    run: Run,
 ) -> TrainingResult:
     """Train a model in place.
-
-    `layers` says how the backbone's layers run. Checkpointing takes less memory and a third more
-    time. With `cache_size`, in GiB, the layers below the prefix run once for each text and not in
-    every epoch, where what they make of the texts fits into it.
-
-    Raises:
-        TrainingError: a loss that is not finite.
-    """
-    backbone, module = model.backbone, TrainingModel(model, arguments.seed)
-
-    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = backbone.batch([row["tokens"] for row in rows])
-        # Lists, which Trainer leaves where they are: the draws are made on the CPU.
-        return {
-            "batch": batch,
-            "targets": [row["target"] for row in rows],
-            "rows": [row["row"] for row in rows],
-        }
-
-    trainer = AdapterTrainer(
-        model=module,
-        args=arguments,
-        train_dataset=data,
-        eval_dataset=None
-        if validation is None
-        else TokenDataset(validation.tokens, validation.targets),
-        data_collator=collate,
-        callbacks=[*callbacks, *early_stopping(stopping, validation)],
-        scorer=lambda: Scorer(model, max_branches),
-        validation=validation,
-    )
-    if cache_size and model.lower_layers and _sees_texts_again(arguments, len(data)):
-        trainer.at_begin(partial(_keep_lower, trainer, module, data, cache_size))
-    return run(trainer, backbone, layers=layers, resume=resume)
-
-
-def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
-    """What ends a run, where validation and options say so."""
-    if validation is None or not isinstance(stopping.patience, int):
-        return []
-    return [EarlyStoppingCallback(early_stopping_patience=stopping.patience)]
-
-
-def run(
-    trainer: AdapterTrainer, backbone: Backbone, *, layers: InTraining, resume: bool
-) -> TrainingResult:
-    """Let a trainer train.
 
     Raises:
         TrainingError: a loss that is not finite, or no checkpoint to resume from.
     """
-    arguments = trainer.args
+    module = TrainingModel(model, objective, run.arguments.seed)
+    trainer = AdapterTrainer(module, data, validation, run)
     trainer.remove_callback(PrinterCallback)
     if not len(trainer.get_train_dataloader()):
         raise TrainingError(
-            f"expected texts for one batch of {arguments.train_batch_size} or more, got fewer, "
+            f"expected texts for one batch of {run.arguments.train_batch_size} or more, got fewer, "
             "which training.dataloader_drop_last drops; give more, or leave it out"
         )
-    seconds = _run(trainer, backbone, layers, resume)
-    assert trainer.model is not None
-    if not all(bool(weight.isfinite().all()) for weight in trainer.model.parameters()):
+    seconds = _run(trainer, model.backbone, run)
+    if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
         raise TrainingError(
             "expected finite weights at the end of training, got NaN or infinity; lower "
             "training.learning_rate or check the data"
@@ -389,19 +342,26 @@ def run(
         seconds=seconds,
         padding_share=trainer.batches().padding_share(),
         history=history,
-        best=_best(history, arguments, trainer.state.best_global_step),
+        best=_best(history, trainer.state.best_global_step),
     )
 
 
-def _run(trainer: AdapterTrainer, backbone: Backbone, layers: InTraining, resume: bool) -> float:
+def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
+    """What ends a run, where validation and options say so."""
+    if validation is None or not isinstance(stopping.patience, int):
+        return []
+    return [EarlyStoppingCallback(early_stopping_patience=stopping.patience)]
+
+
+def _run(trainer: AdapterTrainer, backbone: Backbone, run: Run) -> float:
     """Train to the end; the seconds that it took, those before an interruption included."""
-    checkpoint = newest(Path(str(trainer.args.output_dir))) if resume else None
+    checkpoint = newest(Path(str(trainer.args.output_dir))) if run.resume else None
     if checkpoint is not None and trainer.is_over(checkpoint):
         trainer.take(checkpoint)
         return trainer.tally.seconds
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # its start is behind it
-    backbone.in_training = layers
+    backbone.in_training = run.layers
     try:
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     finally:
@@ -412,42 +372,15 @@ def _run(trainer: AdapterTrainer, backbone: Backbone, layers: InTraining, resume
 class _AtBegin(TrainerCallback):
     """Does what is to be done before the first step."""
 
-    def __init__(self, todo: Sequence[Callable[[], None]]):
-        self._todo = todo
+    def __init__(self, do: Callable[[], None]):
+        self._do = do
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """The run begins."""
-        for do in self._todo:
-            do()
+        self._do()
 
 
-def _keep_lower(
-    trainer: AdapterTrainer, module: TrainingModel, data: TokenDataset, cache_size: float
-) -> None:
-    """Run the layers below the prefix once for each text, and keep what they make of it."""
-    with trainer.accelerator.autocast():
-        module.store = LowerStore.fill(
-            module.model.backbone,
-            data.tokens,
-            module.model.lower_layers,
-            room=module.model.length,
-            limit=cache_size,
-            # Where a step fits, these fit.
-            batch_size=trainer.args.train_batch_size,
-            folder=Path(str(trainer.args.output_dir)),
-        )
-
-
-def _sees_texts_again(arguments: TrainingArguments, num_texts: int) -> bool:
-    if arguments.max_steps <= 0:
-        return arguments.num_train_epochs > 1
-    batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
-    return arguments.max_steps * batch * arguments.world_size > num_texts
-
-
-def _best(
-    history: list[dict[str, Any]], arguments: TrainingArguments, step: int | None
-) -> dict[str, float]:
+def _best(history: list[dict[str, Any]], step: int | None) -> dict[str, float]:
     for row in history:
         if "eval_loss" in row and (step is None or row["step"] == step):
             return {
