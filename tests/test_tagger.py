@@ -238,9 +238,9 @@ def test_the_next_word_is_seen_without_the_causal_mask(
         tuned = made._trained().model.adapter
         windows = windows_of(backbone, [Sentence.of_tokens(words) for words in tokens[:8]])
         with torch.no_grad():
-            together = tuned.score_words(backbone, WordBatch.of(backbone, windows))
+            together = tuned.score_words(WordBatch.of(backbone, windows))
             for window, scores in zip(windows, together, strict=True):
-                alone = tuned.score_words(backbone, WordBatch.of(backbone, [window]))[0]
+                alone = tuned.score_words(WordBatch.of(backbone, [window]))[0]
                 assert (scores[: len(window.words)] - alone).abs().max() <= 1e-5 * alone.abs().max()
         return sum(hits) / len(hits)
 

@@ -261,8 +261,8 @@ class TextClassifier(Front[FittedLabels]):
             tuned_model = TunedModel(backbone, tuned, states, owners)
             return FittedLabels(labels, tuned_model, backbone.max_length, num_texts)
         is_prefix = catalog.site_of(method) == "key-values"
-        if is_prefix and backbone.prefix_problem is not None:
-            raise BackboneError(backbone.prefix_problem)
+        if is_prefix and backbone.problems.prefix is not None:
+            raise BackboneError(backbone.problems.prefix)
         length = method.num_tokens or 0
         if states is not None:
             length = max(length, _label_length(method, states))

@@ -10,76 +10,61 @@ import torch
 
 from ltuning.backbones.backbone import Backbone, TextBatch
 from ltuning.backbones.lower import Lower
-from ltuning.backbones.prefix import InTraining
+from ltuning.backbones.prefix import TRAINING, InTraining, announced
 
-from ..conformance.cases import counted, random_prefix, random_prompt
+from ..conformance.cases import random_prefix, random_prompt
 
 ROWS = [[5, 20, 31, 9], [7, 8], [40, 12, 33, 6, 11, 25]]
 Pad = Callable[..., TextBatch]
 
 
-def test_it_is_filled_once(backbone: Backbone, pad: Pad) -> None:
-    lower = Lower(2)
-    assert not lower.filled and not lower.is_states
+def test_a_pass_leaves_it_as_it_is(backbone: Backbone, pad: Pad) -> None:
+    lower = backbone.run_lower(pad(ROWS), 2)
+    assert lower.is_states
     with torch.no_grad():
-        backbone.forward(pad(ROWS), lower=lower)
-        assert lower.filled and lower.is_states
         output = lower.output
+        backbone.forward(pad(ROWS), lower=lower)
         backbone.forward(pad(ROWS), prefix=random_prefix(backbone, 2), lower=lower)
     assert lower.output is output
     assert lower.states.shape == (3, 6, backbone.sizes.hidden)
 
 
-def test_with_layer_0_there_is_nothing_to_keep(backbone: Backbone, pad: Pad) -> None:
-    lower = Lower(0)
-    with torch.no_grad(), counted(backbone) as calls:
-        backbone.forward(pad(ROWS), lower=lower)
-        whole = len(calls)
-        states = backbone.forward(pad(ROWS), lower=lower)
-    assert len(calls) == 2 * whole
-    assert not lower.filled
-    assert torch.isfinite(states).all()
-
-
 def test_a_prefix_may_start_above_what_is_kept(backbone: Backbone, pad: Pad) -> None:
-    batch, lower = pad(ROWS), Lower(1)
+    batch = pad(ROWS)
+    lower = backbone.run_lower(batch, 1)
     texts, rows = torch.tensor([0, 1, 1, 2]), torch.tensor([0, 1, 2, 0])
     prefix = random_prefix(backbone, 3, rows=rows, texts=texts)
     with torch.no_grad():
-        expected = backbone.forward(batch, prefix=prefix, lower=lower)
+        expected = backbone.forward(batch, prefix=prefix)
         found = backbone.forward(batch, prefix=prefix, lower=lower)
     assert torch.equal(found, expected)
 
 
-def test_a_prompt_leaves_it_as_it_is(backbone: Backbone, pad: Pad) -> None:
-    lower = Lower(2)
+def test_with_a_prompt_every_layer_runs(backbone: Backbone, pad: Pad) -> None:
+    lower = backbone.run_lower(pad(ROWS), 2)
     with torch.no_grad():
-        backbone.forward(pad(ROWS), prompt=random_prompt(backbone), lower=lower)
-        assert not lower.filled
-        backbone.forward(pad(ROWS), lower=lower)
         prompt = random_prompt(backbone)
         expected = backbone.forward(pad(ROWS), prompt=prompt)
         assert torch.equal(backbone.forward(pad(ROWS), prompt=prompt, lower=lower), expected)
 
 
-def test_checkpointed_layers_take_it(
-    bert: Backbone, pad: Pad, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpointed_layers_take_it(bert: Backbone, pad: Pad) -> None:
     def gradient(lower: Lower | None) -> Any:
         prefix = random_prefix(bert, 2)
         prefix.states.requires_grad_()
         bert.forward(pad(ROWS), prefix=prefix, lower=lower).square().sum().backward()
         return prefix.states.grad
 
-    expected, lower = gradient(None), Lower(2)
-    monkeypatch.setattr(bert, "in_training", InTraining(checkpointing=True))
-    for _ in range(2):
-        torch.testing.assert_close(gradient(lower), expected)
+    expected, lower = gradient(None), bert.run_lower(pad(ROWS), 2)
+    with announced(TRAINING, InTraining(checkpointing=True)):
+        for given in (None, lower):
+            torch.testing.assert_close(gradient(given), expected)
 
 
 def test_a_prefix_below_what_is_kept_is_refused(bert: Backbone, pad: Pad) -> None:
     with pytest.raises(ValueError, match=r"^expected a prefix from layer 2 up, .* from layer 1$"):
-        bert.forward(pad(ROWS), prefix=random_prefix(bert, 1), lower=Lower(2))
+        lower = bert.run_lower(pad(ROWS), 2)
+        bert.forward(pad(ROWS), prefix=random_prefix(bert, 1), lower=lower)
 
 
 def test_another_batch_is_refused(bert: Backbone, pad: Pad) -> None:

@@ -68,7 +68,7 @@ def test_every_word_reaches_every_state_and_padding_none(
     family: str, attention: str, tiny: Callable[[str, str], Backbone]
 ) -> None:
     backbone = tiny(family, attention)
-    assert backbone.unmask_problem is None
+    assert backbone.problems.unmasking is None
     before = states(backbone, ROWS)
     free = unmasked(backbone)
     assert reach(free).all()
@@ -216,7 +216,7 @@ def test_a_backbone_that_was_not_tried_is_tried_before_its_mask_goes(
         transformers.AutoTokenizer.from_pretrained(tmp_path),
         name="made by hand",
     )
-    assert backbone.unmask_problem is None
+    assert backbone.problems.unmasking is None
     with pytest.raises(BackboneError, match="^expected of 'made by hand'.* a word sees later ones"):
         classifier(backbone, "ls-unmask").fit(toy.texts, toy.labels)
 
@@ -231,7 +231,7 @@ def test_stablelm_is_un_masked_because_its_mask_is_always_written_out(tmp_path: 
     ).save_pretrained(tmp_path)
     BARE.save(tmp_path)
     backbone = Backbone.load(BackboneOptions(name=str(tmp_path), attention="sdpa"))
-    assert backbone.unmask_problem is None
+    assert backbone.problems.unmasking is None
     assert reach(unmasked(backbone)).all()
 
 

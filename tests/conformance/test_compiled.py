@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix import Compiler, InTraining, Prefix
+from ltuning.backbones.prefix import TRAINING, Compiler, InTraining, Prefix, announced
 
 from .cases import TEXTS, close, random_prefix
 
@@ -43,16 +43,13 @@ def test_compiled_layers_are_the_same(
     counters = torch._dynamo.utils.counters["stats"]
     torch._dynamo.reset()
     counters.clear()
-    backbone.in_training = InTraining(compiler=Compiler("eager"))
-    try:
-        graphs = []
+    graphs = []
+    with announced(TRAINING, InTraining(compiler=Compiler("eager"))):
         for texts, (states, gradient) in zip(BATCHES, expected, strict=True):
             computed = run(backbone, texts)
             graphs.append(counters["unique_graphs"])
             close(computed[0], states)
             close(computed[1], gradient, atol=1e-4)
-    finally:
-        backbone.in_training = InTraining()
     assert graphs[0] > 0
     # Sizes that happen to be equal in the first batch may not be in the second.
     assert set(graphs[1:]) == {graphs[1]}

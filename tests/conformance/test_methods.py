@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix import InTraining, Prefix
+from ltuning.backbones.prefix import TRAINING, InTraining, Prefix, announced
 from ltuning.classifier import LabelClassifier
 from ltuning.methods.adapter import AdapterModel
 from ltuning.methods.catalog import METHODS
@@ -259,11 +259,8 @@ def test_checkpointing_saves_memory_and_keeps_gradients(
         return sum(kept), [weight.grad for weight in adapter.parameters()]
 
     whole, expected = run()
-    backbone.in_training = InTraining(checkpointing=True)
-    try:
+    with announced(TRAINING, InTraining(checkpointing=True)):
         saved, found = run()
-    finally:
-        backbone.in_training = InTraining()
     assert saved < whole
     for left, right in zip(found, expected, strict=True):
         close(left, right)

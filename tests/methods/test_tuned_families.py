@@ -44,7 +44,7 @@ def made(backbone: Backbone, method: str) -> Tuned:
 
 def score(tuned: Tuned, backbone: Backbone) -> torch.Tensor:
     batch = backbone.batch([{"input_ids": row} for row in ROWS])
-    return tuned.score(backbone, batch)
+    return tuned.score(batch)
 
 
 @on_every_family

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import tokenized
-from ltuning.backbones.prefix import RUNNING
+from ltuning.backbones.prefix import RUNNING, TRAINING
 from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
@@ -627,7 +627,31 @@ def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
     saving = classifier(bert, "lt-prefix", steps=2, **options).fit(toy.texts, toy.labels)
     assert len(computed) == 2 * bert.sizes.layers
     assert_same(without, saving)
-    assert not bert.in_training.checkpointing
+    assert TRAINING.get() is None
+
+
+def test_a_training_within_another_has_layers_of_its_own(
+    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.backbones import layers
+
+    computed = []
+    checkpoint = layers.checkpoint
+
+    def counted(run: Any, *inputs: Any, **rest: Any) -> Any:
+        computed.append(inputs)
+        return checkpoint(run, *inputs, **rest)
+
+    class Within(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            before = len(computed)
+            classifier(bert, "prefix", steps=1).fit(toy.texts, toy.labels)
+            assert len(computed) == before
+
+    monkeypatch.setattr(layers, "checkpoint", counted)
+    outer = classifier(bert, "prefix", steps=2, training__gradient_checkpointing=True)
+    outer.fit(toy.texts, toy.labels, callbacks=[Within()])
+    assert len(computed) == 2 * bert.sizes.layers
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute")  # torch hides it where it may
@@ -655,7 +679,7 @@ def test_compiled_layers_change_nothing_and_serve_every_batch(
     assert counted[0] > 0
     # The second step, where a batch of two texts follows one of four.
     assert counted[-1] == counted[1]
-    assert bert.in_training.compiler is None
+    assert TRAINING.get() is None
 
 
 def test_weights_that_are_not_finite_end_the_run(

@@ -22,7 +22,7 @@ from ltuning.backbones.loading import (
     with_padding,
 )
 from ltuning.backbones.lower import Lower
-from ltuning.backbones.prefix import RUNNING, InTraining, Pass, Prefix, Recorder, announced
+from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
 from ltuning.stages import Advance
@@ -117,9 +117,8 @@ class Backbone:
         self.sizes = Sizes.of(model, self.family)
         self.tokenizer = with_padding(tokenizer, name)
         self.model: Any = model.requires_grad_(False).eval()
-        self.in_training = InTraining()
-        self.prefix_problem: str | None = None
-        self.unmask_problem: str | None = None
+        # What the self-test found at load; nothing, of one that was made by hand.
+        self.problems = selftest.Problems()
         self._fingerprint: str | None = None
         # What it was loaded with; None = made by hand.
         self.options: BackboneOptions | None = None
@@ -152,7 +151,7 @@ class Backbone:
         )
         backbone.options = options
         if tested:
-            selftest.require(backbone)
+            backbone.problems = selftest.require(backbone)
         return backbone
 
     @property
@@ -362,7 +361,7 @@ class Backbone:
             positions = positions + (room or ids.shape[1]) - mask.sum(1, keepdim=True)
         recorder = Recorder(self.sizes.kv_heads)
         with torch.no_grad():
-            hidden = self._run(mask, positions, recorder=recorder, input_ids=ids)
+            hidden = self._run(mask, positions, Pass(recorder=recorder), input_ids=ids)
         kept = self._key_values(recorder if key_values else Recorder(0), ids)
         return LabelStates(hidden.float(), mask, ids, kept.float())
 
@@ -390,10 +389,9 @@ class Backbone:
             batch: B texts.
             prompt: embeddings `[B, L, H]` before the text's own, and their mask `[B, L]`.
             prefix: keys and values before the text's own.
-            lower: an empty one keeps the output of its lower layers, a filled one stands for
-                them: they do not run. Passes with a prompt leave it as it is, as do passes that
-                start at another position than the one that filled it: one with and one without a
-                prefix, where a prefix takes places of the position table.
+            lower: what the lower layers make of the batch: they do not run. They do all the same
+                with a prompt, and where the texts start at another position than those of
+                `lower`: with a prefix, or without one, that takes places of the position table.
 
         Returns:
             `[R, L + T, H]` with a prompt, whose padding then comes first, `[R, T, H]` otherwise
@@ -401,14 +399,15 @@ class Backbone:
         """
         if prompt is not None:
             return self._forward_prompt(batch, *prompt)
-        if prefix is not None and self.prefix_problem is not None:
-            raise BackboneError(self.prefix_problem)
+        if prefix is not None and self.problems.prefix is not None:
+            raise BackboneError(self.problems.prefix)
         shift = 0
         if prefix is not None and self.family.prefix_spends_positions:
             shift = prefix.length if prefix.room is None else prefix.room
-        lower = _usable(lower, batch, prefix, shift)
-        skipped = range(lower.layer if lower is not None and lower.filled else 0)
-        return self._run_texts(batch, shift, prefix=prefix, lower=lower, skipped=skipped)
+        running = Pass(prefix)
+        if lower is not None and _is_usable(lower, batch, prefix, shift):
+            running = Pass(prefix, skipped=range(lower.layer), output=lower.output)
+        return self._run_texts(batch, shift, running)
 
     def run_lower(self, batch: TextBatch, layer: int, room: int = 0) -> Lower:
         """What the layers below `layer` make of a batch; the others do not run.
@@ -418,17 +417,16 @@ class Backbone:
             layer: s, at least 1.
             room: the `room` of the prefix that the texts are read with.
         """
-        lower = Lower(layer)
-        lower.shift = room if self.family.prefix_spends_positions else 0
-        skipped = range(layer, self.sizes.layers)
+        shift = room if self.family.prefix_spends_positions else 0
+        running = Pass(skipped=range(layer, self.sizes.layers))
         with torch.no_grad():
-            self._run_texts(batch, lower.shift, lower=lower, skipped=skipped)
-        return lower
+            self._run_texts(batch, shift, running)
+        return Lower(layer, running.output, shift)
 
-    def _run_texts(self, batch: TextBatch, shift: int, **rest: Any) -> Tensor:
+    def _run_texts(self, batch: TextBatch, shift: int, running: Pass) -> Tensor:
         extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
         positions = self.positions(batch.mask) + shift
-        return self._run(batch.mask, positions, input_ids=batch.ids, **extra, **rest)
+        return self._run(batch.mask, positions, running, input_ids=batch.ids, **extra)
 
     def positions(self, mask: Tensor) -> Tensor:
         """`[B, T]` positions counted over real tokens only, so that padding shifts nothing."""
@@ -447,19 +445,11 @@ class Backbone:
             zeros = batch.types.new_zeros(prompt_mask.shape)
             extra["token_type_ids"] = torch.cat([zeros, batch.types], dim=1)
         joined = torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1)
-        return self._run(mask, self.positions(mask), inputs_embeds=joined, **extra)
+        return self._run(mask, self.positions(mask), Pass(), inputs_embeds=joined, **extra)
 
-    def _run(
-        self,
-        mask: Tensor,
-        positions: Tensor,
-        prefix: Prefix | None = None,
-        recorder: Recorder | None = None,
-        lower: Lower | None = None,
-        skipped: range = range(0),
-        **inputs: Any,
-    ) -> Tensor:
+    def _run(self, mask: Tensor, positions: Tensor, running: Pass, **inputs: Any) -> Tensor:
         """One forward of the model, with the pass announced to its layers."""
+        prefix, recorder = running.prefix, running.recorder
         if self.family.causal:
             inputs["use_cache"] = False
         if self.family.attention == "cache" and (prefix is not None or recorder is not None):
@@ -474,7 +464,6 @@ class Backbone:
             mask = torch.cat([prefix.branch_mask(), prefix.fan_out(mask)], dim=1)
         if self.family.positions != "relative":
             inputs["position_ids"] = positions
-        running = Pass(prefix, recorder, self.in_training, lower, skipped)
         with announced(RUNNING, running):
             output = self.model(attention_mask=mask.long(), **inputs)
         return output.last_hidden_state.to(self.device)
@@ -525,23 +514,16 @@ class Backbone:
                 )
 
 
-def _usable(
-    lower: Lower | None, batch: TextBatch, prefix: Prefix | None, shift: int
-) -> Lower | None:
-    """`lower`, if it is empty or holds what this pass would compute."""
-    if lower is None or lower.layer == 0:
-        return None
+def _is_usable(lower: Lower, batch: TextBatch, prefix: Prefix | None, shift: int) -> bool:
+    """Whether `lower` holds what this pass would compute."""
     if prefix is not None and prefix.first_layer < lower.layer:
         raise ValueError(
             f"expected a prefix from layer {lower.layer} up, below which the output is kept, "
             f"got one from layer {prefix.first_layer}"
         )
-    if not lower.filled:
-        lower.shift = shift
-        return lower
     if lower.states.shape[:2] != batch.ids.shape:
         raise ValueError(
             f"expected the batch whose lower layers are kept, {tuple(lower.states.shape[:2])}, "
             f"got one of {tuple(batch.ids.shape)}"
         )
-    return lower if lower.shift == shift else None
+    return lower.shift == shift

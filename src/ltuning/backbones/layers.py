@@ -12,15 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ltuning.backbones import prefix_attention
 from ltuning.backbones.families import FAMILIES, Family
-from ltuning.backbones.prefix import (
-    LAYER,
-    RUNNING,
-    InTraining,
-    LayerPass,
-    Pass,
-    Prefix,
-    announced,
-)
+from ltuning.backbones.prefix import LAYER, RUNNING, TRAINING, LayerPass, Pass, Prefix, announced
 from ltuning.errors import BackboneError
 
 # Arguments of a layer that have an entry for each text, under all the names that models use.
@@ -71,12 +63,11 @@ class _LayerForward:
         if running is None:
             return self.forward(*args, **kwargs)
         layer, running.layer = running.layer, running.layer + 1
-        lower = running.lower
-        if lower is not None and layer in running.skipped:
-            return lower.output
+        if layer in running.skipped:
+            return running.output
         output = self._run(layer, running, args, kwargs)
-        if lower is not None and layer == lower.layer - 1:
-            lower.output = self._read_on(output)
+        if layer + 1 == running.skipped.start:
+            running.output = self._read_on(output)
         return output
 
     def _read_on(self, output: Any) -> Any:
@@ -89,8 +80,8 @@ class _LayerForward:
         prefix = running.prefix
         if prefix is not None:
             args, kwargs = self._fan(prefix, layer, running, args, kwargs)
-        in_training = running.training if torch.is_grad_enabled() else InTraining()
-        compiler = in_training.compiler
+        in_training = TRAINING.get() if torch.is_grad_enabled() else None
+        compiler = None if in_training is None else in_training.compiler
         forward = self.forward if compiler is None else compiler(self.forward)
 
         def run(*inputs: Any) -> Any:
@@ -98,7 +89,7 @@ class _LayerForward:
             with announced(LAYER, LayerPass.of(prefix, layer, running.recorder)):
                 return forward(*inputs, **kwargs)
 
-        if in_training.checkpointing:
+        if in_training is not None and in_training.checkpointing:
             return checkpoint(run, *args, use_reentrant=False)
         return run(*args)
 

@@ -6,36 +6,29 @@ constant of the text, so that a second pass over the same batch can start above 
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 
+@dataclass(frozen=True)
 class Lower:
-    """What the layers below `layer` make of a batch of texts.
+    """What the layers below `layer` make of a batch of texts; `Backbone.run_lower` makes it.
 
-    Empty at first. The pass that it is given to fills it; a later pass over the same batch that is
-    given it does not run these layers.
-
-    Args:
-        layer: s, the first layer that is not kept; with 0 there is nothing to keep.
+    Attributes:
+        layer: s, the first layer that is not kept.
+        output: what layer s - 1 returned, in the form in which this model's layers do.
+        shift: positions before the text: a prefix may take places of the position table.
     """
 
-    def __init__(self, layer: int):
-        self.layer = layer
-        # What layer s - 1 returned, in the form in which this model's layers do.
-        self.output: Any = None
-        # Positions before the text: a prefix may take places of the position table.
-        self.shift = 0
-
-    @property
-    def filled(self) -> bool:
-        """Whether a pass has filled it."""
-        return self.output is not None
+    layer: int
+    output: Any
+    shift: int = 0
 
     @property
     def states(self) -> Tensor:
-        """`[B, T, H]` output of layer s - 1; of a filled one."""
+        """`[B, T, H]` output of layer s - 1."""
         return self.output if isinstance(self.output, Tensor) else self.output[0]
 
     @property
@@ -43,11 +36,9 @@ class Lower:
         """Whether states are all that it holds: layers of T5 hand on a position bias too."""
         if isinstance(self.output, tuple):
             return all(part is None for part in self.output[1:])
-        return self.filled
+        return True
 
     def with_states(self, states: Tensor) -> Lower:
         """The same with other states `[B, T, H]`, where states are all that it holds."""
-        made = Lower(self.layer)
-        made.shift = self.shift
-        made.output = states if isinstance(self.output, Tensor) else (states, *self.output[1:])
-        return made
+        is_bare = isinstance(self.output, Tensor)
+        return replace(self, output=states if is_bare else (states, *self.output[1:]))

@@ -16,8 +16,6 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ltuning.backbones.lower import Lower
-
 T = TypeVar("T")
 
 
@@ -159,9 +157,8 @@ class Pass:
     Attributes:
         prefix: keys and values to prepend.
         recorder: where keys and values are collected.
-        training: how layers run where a gradient is wanted.
-        lower: where the lower layers' output is kept.
-        skipped: layers that do not run but give what is kept there.
+        skipped: layers that do not run but give `output`.
+        output: what was given for them, or what the layer before them returned.
         layer: number of the layer that comes next; layers are counted as they are called, because
             some models run one module several times.
         num_texts: B, known once a layer has seen the texts.
@@ -169,9 +166,8 @@ class Pass:
 
     prefix: Prefix | None = None
     recorder: Recorder | None = None
-    training: InTraining = InTraining()
-    lower: Lower | None = None
     skipped: range = range(0)
+    output: Any = None
     layer: int = 0
     num_texts: int = 0
 
@@ -219,11 +215,13 @@ class LayerPass:
 
 RUNNING: ContextVar[Pass | None] = ContextVar("ltuning_pass", default=None)
 LAYER: ContextVar[LayerPass | None] = ContextVar("ltuning_layer", default=None)
+# While a training goes on; in its thread, whatever other threads do with the same backbone.
+TRAINING: ContextVar[InTraining | None] = ContextVar("ltuning_training", default=None)
 
 
 @contextmanager
 def announced(variable: ContextVar[T | None], value: T) -> Iterator[T]:
-    """Let the layers, or the attention of a layer, see a pass while the block runs."""
+    """Let the layers, or the attention of a layer, see something while the block runs."""
     token = variable.set(value)
     try:
         yield value

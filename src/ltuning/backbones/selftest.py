@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +48,19 @@ class Finding:
     needed_by: str = "every method"
 
 
+@dataclass(frozen=True)
+class Problems:
+    """Why a model does not serve some methods; None where it serves them.
+
+    Attributes:
+        prefix: of the methods with a prefix.
+        unmasking: of `ls-unmask`.
+    """
+
+    prefix: str | None = None
+    unmasking: str | None = None
+
+
 def examine(backbone: Backbone) -> list[Finding]:
     """Try every property on the model; takes a dozen forwards of a few tokens."""
     findings = []
@@ -64,18 +77,19 @@ def examine(backbone: Backbone) -> list[Finding]:
     return findings
 
 
-def require(backbone: Backbone) -> None:
+def require(backbone: Backbone) -> Problems:
     """Examine a model unless it has passed before, and refuse it where a property fails.
 
-    A model that only fails in what prefixes or un-masking need is kept: `backbone.prefix_problem`
-    and `backbone.unmask_problem` then say why it takes no prefix, or keeps its mask.
+    A model that only fails in what prefixes or un-masking need is kept; why it takes no prefix, or
+    keeps its mask, is what is returned.
 
     Raises:
         BackboneError: a property that every method needs does not hold.
     """
+    problems = Problems()
     passed = _record(backbone)
     if passed is not None and _exists(passed):
-        return
+        return problems
     failed = [finding for finding in examine(backbone) if not finding.holds]
     for finding in failed:
         sentence = (
@@ -86,14 +100,16 @@ def require(backbone: Backbone) -> None:
             hint = _HINTS.get(finding.name, "try backbone.attention=eager, or another checkpoint")
             raise BackboneError(f"{sentence}; its scores would be wrong: {hint}")
         if finding.needed_by == _UNMASKING:
-            backbone.unmask_problem = f"{sentence}; use method ls-lora with it"
+            problems = replace(problems, unmasking=f"{sentence}; use method ls-lora with it")
         else:
-            backbone.prefix_problem = f"{sentence}; use method prompt or lt-prompt with it"
+            hint = "use method prompt or lt-prompt with it"
+            problems = replace(problems, prefix=f"{sentence}; {hint}")
     if not failed and passed is not None:
         # A folder that cannot be written costs a second at the next load, nothing else.
         with suppress(OSError):
             passed.parent.mkdir(parents=True, exist_ok=True)
             passed.write_text(json.dumps({"backbone": backbone.name}), encoding="utf-8")
+    return problems
 
 
 def _exists(path: Path) -> bool:

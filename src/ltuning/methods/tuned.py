@@ -156,31 +156,24 @@ class Tuned(Trainable):
         assert bias is not None
         bias.data += by
 
-    def hidden(self, backbone: Backbone, batch: TextBatch) -> Tensor:
-        """Last hidden states `[B, T, H]`, in float32.
-
-        Args:
-            backbone: the one that was given; says how layers run in training.
-            batch: B texts.
-        """
-        self.model.in_training = backbone.in_training
+    def hidden(self, batch: TextBatch) -> Tensor:
+        """Last hidden states `[B, T, H]`, in float32."""
         return self.model.forward(batch).float()
 
-    def score(self, backbone: Backbone, batch: TextBatch, labels: Tensor | None = None) -> Tensor:
+    def score(self, batch: TextBatch, labels: Tensor | None = None) -> Tensor:
         """Scores `[B, K]` of texts, or with the head `match` `[B, V]` of the label texts.
 
         Args:
-            backbone: as for `hidden`.
             batch: B texts.
             labels: `[V, H]` mean states of the label texts, for the head `match`.
         """
         assert self.method.pooling is not None  # resolved
-        state = pool(self.hidden(backbone, batch), batch.mask, self.method.pooling)
+        state = pool(self.hidden(batch), batch.mask, self.method.pooling)
         return self.head(state) if labels is None else self.head(state, labels)
 
-    def score_words(self, backbone: Backbone, batch: WordBatch) -> Tensor:
+    def score_words(self, batch: WordBatch) -> Tensor:
         """Scores `[B, W, K]` of words, each read at its first token."""
-        return self.head(gather(self.hidden(backbone, batch.texts), batch.places))
+        return self.head(gather(self.hidden(batch.texts), batch.places))
 
     def tensors(self) -> dict[str, Tensor]:
         """What is saved of it: the classifier, and weights that replace some of the backbone's."""
@@ -227,7 +220,7 @@ class TunedModel(Model[TextBatch]):
         lower: Lower | None = None,
     ) -> Tensor:
         """Scores `[B, K]` of the labels."""
-        return self.of_labels(self.adapter.score(self.backbone, batch, side))
+        return self.of_labels(self.adapter.score(batch, side))
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,7 +237,7 @@ class TagModel(Model[WordBatch]):
         lower: Lower | None = None,
     ) -> Tensor:
         """Scores `[B, W, K]` of the words."""
-        return self.adapter.score_words(self.backbone, batch)
+        return self.adapter.score_words(batch)
 
 
 class _TrainedWeights(nn.Module):
@@ -272,11 +265,10 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _copy(backbone: Backbone, method: MethodOptions) -> Backbone:
     if method.unmask_layers is None:
         return shared_copy(backbone)
-    if backbone.unmask_problem is None:
-        # One that was not made by `Backbone.load` was not tried; who passed there, is not again.
-        selftest.require(backbone)
-    if backbone.unmask_problem is not None:
-        raise BackboneError(backbone.unmask_problem)
+    # One that was not made by `Backbone.load` was not tried; who passed there, is not again.
+    problem = backbone.problems.unmasking or selftest.require(backbone).unmasking
+    if problem is not None:
+        raise BackboneError(problem)
     return unmasked(backbone, layer_numbers(method.unmask_layers, backbone.sizes.layers))
 
 

@@ -21,8 +21,7 @@ from transformers import (
     TrainerState,
 )
 
-from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.prefix import InTraining
+from ltuning.backbones.prefix import TRAINING, announced
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
 from ltuning.methods.model import Model
@@ -330,7 +329,7 @@ def train(
             f"expected texts for one batch of {run.arguments.train_batch_size} or more, got fewer, "
             "which training.dataloader_drop_last drops; give more, or leave it out"
         )
-    seconds = _run(trainer, model.backbone, run)
+    seconds = _run(trainer, run)
     if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
         raise TrainingError(
             "expected finite weights at the end of training, got NaN or infinity; lower "
@@ -353,7 +352,7 @@ def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCa
     return [EarlyStoppingCallback(early_stopping_patience=stopping.patience)]
 
 
-def _run(trainer: AdapterTrainer, backbone: Backbone, run: Run) -> float:
+def _run(trainer: AdapterTrainer, run: Run) -> float:
     """Train to the end; the seconds that it took, those before an interruption included."""
     checkpoint = newest(Path(str(trainer.args.output_dir))) if run.resume else None
     if checkpoint is not None and trainer.is_over(checkpoint):
@@ -361,11 +360,8 @@ def _run(trainer: AdapterTrainer, backbone: Backbone, run: Run) -> float:
         return trainer.tally.seconds
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # its start is behind it
-    backbone.in_training = run.layers
-    try:
+    with announced(TRAINING, run.layers):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    finally:
-        backbone.in_training = InTraining()
     return float(outcome.metrics["train_runtime"])
 
 
