@@ -250,16 +250,9 @@ class TextClassifier(Front[FittedLabels]):
         tokens = backbone.tokenize_labels(labels.flat_texts) if catalog.uses_labels(given) else None
         num_label_tokens = sum(len(row["input_ids"]) for row in tokens or ())
         method = catalog.resolve(given, backbone.family, depth, num_texts, num_label_tokens)
-        states: LabelStates | None = None
-        owners: Sequence[int] = range(len(labels))
+        states = None
         if tokens is not None:
-            states, owners = self._encode(labels, method.num_tokens, method, tokens), labels.owners
-        if method.name in WEIGHT_METHODS:
-            with torch.random.fork_rng():
-                torch.manual_seed(self.config.seed)
-                tuned = Tuned.new(backbone, method, len(labels))
-            tuned_model = TunedModel(backbone, tuned, states, owners)
-            return FittedLabels(labels, tuned_model, backbone.max_length, num_texts)
+            states = self._encode(labels, method.num_tokens, method, tokens)
         is_prefix = catalog.site_of(method) == "key-values"
         if is_prefix and backbone.problems.prefix is not None:
             raise BackboneError(backbone.problems.prefix)
@@ -267,18 +260,26 @@ class TextClassifier(Front[FittedLabels]):
         if states is not None:
             length = max(length, _label_length(method, states))
         max_length = self._room(method, length)
-        self._check_size(method, length, len(labels))
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            start = None
-            if states is None:
-                generator = torch.Generator().manual_seed(self.config.seed)
-                start = free_start(backbone, method, length, labels.flat_texts, generator)
-            adapter = Adapter(
-                backbone.sizes, method, length=length, num_labels=len(labels), start=start
-            )
-        model = AdapterModel(backbone, adapter, states, owners)
+            model = self._new_model(labels, method, states, length)
         return FittedLabels(labels, model, max_length, num_texts)
+
+    def _new_model(
+        self, labels: Labels, method: MethodOptions, states: LabelStates | None, length: int
+    ) -> Model[TextBatch]:
+        """Before the first step."""
+        backbone, number = self.backbone, len(labels)
+        owners = range(number) if states is None else labels.owners
+        if method.name in WEIGHT_METHODS:
+            return TunedModel(backbone, Tuned.new(backbone, method, number), states, owners)
+        self._check_size(method, length, number)
+        start = None
+        if states is None:
+            generator = torch.Generator().manual_seed(self.config.seed)
+            start = free_start(backbone, method, length, labels.flat_texts, generator)
+        adapter = Adapter(backbone.sizes, method, length=length, num_labels=number, start=start)
+        return AdapterModel(backbone, adapter, states, owners)
 
     def _encode(
         self,

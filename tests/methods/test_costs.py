@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.methods.costs import Cost, scored_text, training_step
+from ltuning.methods.costs import Cost, Step, scored_text, training_step
 from ltuning.multilabel import MultilabelClassifier
 
 
@@ -77,7 +77,7 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     start_pass = layers if method == "prefix" or chosen.labels == "together" else 0
     step = calls[label_pass + start_pass :]
     assert len(step) == layers
-    assert total(step) == training_step(chosen, layers, texts=6, **sizes)
+    assert total(step) == training_step(chosen, layers, Step(texts=6, **sizes))
 
     with counted(backbone) as calls:
         fitted.predict(texts)
@@ -96,15 +96,9 @@ def test_the_cost_of_a_step_where_several_labels_apply(
     with counted(backbone) as calls:
         made.fit(texts, lists)
     widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
-    expected = training_step(
-        made.resolved_config.method,
-        backbone.sizes.layers,
-        texts=6,
-        text=widest,
-        tokens=made.scorer().tokens.shape[1],
-        num_labels=4,
-        applying=applying,
-    )
+    sizes = {"text": widest, "tokens": made.scorer().side.shape[1], "num_labels": 4}
+    step = Step(texts=6, **sizes, applying=applying)
+    expected = training_step(made.resolved_config.method, backbone.sizes.layers, step)
     assert total(calls[-backbone.sizes.layers :]) == expected
 
 
@@ -136,7 +130,7 @@ def test_over_epochs_the_layers_below_the_prefix_run_once(
     before, steps = calls[:first], calls[first:]
     assert total(before) == Cost(6 * widest * first, 0)
     sizes = {"texts": 6, "text": widest, "tokens": 0, "num_labels": 3}
-    expected = training_step(chosen, layers, stored=True, **sizes)
+    expected = training_step(chosen, layers, Step(**sizes), stored=True)
     assert expected.forward == expected.backward
     each = layers - first
     assert len(steps) == 3 * each

@@ -27,6 +27,25 @@ class Cost:
     backward: int
 
 
+@dataclass(frozen=True)
+class Step:
+    """Sizes of a training step.
+
+    Attributes:
+        texts: B.
+        text: T.
+        tokens: L.
+        num_labels: K.
+        applying: labels that apply to each text, where several may.
+    """
+
+    texts: int
+    text: int
+    tokens: int
+    num_labels: int
+    applying: int = 1
+
+
 def scored_text(
     method: MethodOptions,
     num_layers: int,
@@ -48,33 +67,21 @@ def scored_text(
 
 
 def training_step(
-    method: MethodOptions,
-    num_layers: int,
-    *,
-    texts: int,
-    text: int,
-    tokens: int,
-    num_labels: int,
-    applying: int = 1,
-    stored: bool = False,
+    method: MethodOptions, num_layers: int, step: Step, *, stored: bool = False
 ) -> Cost:
     """Layer-tokens of a training step; the label texts' own were paid once, before the first.
 
     Args:
         method: resolved options (no choice left open).
         num_layers: M.
-        texts: B.
-        text: T.
-        tokens: L.
-        num_labels: K.
-        applying: labels that apply to each text, where several may.
+        step: its sizes.
         stored: whether what the layers below s make of the texts is kept over the epochs; it was
             computed once, before the first step.
     """
-    branches = trained_branches(method, num_labels, applying)
-    forward = texts * _forward(method, num_layers, text, tokens, branches)
+    branches = trained_branches(method, step.num_labels, step.applying)
+    forward = step.texts * _forward(method, num_layers, step.text, step.tokens, branches)
     # Below the first layer with a prefix nothing depends on a parameter.
-    shared = texts * text * (method.first_layer or 0)
+    shared = step.texts * step.text * (method.first_layer or 0)
     return Cost(forward - shared if stored else forward, forward - shared)
 
 

@@ -30,6 +30,14 @@ _EVALUATIONS = 5, 10
 _PATIENCE = 3
 _SCHEDULE = frozenset({"num_train_epochs", "max_steps", "eval_strategy", "eval_steps"})
 
+_DEFAULTS: dict[str, Any] = {
+    "report_to": "none",
+    "disable_tqdm": True,
+    "logging_steps": 10,
+    # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
+    "logging_nan_inf_filter": False,
+}
+
 # Two names of one field.
 _CHECKPOINTING = ("gradient_checkpointing", "activation_checkpointing")
 _COMPILING = ("torch_compile", "torch_compile_backend", "torch_compile_mode")
@@ -103,22 +111,8 @@ def training_arguments(
     evenly over its steps. With the `published` recipe it sees its texts three times, however many
     they are, and evaluates after each.
     """
-    of_layers = {*_CHECKPOINTING, *_COMPILING}
-    fields = {name: value for name, value in chosen.fields.items() if name not in of_layers}
+    fields = _planned(chosen, num_texts)
     has_validation, metric = chosen.has_validation, chosen.stopping.metric
-    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
-    epoch = math.ceil(num_texts / batch)
-    if "num_train_epochs" not in fields and "max_steps" not in fields:
-        most = math.inf if chosen.published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
-        fields |= _length(epoch, most)
-    fields.setdefault("report_to", "none")
-    fields.setdefault("disable_tqdm", True)
-    fields.setdefault("logging_steps", 10)
-    # It waits for the GPU in every step, and a loss that is not finite ends the run here anyway.
-    fields.setdefault("logging_nan_inf_filter", False)
-    steps = fields.get("max_steps") or math.ceil(fields["num_train_epochs"] * epoch)
-    never = {"eval_strategy": "no"}
-    fields |= _evaluations(fields, steps, chosen.published) if has_validation else never
     arguments = kind(
         output_dir=str(folder.absolute()),
         seed=seed,
@@ -135,6 +129,22 @@ def training_arguments(
         # With several devices in sight Trainer would copy the model onto each; the backbone stays.
         arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
+
+
+def _planned(chosen: Chosen, num_texts: int) -> dict[str, Any]:
+    """The user's fields with the length, the evaluations and what else is open."""
+    of_layers = {*_CHECKPOINTING, *_COMPILING}
+    given = {name: value for name, value in chosen.fields.items() if name not in of_layers}
+    fields = _DEFAULTS | given
+    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+    epoch = math.ceil(num_texts / batch)
+    if "num_train_epochs" not in fields and "max_steps" not in fields:
+        most = math.inf if chosen.published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
+        fields |= _length(epoch, most)
+    if not chosen.has_validation:
+        return fields | {"eval_strategy": "no"}
+    steps = fields.get("max_steps") or math.ceil(fields["num_train_epochs"] * epoch)
+    return fields | _evaluations(fields, steps, chosen.published)
 
 
 def resolved_stopping(
