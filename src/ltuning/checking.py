@@ -99,7 +99,7 @@ def _label_problems(config: Config) -> list[Problem]:
     if config.labels is None:
         return []
     if config.task == "tags":
-        return _type_problems(config.labels)
+        return type_problems(config.labels)
     try:
         reads = catalog.reads_texts(config.method)
         Labels.from_any(config.labels, texts_read=reads)
@@ -108,7 +108,7 @@ def _label_problems(config: Config) -> list[Problem]:
     return []
 
 
-def _type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
+def type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
     """What is wrong with types of entities; one is enough, and their texts are not read."""
     if not types:
         return [Problem("labels", "expected one type of entity or more, got none")]

@@ -210,7 +210,7 @@ STOPPING_METRICS = {
     "tags": ("loss", "f1"),
     "multilabel": ("loss", "micro_f1", "macro_f1"),
 }
-_EVERY_METRIC = tuple(dict.fromkeys(name for of in STOPPING_METRICS.values() for name in of))
+EVERY_METRIC = tuple(dict.fromkeys(name for of in STOPPING_METRICS.values() for name in of))
 
 
 def _read_patience(value: object, path: str, problems: list[Problem]) -> Any:
@@ -234,7 +234,7 @@ class StoppingOptions:
     patience: Literal["auto"] | int | None = field(
         default="auto", metadata={"read": _read_patience}
     )
-    metric: str = field(default="loss", metadata={"choices": _EVERY_METRIC})
+    metric: str = field(default="loss", metadata={"choices": EVERY_METRIC})
 
 
 def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:

@@ -12,6 +12,7 @@ from ltuning.experiments.analysis import (
     area_under,
     mcnemar,
     paired_bootstrap,
+    paired_bootstrap_of_f1,
     settings_of,
     steps_to,
 )
@@ -173,3 +174,24 @@ def test_only_seeds_that_both_have_are_compared_and_other_texts_never(
         (setting,) = settings_of(grid, results)
         assert not setting.comparisons and "the data changed" in setting.problems[0]
         results[0].record["texts"][name] = before
+
+
+def test_the_bootstrap_of_f1_is_that_of_accuracy_where_each_example_has_one_answer() -> None:
+    label, plain = _answers(0.8, 1, (2, 60)), _answers(0.7, 2, (2, 60))
+    counts = [np.stack([one, one | True, one | True], axis=-1) for one in (label, plain)]
+    found, p_value = paired_bootstrap_of_f1(counts[0], counts[1])
+    expected, p_expected = paired_bootstrap(label, plain)
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected))
+    assert p_value == p_expected
+
+
+def test_examples_without_an_answer_change_no_f1() -> None:
+    draw = np.random.default_rng(0)
+    one = draw.integers(0, 3, (2, 30, 1)) + np.array([0, 1, 2])
+    other = np.minimum(one, [1, 9, 9])
+    empty = np.zeros((2, 1, 3), dtype=int)
+    found, _ = paired_bootstrap_of_f1(one, other)
+    with_one, _ = paired_bootstrap_of_f1(*(np.concatenate([a, empty], 1) for a in (one, other)))
+    assert found.mean == pytest.approx(with_one.mean) and found.mean > 0
+    nothing, p_value = paired_bootstrap_of_f1(empty, empty)
+    assert (nothing.mean, nothing.low, nothing.high, p_value) == (0.0, 0.0, 0.0, 1.0)

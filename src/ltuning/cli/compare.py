@@ -176,9 +176,9 @@ def _run(
 
 
 def _line(number: int, total: int, outcome: Outcome, left: float) -> str:
-    figures = outcome.figures or {}
+    figures, task = outcome.figures or {}, outcome.cell.settings.task
     return (
-        f"{number}/{total} {outcome.cell}: accuracy {figures['accuracy']:.3f}, "
+        f"{number}/{total} {outcome.cell}: {task.words} {figures[task.main]:.3f}, "
         f"{figures['seconds']:.0f} s; about {_duration(left)} left"
     )
 
@@ -199,7 +199,8 @@ def _list(cells: Sequence[Cell], folder: ResultFolder) -> None:
         result, failure = folder.read(cell), folder.failure(cell)
         state = "open"
         if result is not None:
-            state = f"done    accuracy {result.record['test']['accuracy']:.3f}"
+            task = cell.settings.task
+            state = f"done    {task.words} {result.record['test'][task.main]:.3f}"
         elif failure is not None:
             state = f"failed  {failure}"
         results().print(f"{cell}: {state}", soft_wrap=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NoReturn, Self
 
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
@@ -69,6 +69,11 @@ class Examples:
     def classes(self) -> list[str] | None:
         """The class of each text, of which parts of the examples have their share."""
         return self.labels
+
+    def part(self, rows: Sequence[int]) -> Self:
+        """Some of the examples."""
+        labels = None if self.labels is None else [self.labels[row] for row in rows]
+        return replace(self, texts=[self.texts[row] for row in rows], labels=labels)
 
 
 def examples_from_table(

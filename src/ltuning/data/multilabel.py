@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ltuning.data.examples import (
     BY_CONVENTION,
@@ -62,6 +62,13 @@ class MultilabelExamples:
         return [
             min(names, key=lambda name: (counts[name], name), default="") for names in self.labels
         ]
+
+    def part(self, rows: Sequence[int]) -> Self:
+        """Some of the examples."""
+        texts, labels = self.texts, self.labels
+        return replace(
+            self, texts=[texts[row] for row in rows], labels=[labels[row] for row in rows]
+        )
 
 
 def multilabel_from_table(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import TypeVar
 
 from ltuning.data.examples import Examples
@@ -42,8 +41,8 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
             f"{examples.origin}: no class has two examples, so none can be held out for "
             "validation; add examples, give a validation split, or set data.validation_fraction=0"
         )
-    rest = (index for index in range(len(examples)) if index not in held)
-    return _part(examples, rest), _part(examples, held)
+    rest = [index for index in range(len(examples)) if index not in held]
+    return examples.part(rest), examples.part(sorted(held))
 
 
 def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
@@ -66,14 +65,12 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
             shots,
             ", ".join(few),
         )
-    return _part(
-        examples,
-        (
-            index
-            for label, indices in classes.items()
-            for index in _draw(indices, min(shots, len(indices)), label, seed)
-        ),
+    drawn = (
+        index
+        for label, indices in classes.items()
+        for index in _draw(indices, min(shots, len(indices)), label, seed)
     )
+    return examples.part(sorted(drawn))
 
 
 def _needed(labels: Sequence[Sequence[str]], held: set[int]) -> set[int]:
@@ -100,13 +97,3 @@ def _by_class(examples: Examples | MultilabelExamples) -> dict[str, list[int]]:
 def _draw(indices: list[int], count: int, label: str, seed: int) -> list[int]:
     # Seeded per class, so that one class more does not change what is drawn of the others.
     return random.Random(f"{seed}:{label}").sample(indices, count)
-
-
-def _part(examples: E, indices: Iterable[int]) -> E:
-    kept, labels = sorted(indices), examples.labels
-    assert labels is not None  # parts are drawn by them
-    return replace(
-        examples,
-        texts=[examples.texts[index] for index in kept],
-        labels=[labels[index] for index in kept],
-    )

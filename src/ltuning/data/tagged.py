@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from ltuning.data.examples import BY_CONVENTION, Columns
 from ltuning.data.tables import Table, each_row
@@ -55,6 +55,11 @@ class TaggedExamples:
     def labels(self) -> list[list[str]] | None:
         """Another name of the tags."""
         return self.tags
+
+    def part(self, rows: Sequence[int]) -> Self:
+        """Some of the examples."""
+        tags = None if self.tags is None else [self.tags[row] for row in rows]
+        return replace(self, sentences=[self.sentences[row] for row in rows], tags=tags)
 
 
 def tagged_from_table(
@@ -136,16 +141,7 @@ def hold_out_sentences(
     count = min(max(round(fraction * len(examples)), 1), len(examples) - 1)
     held = set(random.Random(seed).sample(range(len(examples)), count))
     rest = [index for index in range(len(examples)) if index not in held]
-    return _part(examples, rest), _part(examples, sorted(held))
-
-
-def _part(examples: TaggedExamples, indices: Sequence[int]) -> TaggedExamples:
-    assert examples.tags is not None
-    return TaggedExamples(
-        [examples.sentences[index] for index in indices],
-        [examples.tags[index] for index in indices],
-        examples.origin,
-    )
+    return examples.part(rest), examples.part(sorted(held))
 
 
 def _column(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from scipy import stats
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.results import Result
 from ltuning.methods import catalog
+from ltuning.tasks.task import Task, right
 
 # Of a 95 % interval.
 _TAILS = (0.025, 0.975)
@@ -68,6 +69,11 @@ class Row:
         return f"{self.method} ({self.label_text})"
 
     @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.results[0].cell.settings.task
+
+    @property
     def method_id(self) -> str:
         """The method's id."""
         return self.results[0].cell.settings.method
@@ -99,8 +105,9 @@ class Row:
 
     @property
     def area(self) -> Interval | None:
-        """Mean height of the validation accuracy's curve, over the steps."""
-        areas = [area_under(result.record["history"]) for result in self.results]
+        """Mean height of the curve of the task's figure on validation, over the steps."""
+        main = self.task.main
+        areas = [area_under(result.record["history"], main) for result in self.results]
         known = [area for area in areas if area is not None]
         return Interval.of(known) if known else None
 
@@ -109,7 +116,7 @@ class Row:
 
         Args:
             x: `step`, `seconds` or `texts`, as many as the steps so far had.
-            y: `loss`, `accuracy`, `macro_f1` or `mcc`.
+            y: `loss`, or a figure of the task.
 
         Returns:
             `[P]` mean of the S seeds at each of P measurements, and `[S, P]` the figure; None where
@@ -126,8 +133,10 @@ class Row:
         places = np.array([[point[x] for point in one] for one in histories])
         return scale * places.mean(0), np.array([[point[y] for point in one] for one in histories])
 
-    def confusion(self) -> np.ndarray:
-        """`[K, K]` counts over all seeds; rows are the truth."""
+    def confusion(self) -> np.ndarray | None:
+        """`[K, K]` counts over all seeds, rows are the truth; None where there are no classes."""
+        if not self.task.one_of_each:
+            return None
         return sum(
             (np.array(result.record["test"]["confusion"]["counts"]) for result in self.results),
             start=np.zeros((len(self.results[0].names),) * 2, dtype=int),
@@ -157,13 +166,13 @@ class Comparison:
         label: the label method, with what describes its labels if that was compared.
         plain: the other one.
         seeds: pairs of results.
-        difference: of accuracy, with its interval over seeds and examples.
+        difference: of the task's figure, with its interval over seeds and examples.
         p_bootstrap: two-sided.
         only_label: answers, over all seeds, that only the label method has right; `only_plain`
             likewise.
         p_mcnemar: exact, two-sided, of these two.
         area_difference: of the mean heights of the validation curves.
-        steps: where the label method's curve reached the twin's best accuracy, by seed; None where
+        steps: where the label method's curve reached the twin's best figure, by seed; None where
             it did not.
         twin_steps: where the twin's curve did.
     """
@@ -203,8 +212,15 @@ class Setting:
         return self.data if self.shots is None else f"{self.data}, {self.shots} texts per class"
 
     @property
-    def majority(self) -> float:
-        """Accuracy of the most frequent class of the test texts."""
+    def task(self) -> Task:
+        """What is predicted."""
+        return self.rows[0].task
+
+    @property
+    def majority(self) -> float | None:
+        """Accuracy of the test texts' most frequent class; None where there are no classes."""
+        if not self.task.one_of_each:
+            return None
         truth = self.rows[0].results[0].predictions.truth
         return float(np.bincount(truth).max() / len(truth))
 
@@ -251,12 +267,12 @@ def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
     return found
 
 
-def area_under(history: Sequence[dict[str, float]]) -> float | None:
-    """Mean height of the validation accuracy over the steps; None with fewer than two points."""
+def area_under(history: Sequence[dict[str, float]], figure: str = "accuracy") -> float | None:
+    """Mean height of a validation figure over the steps; None with fewer than two points."""
     if len(history) < 2:
         return None
     steps = np.array([row["step"] for row in history], dtype=float)
-    heights = np.array([row["accuracy"] for row in history])
+    heights = np.array([row[figure] for row in history])
     middles = (heights[1:] + heights[:-1]) / 2
     return float((middles * np.diff(steps)).sum() / (steps[-1] - steps[0]))
 
@@ -274,18 +290,56 @@ def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, fl
     """
     gap = label.astype(float) - plain.astype(float)
     seeds, examples = gap.shape
+    draws = [
+        ((of_seeds @ gap) * of_examples).sum(1) / (seeds * examples)
+        for of_seeds, of_examples in _drawn_anew(seeds, examples)
+    ]
+    return _interval(float(gap.mean()), np.concatenate(draws), seeds)
+
+
+def paired_bootstrap_of_f1(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, float]:
+    """As `paired_bootstrap`, the difference of two F1, each the mean over seeds.
+
+    Args:
+        label: `[S, N, 3]`, how many are right, predicted and true in each example of each seed.
+        plain: the same of the other method.
+    """
+    seeds, examples = label.shape[:2]
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        """`[D, S]` of D draws of examples, `[D, N]`."""
+        ours, theirs = (_f1(np.einsum("dn,snc->dsc", weights, one)) for one in (label, plain))
+        return ours - theirs
+
+    draws = [
+        (of_seeds * difference(of_examples)).sum(1) / seeds
+        for of_seeds, of_examples in _drawn_anew(seeds, examples)
+    ]
+    mean = float(difference(np.ones((1, examples))).mean())
+    # Seeds that cancel each other leave a rounding, which is on no side of zero.
+    return _interval(mean, np.concatenate(draws).round(12), seeds)
+
+
+def _f1(counts: np.ndarray) -> np.ndarray:
+    """`2 right / (predicted + true)`, 0 where there is neither; `[..., 3] -> [...]`."""
+    found: np.ndarray = 2 * counts[..., 0] / np.maximum(counts[..., 1] + counts[..., 2], 1)
+    return found
+
+
+def _drawn_anew(seeds: int, examples: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """How often each seed, `[D, S]`, and each example, `[D, N]`, comes in D of all draws."""
     random = np.random.default_rng(0)
-    drawn = []
     for start in range(0, _RESAMPLES, _BLOCK):
         count = min(_BLOCK, _RESAMPLES - start)
         of_seeds = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count)
-        of_examples = random.multinomial(examples, np.full(examples, 1 / examples), size=count)
-        drawn.append(((of_seeds @ gap) * of_examples).sum(1) / (seeds * examples))
-    draws = np.concatenate(drawn)
+        yield of_seeds, random.multinomial(examples, np.full(examples, 1 / examples), size=count)
+
+
+def _interval(mean: float, draws: np.ndarray, seeds: int) -> tuple[Interval, float]:
     low, high = np.quantile(draws, _TAILS)
     smaller = min((draws <= 0).sum(), (draws >= 0).sum()) + 1
     p_value = min(1.0, 2 * smaller / (len(draws) + 1))
-    return Interval(float(gap.mean()), float(low), float(high), seeds), float(p_value)
+    return Interval(mean, float(low), float(high), seeds), float(p_value)
 
 
 def mcnemar(label: np.ndarray, plain: np.ndarray) -> tuple[int, int, float]:
@@ -298,9 +352,11 @@ def mcnemar(label: np.ndarray, plain: np.ndarray) -> tuple[int, int, float]:
     return only_label, only_plain, float(found.pvalue)
 
 
-def steps_to(history: Sequence[dict[str, float]], accuracy: float) -> int | None:
-    """The first measured step with at least this validation accuracy."""
-    reached = (int(row["step"]) for row in history if row["accuracy"] >= accuracy)
+def steps_to(
+    history: Sequence[dict[str, float]], height: float, figure: str = "accuracy"
+) -> int | None:
+    """The first measured step with at least this height of a validation figure."""
+    reached = (int(row["step"]) for row in history if row[figure] >= height)
     return next(reached, None)
 
 
@@ -332,10 +388,12 @@ def _place(grid: Grid, key: tuple[str, str, int | None]) -> tuple[int, int, int]
 def _comparisons(rows: Sequence[Row], beside: Sequence[str]) -> list[Comparison]:
     pairs: list[tuple[Row, Row | None]] = []
     for row in rows:
+        named = [one for one in rows if one.method in beside and one.method != row.method]
         if row.is_label_method:
             twin = _twin(row, rows)
-            named = [one for one in rows if one.method in beside and one.method != row.method]
             pairs += [(row, twin), *((row, one) for one in named if one is not twin)]
+        elif not row.task.reads_labels:
+            pairs += [(row, one) for one in named]
     pairs += _with_other_texts(rows)
     made = (_compare(row, other) for row, other in pairs if other is not None)
     return [comparison for comparison in made if comparison is not None]
@@ -366,19 +424,20 @@ def _compare(label: Row, plain: Row) -> Comparison | None:
     pairs = [(one, twins[one.cell.seed]) for one in label.results if one.cell.seed in twins]
     if not pairs:
         return None
-    right = [np.stack([_right(pair[side]) for pair in pairs]) for side in (0, 1)]
-    difference, p_bootstrap = paired_bootstrap(right[0], right[1])
-    only_label, only_plain, p_mcnemar = mcnemar(right[0], right[1])
+    figure = label.task.main
+    answers = [np.stack([_right(pair[side]) for pair in pairs]) for side in (0, 1)]
+    difference, p_bootstrap = _difference(pairs, answers)
+    only_label, only_plain, p_mcnemar = mcnemar(answers[0], answers[1])
     curves = [[one.record["history"] for one in pair] for pair in pairs]
     has_curves = all(len(curve) > 1 for pair in curves for curve in pair)
     steps: list[int | None] = []
     twin_steps: list[int] = []
     areas = []
     for ours, theirs in curves if has_curves else []:
-        best = max(row["accuracy"] for row in theirs)
-        steps.append(steps_to(ours, best))
-        twin_steps.append(steps_to(theirs, best) or 0)
-        areas.append((area_under(ours) or 0.0) - (area_under(theirs) or 0.0))
+        best = max(row[figure] for row in theirs)
+        steps.append(steps_to(ours, best, figure))
+        twin_steps.append(steps_to(theirs, best, figure) or 0)
+        areas.append((area_under(ours, figure) or 0.0) - (area_under(theirs, figure) or 0.0))
     return Comparison(
         label=label,
         plain=plain,
@@ -394,5 +453,21 @@ def _compare(label: Row, plain: Row) -> Comparison | None:
     )
 
 
+def _difference(
+    pairs: Sequence[tuple[Result, Result]], answers: Sequence[np.ndarray]
+) -> tuple[Interval, float]:
+    """Of the figure of the task, which is a mean of right answers or an F1."""
+    counts = [[found for one in pair if (found := _counts(one)) is not None] for pair in pairs]
+    if not counts[0]:
+        return paired_bootstrap(answers[0], answers[1])
+    label, plain = (np.stack([pair[side] for pair in counts]) for side in (0, 1))
+    return paired_bootstrap_of_f1(label, plain)
+
+
+def _counts(result: Result) -> np.ndarray | None:
+    found = result.predictions
+    return result.cell.settings.task.counts(found.predicted, found.truth, result.names)
+
+
 def _right(result: Result) -> np.ndarray:
-    return result.predictions.predicted == result.predictions.truth
+    return right(result.predictions.predicted, result.predictions.truth)

@@ -19,17 +19,19 @@ import torch
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import load_tokenizer, meta_backbone
 from ltuning.config import BackboneOptions
-from ltuning.data.sources import Examples, Text
 from ltuning.errors import DataError, MissingExtraError, TrainingError
 from ltuning.experiments import own
-from ltuning.experiments.fitting import FIGURES, Fitted, Task, is_better, measure
+from ltuning.experiments.fitting import Fitted, Task, is_better
 from ltuning.experiments.grid import Cell, Search
 from ltuning.experiments.labelling import label_texts
 from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Predictions, ResultFolder
 from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
-from ltuning.metrics import expected_calibration_error
+from ltuning.tags import Sentence
+from ltuning.tasks import task as tasks
+from ltuning.tasks.task import Labelled
+from ltuning.texts import Text
 
 _MOST_MISTAKES = 10
 _MOST_NAMED = 5
@@ -92,7 +94,7 @@ def run_cell(
     Returns:
         What was written about it.
     """
-    source = git_hash()
+    source, kind = git_hash(), cell.settings.task
     with _captured() as said:
         backbones.keep_only(cell.settings.backbone)
         peak, started = PeakMemory(), time.perf_counter()
@@ -101,15 +103,13 @@ def run_cell(
         fitted, validation, rate, trials = _choose(cell, task)
         # Every choice is made: only now the texts are opened that the cell is measured on.
         measured = read_measured(cell, folder)
-        _check_labels(measured, task.names)
-        assert measured.labels is not None
-        probabilities = fitted.probabilities(measured.texts)
-        truth = np.array([task.names.index(label) for label in measured.labels])
-        test = measure(probabilities, measured.labels, task.names)
-        test["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
+        _check_labels(kind, measured, task.names)
+        scored = fitted.probabilities(measured.inputs)
+        predicted = kind.decide(scored, fitted.thresholds)
+        truth = kind.truth(measured, task.names)
         record = {
-            "test": test,
-            "validation": {name: validation[name] for name in ("loss", *FIGURES)},
+            "test": kind.measure(scored, predicted, truth, task.names),
+            "validation": {name: validation[name] for name in ("loss", *kind.figures)},
             "history": fitted.history,
             "rate": rate,
             "trials": trials,
@@ -119,7 +119,7 @@ def run_cell(
             "trainable_parameters": fitted.num_parameters,
             "labels": task.labels,
             "texts": _counts(cell, texts, measured, fitted),
-            "mistakes": _mistakes(probabilities, truth, measured, task.names),
+            "mistakes": _mistakes(task, scored, predicted, truth, measured),
             # A report may be published: where the data folder lies is nobody's business.
             "warnings": [words.removeprefix(f"{folder}{os.sep}") for words in said],
             "versions": versions(),
@@ -127,8 +127,7 @@ def run_cell(
             "machine": machine(),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-    predicted = probabilities.argmax(1)
-    results.finish(cell, record, Predictions(probabilities, predicted, truth))
+    results.finish(cell, record, Predictions(kind.packed(scored), predicted, truth))
     return record
 
 
@@ -147,13 +146,15 @@ def require_search() -> Any:
 
 def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
     settings = cell.settings
-    sketch = outline(settings.backbone)
-    labels = label_texts(
-        cell.label_text, settings.data.labels, texts.names, sketch.tokenizer, cell.seed
-    )
+    sketch, given = outline(settings.backbone), settings.data.labels
+    if settings.task.reads_labels:
+        labels = label_texts(cell.label_text, given, texts.names, sketch.tokenizer, cell.seed)
+    else:
+        labels = {name: [name] for name in given or texts.names}
     for examples in (texts.train, texts.validation):
-        _check_labels(examples, list(labels))
+        _check_labels(settings.task, examples, list(labels))
     return Task(
+        kind=settings.task,
         backbone=settings.backbone,
         outline=sketch,
         load=lambda: backbones.load(settings.backbone),
@@ -169,8 +170,8 @@ def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
     )
 
 
-def _check_labels(examples: Examples, names: Sequence[str]) -> None:
-    strange = sorted({*(examples.labels or ())} - {*names})
+def _check_labels(kind: tasks.Task, examples: Labelled, names: Sequence[str]) -> None:
+    strange = [name for name in kind.names(examples) if name not in names]
     if strange:
         more = ", ..." if len(strange) > _MOST_NAMED else ""
         raise DataError(
@@ -196,9 +197,7 @@ def _choose(
     cell: Cell, task: Task
 ) -> tuple[Fitted, dict[str, Any], float | None, list[dict[str, Any]]]:
     """The best of the trials on the validation texts, its figures there, its rate, all trials."""
-    labels, search = task.validation.labels, cell.settings.search
-    assert labels is not None
-    rate, trials = _rate(cell, task), []
+    search, rate, trials = cell.settings.search, _rate(cell, task), []
     best: tuple[Fitted, dict[str, Any], float | None] | None = None
 
     def attempt(rate: float | None) -> float:
@@ -208,7 +207,8 @@ def _choose(
         except TrainingError as error:
             trials.append({"rate": rate, task.metric: None, "error": str(error)})
             raise
-        figures = measure(fitted.probabilities(task.validation.texts), labels, task.names)
+        scored = fitted.probabilities(task.validation.inputs)
+        figures = task.on_validation(scored, fitted.thresholds)
         value = float(figures[task.metric])
         trials.append({"rate": rate, task.metric: value, "seconds": round(fitted.seconds, 3)})
         if is_better(value, None if best is None else best[1][task.metric], task.metric):
@@ -246,7 +246,7 @@ def _search(
     )
 
 
-def _counts(cell: Cell, texts: Texts, measured: Examples, fitted: Fitted) -> dict[str, Any]:
+def _counts(cell: Cell, texts: Texts, measured: Labelled, fitted: Fitted) -> dict[str, Any]:
     data = cell.settings.data
     return {
         "train": len(texts.train),
@@ -263,26 +263,26 @@ def _counts(cell: Cell, texts: Texts, measured: Examples, fitted: Fitted) -> dic
 
 
 def _mistakes(
-    probabilities: np.ndarray, truth: np.ndarray, measured: Examples, names: list[str]
+    task: Task, scored: Any, predicted: np.ndarray, truth: np.ndarray, measured: Labelled
 ) -> list[dict[str, Any]]:
     """The wrong answers with the highest probabilities."""
-    predicted = probabilities.argmax(1)
-    wrong = np.flatnonzero(predicted != truth)
-    wrong = wrong[np.argsort(-probabilities[wrong, predicted[wrong]], kind="stable")]
+    kind, names, inputs = task.kind, task.names, measured.inputs
+    sure = kind.surest_mistakes(scored, predicted, truth)
     return [
         {
-            "row": int(row),
-            "text": _shown(measured.texts[row]),
-            "truth": names[truth[row]],
-            "predicted": names[predicted[row]],
-            "probability": round(float(probabilities[row, predicted[row]]), 4),
+            "row": row,
+            "text": _shown(inputs[row]),
+            "truth": kind.shown(truth[row], inputs[row], names),
+            "predicted": kind.shown(predicted[row], inputs[row], names),
+            "probability": round(sure[row], 4),
         }
-        for row in wrong[:_MOST_MISTAKES]
+        for row in sorted(sure, key=lambda row: -sure[row])[:_MOST_MISTAKES]
     ]
 
 
-def _shown(text: Text) -> str:
-    whole = text if isinstance(text, str) else " | ".join(text)
+def _shown(given: Text | Sentence) -> str:
+    whole = given.text if isinstance(given, Sentence) else given
+    whole = whole if isinstance(whole, str) else " | ".join(whole)
     return whole if len(whole) <= _LONGEST_SHOWN else whole[: _LONGEST_SHOWN - 1] + "…"
 
 

@@ -13,12 +13,8 @@ from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import BackboneOptions
-from ltuning.data.sources import Examples, Text
-from ltuning.metrics import classification_report, log_loss
-
-FIGURES = ("accuracy", "macro_f1", "mcc")
-
-Probabilities = Callable[[Sequence[Text]], np.ndarray]
+from ltuning.tasks import task as tasks
+from ltuning.tasks.task import Labelled
 
 
 class Spending(Protocol):
@@ -42,26 +38,29 @@ class Task:
     """What a method is fitted on; it has no test texts.
 
     Attributes:
+        kind: what is predicted.
         backbone: how the frozen model is loaded.
         outline: its tokenizer and sizes, without weights.
         load: gives it, loaded.
         release: frees it, for methods that load a model of their own.
         train: texts to train on.
         validation: texts to choose by.
-        labels: name -> texts, the classes in the order of every table of probabilities.
+        labels: name -> texts, the classes in the order of every table of probabilities; of tags,
+            the types of entities.
         budget: what it may spend.
-        metric: what chooses: `accuracy`, `macro_f1`, `mcc` or `loss`.
+        metric: what chooses: a figure of the task, or `loss`.
         seed: of every draw.
         recipe: of ltuning's methods.
         options: of the method.
     """
 
+    kind: tasks.Task
     backbone: BackboneOptions
     outline: Backbone
     load: Callable[[], Backbone]
     release: Callable[[], None]
-    train: Examples
-    validation: Examples
+    train: Labelled
+    validation: Labelled
     labels: dict[str, list[str]]
     budget: Spending
     metric: str
@@ -79,36 +78,34 @@ class Task:
         """Steps between two measurements; the last step is measured after in any case."""
         return -(-self.budget.steps // self.budget.evaluations)
 
+    def on_validation(self, scored: Any, thresholds: np.ndarray | None = None) -> dict[str, Any]:
+        """Figures of what a method says of the validation texts."""
+        predicted = self.kind.decide(scored, thresholds)
+        truth = self.kind.truth(self.validation, self.names)
+        return self.kind.measure(scored, predicted, truth, self.names)
+
 
 @dataclass(frozen=True)
 class Fitted:
     """A fitted method.
 
     Attributes:
-        probabilities: N texts -> `[N, K]`.
+        probabilities: N texts -> `[N, K]`; of N sentences a table `[W, 1 + 2K]` for each.
         num_parameters: trainable ones, heads included.
         seconds: of fitting, without measurements on the validation texts.
         history: measurements on the way: step, seconds and figures.
         texts_per_step: texts in a step, where an epoch ends fewer; None where there are no steps.
         steps: how many, where a method has a budget of its own.
+        thresholds: `[K]` from which on labels apply, where several may.
     """
 
-    probabilities: Probabilities
+    probabilities: Callable[[Sequence[Any]], Any]
     num_parameters: int
     seconds: float
     history: list[dict[str, float]]
     texts_per_step: int | None = None
     steps: int | None = None
-
-
-def measure(
-    probabilities: np.ndarray, labels: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
-    """Figures of `[N, K]` probabilities: `classification_report` and the log loss as `loss`."""
-    predicted = [names[place] for place in probabilities.argmax(1)]
-    report = classification_report(labels, predicted, names)
-    report["loss"] = log_loss(probabilities, [names.index(label) for label in labels])
-    return report
+    thresholds: np.ndarray | None = None
 
 
 def is_better(new: float, old: float | None, metric: str) -> bool:
@@ -117,14 +114,18 @@ def is_better(new: float, old: float | None, metric: str) -> bool:
 
 
 class Clock(TrainerCallback):
-    """Seconds of a training run without those of its validation, and the accuracy on the way.
+    """Seconds of a training run without those of its validation, and a figure on the way.
+
+    Args:
+        figure: of the validation texts.
 
     Attributes:
         seconds: so far, while the clock stands still.
-        curve: (step, seconds, validation accuracy), one for each measurement.
+        curve: (step, seconds, the figure), one for each measurement.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, figure: str = "accuracy") -> None:
+        self.figure = figure
         self.seconds = 0.0
         self.curve: list[tuple[int, float, float]] = []
         self._since: float | None = None
@@ -153,8 +154,8 @@ class Clock(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Runs again, unless a checkpoint is written after the measurement."""
-        accuracy = rest["metrics"]["eval_accuracy"]
-        self.curve.append((state.global_step, self.seconds, accuracy))
+        figure = rest["metrics"][f"eval_{self.figure}"]
+        self.curve.append((state.global_step, self.seconds, figure))
         if not control.should_save:
             self._go_on(state)
 
@@ -167,15 +168,17 @@ class Clock(TrainerCallback):
             self.start()
 
 
-def history_of(logged: Sequence[Mapping[str, Any]], clock: Clock) -> list[dict[str, float]]:
+def history_of(
+    logged: Sequence[Mapping[str, Any]], clock: Clock, kind: tasks.Task
+) -> list[dict[str, float]]:
     """The measurements among what a Trainer logged, with the clock's seconds."""
     seconds = {step: seconds for step, seconds, _ in clock.curve}
     return [
         {
             "step": row["step"],
             "seconds": round(seconds[row["step"]], 3),
-            **{name: row[f"eval_{name}"] for name in ("loss", *FIGURES)},
+            **{name: row[f"eval_{name}"] for name in ("loss", *kind.figures)},
         }
         for row in logged
-        if "eval_accuracy" in row and row["step"] in seconds
+        if "eval_loss" in row and row["step"] in seconds
     ]

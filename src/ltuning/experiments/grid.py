@@ -20,9 +20,11 @@ from typing import Any, Literal
 from ltuning import checking, yamlfile
 from ltuning.config import (
     ABOVE_ZERO,
+    EVERY_METRIC,
     FRACTION,
     FROM_ONE,
     SEED,
+    STOPPING_METRICS,
     BackboneOptions,
     MethodOptions,
     apply_settings,
@@ -40,7 +42,9 @@ from ltuning.experiments.peers import PEERS
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.registry import unknown
+from ltuning.registry import listed, unknown
+from ltuning.tasks.catalog import TASKS
+from ltuning.tasks.task import Task
 from ltuning.yamlfile import YamlError, shown
 
 OWN_METHODS = (*catalog.METHODS, *WEIGHT_METHODS)
@@ -121,7 +125,9 @@ class DataSet:
 
     Attributes:
         path: a folder with a file per split, absolute or in the data folder, or a hub data set id.
-        labels: name -> texts; None takes the names that the training texts have.
+        task: what is predicted.
+        labels: name -> texts; None takes the names that the training texts have. Of tags, types
+            of entities.
         text_column: column of the text; None is found by its usual names, as the next two.
         text_pair_column: column of the second text of a pair.
         label_column: column of the label.
@@ -137,6 +143,7 @@ class DataSet:
     """
 
     path: str | None = None
+    task: Literal["classes", "multilabel", "tags"] = "classes"
     labels: dict[str, list[str]] | None = field(default=None, metadata={"read": read_labels})
     text_column: str | None = None
     text_pair_column: str | None = None
@@ -247,8 +254,9 @@ class Grid:
         label_texts: what stands for a label, of methods that read it; empty is what the data set
             gives, or the names where it gives none. See `labelling`.
         beside: methods that every label method is set beside in the report, as it is beside its
-            plain twin.
-        metric: what chooses weights and rates on the validation texts.
+            plain twin; of tags, where there is none, every method.
+        metric: what chooses weights and rates on the validation texts; None is what reports show
+            of each data set's task.
         budget: of every cell.
         search: None is every method's own rate.
     """
@@ -269,7 +277,7 @@ class Grid:
         default_factory=list, metadata={"read": lambda *given: _read_label_texts(*given)}
     )
     beside: list[str] = field(default_factory=list, metadata={"read": _read_beside})
-    metric: Literal["accuracy", "macro_f1", "mcc", "loss"] = "accuracy"
+    metric: str | None = field(default=None, metadata={"choices": EVERY_METRIC})
     budget: Budget = field(default_factory=Budget)
     search: Search | None = field(default=None, metadata={"read": _read_search})
 
@@ -304,8 +312,10 @@ class Grid:
             if name not in values:
                 problems.append(Problem(name, "missing; name one or more"))
         broken = {problem.path for problem in problems}
-        problems += _data_problems(values.get("data") or {})
-        problems += _method_problems(values.get("methods") or {}, broken)
+        data = values.get("data") or {}
+        problems += _data_problems(data)
+        problems += _method_problems(values.get("methods") or {}, broken, _tasks_of(data))
+        problems += _axis_problems(values, data)
         if methods := values.get("methods"):
             problems += [
                 Problem("beside", unknown("method of the grid", str(name), methods))
@@ -314,6 +324,8 @@ class Grid:
             ]
         if problems:
             raise ConfigError(problems)
+        if values.get("metric") is None and len(_tasks_of(data)) == 1:
+            values["metric"] = TASKS[next(iter(_tasks_of(data)))].main
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
@@ -323,6 +335,8 @@ class Grid:
         for name in ("label_texts", "beside"):
             if not options[name]:
                 del options[name]
+        for data in options["data"].values():
+            _drop_default_task(data)
         return options
 
     def to_yaml(self) -> str:
@@ -346,8 +360,9 @@ class Grid:
             for method, entry in self.methods.items():
                 if _loads(entry) != loads:
                     continue
+                metric = self.metric or TASKS[chosen.task].main
                 settings = Settings(
-                    self.backbones[backbone], chosen, entry, budget, self.metric, self.search
+                    self.backbones[backbone], chosen, entry, budget, metric, self.search
                 )
                 for label_text in self._label_texts(entry, chosen):
                     yield Cell(backbone, data, shots, method, label_text, seed, settings)
@@ -378,6 +393,11 @@ class Settings:
         assert self.entry.method is not None  # Grid reads it
         return self.entry.method
 
+    @property
+    def task(self) -> Task:
+        """What is predicted."""
+        return TASKS[self.data.task]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -402,6 +422,7 @@ class Cell:
         """All that determines what it measures, as plain values."""
         settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
         del settings["data"]["seeds"]  # of other cells
+        _drop_default_task(settings["data"])
         return {**self.key, **settings}
 
     @property
@@ -416,6 +437,12 @@ class Cell:
         words = [self.method, *([f"({self.label_text})"] if self.label_text else [])]
         shots = [] if self.shots is None else [f"with {self.shots} per class"]
         return " ".join([*words, "on", self.data, *shots, f"seed {self.seed}, {self.backbone}"])
+
+
+def _drop_default_task(data: dict[str, Any]) -> None:
+    """As results and grids have it that were written before there were others."""
+    if data["task"] == DataSet.task:
+        del data["task"]
 
 
 def reads_labels(entry: MethodEntry) -> bool:
@@ -479,21 +506,71 @@ def _data_problems(data: Mapping[str, DataSet]) -> list[Problem]:
         if chosen.path is None:
             problems.append(Problem(f"data.{name}.path", "missing; give a folder or a hub id"))
         if chosen.labels is not None:
-            try:
-                Labels.from_any(chosen.labels)
-            except LabelError as error:
-                problems.append(Problem(f"data.{name}.labels", str(error)))
+            problems += _label_problems(chosen, f"data.{name}.labels")
+        if chosen.text_pair_column is not None and not _task_of(chosen).reads_labels:
+            message = f"task '{chosen.task}' has no pairs of texts; leave it out"
+            problems.append(Problem(f"data.{name}.text_pair_column", message))
     return problems
 
 
-def _method_problems(methods: Mapping[str, MethodEntry], broken: set[str]) -> list[Problem]:
+def _label_problems(data: DataSet, path: str) -> list[Problem]:
+    assert data.labels is not None
+    if not _task_of(data).reads_labels:
+        return [
+            dataclasses.replace(problem, path=path)
+            for problem in checking.type_problems(data.labels)
+        ]
+    try:
+        Labels.from_any(data.labels)
+    except LabelError as error:
+        return [Problem(path, str(error))]
+    return []
+
+
+def _task_of(data: DataSet) -> Task:
+    """The task; where it is wrong, which is a problem of its own, the one that there is without."""
+    return TASKS.get(data.task, TASKS[DataSet.task])
+
+
+def _tasks_of(data: Mapping[str, DataSet]) -> dict[str, str]:
+    """Each task, and the first data set of it."""
+    found: dict[str, str] = {}
+    for name, chosen in data.items():
+        found.setdefault(_task_of(chosen).name, name)
+    return found
+
+
+def _axis_problems(values: Mapping[str, Any], data: Mapping[str, DataSet]) -> list[Problem]:
+    """What the grid says for all its data sets, and some of their tasks have not."""
+    problems = []
+    metric, shots = values.get("metric"), values.get("shots") or [None]
+    for task, name in _tasks_of(data).items():
+        fitting = STOPPING_METRICS[task]
+        if metric is not None and metric not in fitting:
+            message = (
+                f"expected {listed(fitting[:-1])} or {fitting[-1]!r} with task '{task}' of the "
+                f"data set '{name}', got '{metric}'; leave it out, and each task has its own"
+            )
+            problems.append(Problem("metric", message))
+        if shots != [None] and not TASKS[task].one_of_each:
+            message = (
+                f"task '{task}' of the data set '{name}' has no texts of one class to draw from; "
+                "leave it out, or set max_train of the data set"
+            )
+            problems.append(Problem("shots", message))
+    return problems
+
+
+def _method_problems(
+    methods: Mapping[str, MethodEntry], broken: set[str], tasks: Mapping[str, str]
+) -> list[Problem]:
     problems = []
     for name, entry in methods.items():
         path = f"methods.{name}"
         if entry.method in PEERS:
-            problems += _peer_problems(entry, path)
+            problems += _peer_problems(entry, path) + _peer_task_problems(entry, path, tasks)
         elif entry.method in OWN_METHODS:
-            problems += _own_problems(entry, path)
+            problems += _own_problems(entry, path, tasks)
         elif f"{path}.method" not in broken:
             known = [*OWN_METHODS, *PEERS]
             problems.append(Problem(path, unknown("method", str(entry.method), known)))
@@ -518,7 +595,21 @@ def _peer_problems(entry: MethodEntry, path: str) -> list[Problem]:
     return problems
 
 
-def _own_problems(entry: MethodEntry, path: str) -> list[Problem]:
+def _peer_task_problems(entry: MethodEntry, path: str, tasks: Mapping[str, str]) -> list[Problem]:
+    assert entry.method is not None
+    peer = PEERS[entry.method]
+    return [
+        Problem(
+            path,
+            f"expected a method for task '{task}' of the data set '{name}', got '{entry.method}', "
+            f"which knows {listed(peer.tasks)} only; leave it out, or compare it in another grid",
+        )
+        for task, name in tasks.items()
+        if task not in peer.tasks
+    ]
+
+
+def _own_problems(entry: MethodEntry, path: str, tasks: Mapping[str, str]) -> list[Problem]:
     mapping: dict[str, dict[str, Any]] = {"method": {"name": entry.method, "recipe": entry.recipe}}
     problems = []
     for option, value in entry.options.items():
@@ -531,10 +622,14 @@ def _own_problems(entry: MethodEntry, path: str) -> list[Problem]:
             problems.append(Problem(f"{path}.options.{option}", message))
         else:
             mapping.setdefault(section, {})[name] = value
-    try:
-        checking.configure(mapping)
-    except ConfigError as error:
-        problems += [
-            Problem(f"{path}.options.{problem.path}", problem.message) for problem in error.problems
-        ]
+    found: dict[Problem, None] = {}  # what several tasks have to say, once
+    for task in tasks or (DataSet.task,):
+        try:
+            checking.configure({"task": task, **mapping})
+        except ConfigError as error:
+            found |= dict.fromkeys(error.problems)
+    for problem in found:
+        # The grid names the method itself.
+        where = "" if problem.path == "method.name" else f".options.{problem.path}"
+        problems.append(Problem(f"{path}{where}", problem.message))
     return problems

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from ltuning.classifier import LabelClassifier
 from ltuning.errors import ConfigError, Problem
 from ltuning.experiments.fitting import Clock, Fitted, Task, history_of
 from ltuning.methods import catalog
@@ -12,7 +13,7 @@ from ltuning.methods.costs import trained_branches
 
 
 def fit(method: str, task: Task, rate: float | None) -> Fitted:
-    """Train a `LabelClassifier`; the best weights on the validation texts are kept.
+    """Train by the front door of the task; the best weights on the validation texts are kept.
 
     Args:
         method: its id.
@@ -22,7 +23,7 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
     Raises:
         ConfigError: a batch of fewer passes than one text takes.
     """
-    backbone, budget = task.load(), task.budget
+    backbone, budget, door = task.load(), task.budget, task.kind.door()
     options = {
         **task.options,
         "stopping.metric": task.metric,
@@ -31,7 +32,7 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
     }
     if rate is not None:
         options["training.learning_rate"] = rate
-    classifier = LabelClassifier(
+    classifier = door(
         backbone,
         task.labels,
         method,
@@ -41,12 +42,12 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         options=options,
     )
     resolved = catalog.resolve(
-        classifier.config.method,
+        catalog.options_of(classifier.config),
         backbone.family,
         backbone.sizes.layers,
         len(task.train),
     )
-    per_text = trained_branches(resolved, len(task.labels))
+    per_text = trained_branches(resolved, len(task.labels), _applying(task))
     texts = budget.batch // per_text
     if not texts:
         message = (
@@ -55,29 +56,36 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         )
         raise ConfigError([Problem("budget.batch", message)])
     config = classifier.config.with_set([f"training.per_device_train_batch_size={texts}"])
-    classifier = LabelClassifier(backbone, config=replace(config, backbone=task.backbone))
-    assert task.train.labels is not None and task.validation.labels is not None
-    clock = Clock()
+    trained: Any = door(backbone, config=replace(config, backbone=task.backbone))
+    clock = Clock(task.kind.main)
     clock.start()
-    classifier.fit(
-        task.train.texts,
+    trained.fit(
+        task.train.inputs,
         task.train.labels,
-        (task.validation.texts, task.validation.labels),
+        (task.validation.inputs, task.validation.labels),
         callbacks=[clock],
         progress=False,
     )
     clock.stop()
-    assert classifier.result_ is not None
     return Fitted(
-        classifier.predict_proba,
-        classifier.num_parameters,
+        partial(task.kind.scored, trained),
+        trained.num_parameters,
         clock.seconds,
-        history_of(classifier.result_.history, clock),
+        history_of(trained.result_.history, clock, task.kind),
         min(texts, len(task.train)),
+        thresholds=task.kind.thresholds(trained),
     )
+
+
+def _applying(task: Task) -> int:
+    """Labels that apply to a training text: their mean, rounded up."""
+    labels = task.train.labels
+    if task.kind.one_of_each or not labels:
+        return 1
+    return max(1, -(-sum(map(len, labels)) // len(labels)))
 
 
 def own_rate(method: str, task: Task) -> float:
     """The learning rate that the recipe has for a method."""
-    config = LabelClassifier(method=method, recipe=task.recipe).config
+    config = task.kind.door()(method=method, recipe=task.recipe).config
     return float(catalog.training_defaults(config.method, len(task.train))["learning_rate"])

@@ -44,31 +44,36 @@ def render(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     source = files("ltuning.experiments").joinpath("page.html.j2").read_text(encoding="utf-8")
-    methods, paired = report.columns()
     return environment.from_string(source).render(
         title=grid.name,
         state=state,
-        method_columns=methods,
-        paired_columns=paired,
         overviews=report.overviews(settings),
         settings=[
             {
                 "title": setting.title,
                 "problems": setting.problems,
+                "columns": report.columns(setting.task),
                 "methods": [report.method_cells(row) for row in setting.rows],
-                "majority": report.decimal(setting.majority),
+                "majority": _majority(setting),
                 "pairs": [report.comparison_cells(pair) for pair in setting.comparisons],
                 "figures": figures(setting),
+                "each": setting.task.each,
                 "classes": _classes(setting),
                 "details": [_details(row, texts) for row in setting.rows],
             }
             for setting in settings
         ],
-        legend=report.LEGEND if settings else (),
+        legend=report.legend(settings),
         open_cells=open_cells,
         facts=facts,
         grid=grid.to_yaml(),
     )
+
+
+def _majority(setting: Setting) -> str | None:
+    from ltuning.experiments import report
+
+    return None if setting.majority is None else report.decimal(setting.majority)
 
 
 def _classes(setting: Setting) -> dict[str, Any]:
@@ -80,7 +85,9 @@ def _classes(setting: Setting) -> dict[str, Any]:
             {one["label"]: one["f1"] for one in result.record["test"]["per_class"]}
             for result in row.results
         ]
-        columns.append([float(np.mean([score[name] for score in scores])) for name in names])
+        # Of types that are neither predicted nor true there is no row.
+        means = [float(np.mean([score.get(name, 0.0) for score in scores])) for name in names]
+        columns.append(means)
     return {
         "methods": [row.title for row in setting.rows],
         "rows": [
@@ -94,12 +101,15 @@ def _details(row: Row, texts: bool) -> dict[str, Any]:
     """Confusions of a method, and its most confident mistakes if texts may be shown."""
     names, counts = row.results[0].names, row.confusion()
     is_small = len(names) <= _LARGEST_MATRIX
+    mistakes = row.mistakes(_MOST_MISTAKES) if texts else None
+    parts = {"confusions": counts, "most confident mistakes": mistakes}
     return {
         "title": row.title,
+        "summary": " and ".join(name for name, part in parts.items() if part is not None),
         "names": names,
-        "matrix": _matrix(names, counts) if is_small else [],
-        "pairs": [] if is_small else _most_confused(names, counts),
-        "mistakes": row.mistakes(_MOST_MISTAKES) if texts else None,
+        "matrix": _matrix(names, counts) if is_small and counts is not None else [],
+        "pairs": [] if is_small or counts is None else _most_confused(names, counts),
+        "mistakes": mistakes,
     }
 
 

@@ -39,16 +39,9 @@ from ltuning.backbones.batches import by_length
 from ltuning.backbones.loading import load_classifier, resolve
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
-from ltuning.experiments.fitting import (
-    FIGURES,
-    Clock,
-    Fitted,
-    Task,
-    history_of,
-    is_better,
-    measure,
-)
+from ltuning.experiments.fitting import Clock, Fitted, Task, history_of, is_better
 from ltuning.locks import temporary_folder
+from ltuning.metrics import best_thresholds
 from ltuning.scoring import mean_states
 from ltuning.training.batches import LengthGroupedBatches
 from ltuning.training.classes import softmax
@@ -62,6 +55,7 @@ _COSINE_SCALE = 20.0
 _LOGISTIC_STEPS = 1000
 # In a step, by SetFit's own default.
 _SETFIT_PAIRS = 16
+_OF_TEXTS = ("classes", "multilabel")
 
 logger = logging.getLogger("ltuning")
 
@@ -77,6 +71,7 @@ class Peer:
         reads_labels: whether the label texts change what it does.
         package: what has to be installed; None is nothing more than ltuning itself.
         loads: whether it loads a model of its own, instead of the shared frozen one.
+        tasks: those that it knows.
     """
 
     fit: Callable[[Task, float | None], Fitted]
@@ -85,6 +80,7 @@ class Peer:
     reads_labels: bool = False
     package: str | None = None
     loads: bool = False
+    tasks: tuple[str, ...] = ("classes",)
 
     @property
     def is_installed(self) -> bool:
@@ -251,8 +247,8 @@ PEERS: dict[str, Peer] = {
     "peft-prompt": Peer(fit_prompt, 1.0, {"num_tokens": 10}, loads=True),
     "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}, loads=True),
     "peft-lora": Peer(fit_lora, 3e-3, {"rank": 8}, loads=True),
-    "logistic": Peer(fit_logistic, 10.0),
-    "tfidf": Peer(fit_tfidf, 10.0),
+    "logistic": Peer(fit_logistic, 10.0, tasks=_OF_TEXTS),
+    "tfidf": Peer(fit_tfidf, 10.0, tasks=_OF_TEXTS),
     "cosine": Peer(fit_cosine, None, reads_labels=True),
     "setfit": Peer(fit_setfit, 2e-5, {"iterations": 0}, package="setfit", loads=True),
 }
@@ -261,7 +257,7 @@ PEERS: dict[str, Peer] = {
 def _fit_head(
     name: str, task: Task, rate: float | None, features: Callable[[Sequence[Text], bool], Any]
 ) -> Fitted:
-    """Logistic regression, fitted to its end.
+    """Logistic regression, fitted to its end; where several labels may apply, one for each.
 
     Args:
         name: of the peer, whose rate is C.
@@ -274,6 +270,8 @@ def _fit_head(
     clock = Clock()
     clock.start()
     head = LogisticRegression(C=_rate(name, rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed)
+    if not task.kind.one_of_each:
+        return _fit_heads(name, task, head, features, clock)
     head.fit(features(task.train.texts, True), task.train.labels)
     clock.stop()
     if head.n_iter_.max() >= _LOGISTIC_STEPS:
@@ -286,6 +284,36 @@ def _fit_head(
         return found
 
     return Fitted(probabilities, head.coef_.size + head.intercept_.size, clock.seconds, [])
+
+
+def _fit_heads(
+    name: str,
+    task: Task,
+    head: Any,
+    features: Callable[[Sequence[Text], bool], Any],
+    clock: Clock,
+) -> Fitted:
+    """A head for each label, and its threshold by the validation texts."""
+    from sklearn.multiclass import OneVsRestClassifier
+
+    heads = OneVsRestClassifier(head)
+    with warnings.catch_warnings():
+        # A label that applies to every text or to none, which is its head's answer then.
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        heads.fit(features(task.train.texts, True), task.kind.truth(task.train, task.names))
+    clock.stop()
+    fitted = [one for one in heads.estimators_ if isinstance(one, type(head))]
+    if any(one.n_iter_.max() >= _LOGISTIC_STEPS for one in fitted):
+        logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
+
+    def probabilities(texts: Sequence[Text]) -> np.ndarray:
+        found: np.ndarray = heads.predict_proba(features(texts, False))
+        return found
+
+    truth = task.kind.truth(task.validation, task.names)
+    thresholds = best_thresholds(probabilities(task.validation.texts), truth)
+    count = sum(one.coef_.size + one.intercept_.size for one in fitted)
+    return Fitted(probabilities, count, clock.seconds, [], thresholds=thresholds)
 
 
 def _setfit_budget(task: Task) -> tuple[int, int, int | None]:
@@ -342,18 +370,16 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
         if weight.requires_grad:  # small steps are lost in half precision
             weight.data = weight.data.float()
     texts = _Texts(model, tokenizer, longest, dtype)
-    assert task.train.labels is not None and task.validation.labels is not None
+    assert task.train.labels is not None
     clock = Clock()
     clock.start()
     rows = [
         {**row, "labels": task.names.index(label)}
         for row, label in zip(texts.tokenize(task.train.texts), task.train.labels, strict=True)
     ]
-    held_out = task.validation.labels
 
     def figures() -> dict[str, Any]:
-        found = texts.probabilities(task.validation.texts)
-        return measure(found, held_out, task.names)
+        return task.on_validation(texts.probabilities(task.validation.texts))
 
     with temporary_folder() as folder:
         trainer = _BestKept(
@@ -365,14 +391,14 @@ def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
             callbacks=[clock],
             lengths=[len(row["input_ids"]) for row in rows],
             figures=figures,
-            metric=task.metric,
+            task=task,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.restore_best()
     clock.stop()
     count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    history = history_of(trainer.state.log_history, clock)
+    history = history_of(trainer.state.log_history, clock, task.kind)
     in_a_step = min(task.budget.batch, len(rows))
     return Fitted(texts.probabilities, count, clock.seconds, history, in_a_step)
 
@@ -466,20 +492,20 @@ class _BestKept(Trainer):
         *,
         lengths: Sequence[int],
         figures: Callable[[], Mapping[str, float]],
-        metric: str,
+        task: Task,
         **rest: Any,
     ):
         super().__init__(**rest)
         self._lengths = lengths
         self._figures = figures
-        self._metric = metric
+        self._metric, self._logged = task.metric, ("loss", *task.kind.figures)
         self._best: float | None = None
         self._weights: dict[str, Tensor] = {}
 
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Figures on the validation texts."""
         found = self._figures()
-        named = {f"{metric_key_prefix}_{name}": found[name] for name in ("loss", *FIGURES)}
+        named = {f"{metric_key_prefix}_{name}": found[name] for name in self._logged}
         self.log(named)
         if is_better(found[self._metric], self._best, self._metric):
             self._best = found[self._metric]

@@ -29,15 +29,16 @@ _FEW_TICKS = 300
 
 def figures(setting: Setting) -> list[tuple[str, str]]:
     """Title and SVG of each figure of a setting that there is something to show in."""
+    words = setting.task.words
     made = [
-        ("Validation accuracy over the steps; bands from the lowest to the highest seed",
-         _curves(setting, "accuracy", "step", "steps")),
+        (f"Validation {words} over the steps; bands from the lowest to the highest seed",
+         _curves(setting, setting.task.main, "step", "steps")),
         ("Validation loss against texts seen",
          _curves(setting, "loss", "texts", "texts seen")),
         ("Validation loss against seconds of training",
          _curves(setting, "loss", "seconds", "seconds")),
-        ("Test accuracy against seconds of training", _scatter(setting, "seconds", "seconds")),
-        ("Test accuracy against trainable parameters",
+        (f"Test {words} against seconds of training", _scatter(setting, "seconds", "seconds")),
+        (f"Test {words} against trainable parameters",
          _scatter(setting, "trainable_parameters", "trainable parameters")),
     ]  # fmt: skip
     return [(title, svg) for title, svg in made if svg]
@@ -62,6 +63,7 @@ def styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
 def _curves(setting: Setting, name: str, over: str, words: str) -> str:
     """A figure of the validation texts over steps, texts or seconds."""
     figure, axes, save = _figure(setting)
+    called = setting.task.figures.get(name, name)
     looks = styles(setting.rows)
     for row in setting.rows:
         curve = row.curve(over, name)
@@ -81,30 +83,30 @@ def _curves(setting: Setting, name: str, over: str, words: str) -> str:
     if over != "step":  # methods differ by factors
         _log_axis(axes)
     axes.set_xlabel(words)
-    axes.set_ylabel(f"{name} on validation")
-    return save(figure, axes, f"validation {name} over {words}")
+    axes.set_ylabel(f"{called} on validation")
+    return save(figure, axes, f"validation {called} over {words}")
 
 
 def _scatter(setting: Setting, name: str, words: str) -> str:
     figure, axes, save = _figure(setting)
     looks = styles(setting.rows)
     for row in setting.rows:
-        x, accuracy = row.median(name), row.figure("accuracy")
+        x, height = row.median(name), row.figure(setting.task.main)
         if x <= 0:
             continue  # nothing trained, and no place on a logarithmic axis
         colour, line, marker = looks[row.title]
         axes.plot(
-            [x], [accuracy.mean], marker, color=colour, label=visible(row.title), markersize=8,
+            [x], [height.mean], marker, color=colour, label=visible(row.title), markersize=8,
             markerfacecolor="none" if row.is_label_method else colour, markeredgewidth=1.8,
         )  # fmt: skip
-        if accuracy.low is not None and accuracy.high is not None:
-            axes.plot([x, x], [accuracy.low, accuracy.high], line, color=colour, linewidth=1.5)
+        if height.low is not None and height.high is not None:
+            axes.plot([x, x], [height.low, height.high], line, color=colour, linewidth=1.5)
     if not axes.lines:
         return ""
     _log_axis(axes)
     axes.set_xlabel(words)
-    axes.set_ylabel("accuracy on test")
-    return save(figure, axes, f"test accuracy against {words}")
+    axes.set_ylabel(f"{setting.task.words} on test")
+    return save(figure, axes, f"test {setting.task.words} against {words}")
 
 
 def _log_axis(axes: Any) -> None:

@@ -17,20 +17,18 @@ from ltuning.experiments.analysis import Comparison, Interval, Row, Setting, set
 from ltuning.experiments.grid import Cell, Grid
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Result, ResultFolder
+from ltuning.tasks.task import Task
 from ltuning.texts import visible
 
 MARKDOWN, PAGE = "report.md", "report.html"
 _MOST_WARNINGS = 20
 # What Markdown would take for marks; `<.001` and `[.8, .9]` it leaves alone.
 _MARKS = re.compile(r"[\\`*_|~]|&(?=#?\w+;)|<(?=[A-Za-z/!?])|\[(?=[^\]]*\]\()")
-_COLUMNS = (
-    "method", "accuracy, 95 %", "each seed", "macro-F1", "MCC", "validation", "area", "seconds",
-    "trainable", "memory",
-)  # fmt: skip
 _PAIRED = (
-    "label method", "beside", "seeds", "difference, 95 %", "p", "right alone", "McNemar p",
+    "beside", "seeds", "difference, 95 %", "p", "right alone", "McNemar p",
     "area", "steps to its best",
 )  # fmt: skip
+_COSTS = ("seconds", "trainable", "memory")
 
 
 def require_plots() -> None:
@@ -73,9 +71,11 @@ def write_report(grid: Grid, folder: ResultFolder, texts: bool = True) -> tuple[
     return tables, files
 
 
-def columns() -> tuple[tuple[str, ...], tuple[str, ...]]:
+def columns(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Heads of the two tables of a setting."""
-    return _COLUMNS, _PAIRED
+    main, *others = task.figures.values()
+    methods = ("method", f"{main}, 95 %", "each seed", *others, "validation", "area", *_COSTS)
+    return methods, ("label method" if task.reads_labels else "method", *_PAIRED)
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Overview:
     Attributes:
         title: the backbone.
         settings: what the columns are.
-        tables: what a table is of, and its lines: accuracy and seconds of each method, and the
-            difference of each pair that is compared, in points of accuracy.
+        tables: what a table is of, and its lines: the figure of the task and the seconds of each
+            method, and the difference of each pair that is compared, in points of that figure.
     """
 
     title: str
@@ -95,14 +95,16 @@ class Overview:
 
 
 def overviews(settings: Sequence[Setting]) -> list[Overview]:
-    """Of every backbone with two settings or more."""
+    """Of every backbone, and of every task, with two settings or more."""
     found = []
-    for backbone in dict.fromkeys(setting.backbone for setting in settings):
-        of_it = [setting for setting in settings if setting.backbone == backbone]
+    tasks = {setting.task.name for setting in settings}
+    for backbone, task in dict.fromkeys((setting.backbone, setting.task) for setting in settings):
+        of_it = [one for one in settings if (one.backbone, one.task) == (backbone, task)]
         if len(of_it) < 2:
             continue
-        accuracy = [{row.title: interval(row.figure("accuracy")) for row in s.rows} for s in of_it]
-        majority = ["majority class", *(decimal(setting.majority) for setting in of_it)]
+        figure = [{row.title: interval(row.figure(task.main)) for row in s.rows} for s in of_it]
+        majority = [one.majority for one in of_it if one.majority is not None]
+        lines = [["majority class", *map(decimal, majority)]] if majority else []
         seconds = [{row.title: _seconds(row) for row in setting.rows} for setting in of_it]
         differences = [
             {
@@ -112,12 +114,13 @@ def overviews(settings: Sequence[Setting]) -> list[Overview]:
             for setting in of_it
         ]
         tables = [
-            ("accuracy, 95 %", [*_lines(accuracy), majority]),
+            (f"{task.words}, 95 %", [*_lines(figure), *lines]),
             ("difference, 95 %", _lines(differences)),
             ("seconds", _lines(seconds)),
         ]
         tables = [(name, lines) for name, lines in tables if lines]
-        found.append(Overview(backbone, [setting.texts for setting in of_it], tables))
+        title = backbone if len(tasks) == 1 else f"{backbone}, {task.words}"
+        found.append(Overview(title, [setting.texts for setting in of_it], tables))
     return found
 
 
@@ -129,15 +132,14 @@ def _lines(columns: Sequence[Mapping[str, str]]) -> list[list[str]]:
 
 def method_cells(row: Row) -> list[str]:
     """A line of the table of methods."""
-    validation, area = row.figure("accuracy", "validation"), row.area
-    peak = row.peak_memory
+    main, *others = row.task.figures
+    area, peak = row.area, row.peak_memory
     return [
         row.title,
-        interval(row.figure("accuracy")),
-        " ".join(decimal(one.record["test"]["accuracy"]) for one in row.results),
-        decimal(row.figure("macro_f1").mean),
-        decimal(row.figure("mcc").mean),
-        decimal(validation.mean),
+        interval(row.figure(main)),
+        " ".join(decimal(one.record["test"][main]) for one in row.results),
+        *(decimal(row.figure(name).mean) for name in others),
+        decimal(row.figure(main, "validation").mean),
         "" if area is None else decimal(area.mean),
         _seconds(row),
         f"{row.median('trainable_parameters'):,.0f}",
@@ -150,7 +152,7 @@ def _seconds(row: Row) -> str:
 
 
 def comparison_cells(pair: Comparison) -> list[str]:
-    """A line of the table of label methods beside others."""
+    """A line of the table of methods beside others."""
     steps = ", ".join(
         f"{'never' if ours is None else ours} ({theirs})"
         for ours, theirs in zip(pair.steps, pair.twin_steps, strict=True)
@@ -174,13 +176,13 @@ def circumstances(grid: Grid, results: Sequence[Result]) -> list[tuple[str, str]
     records = [result.record for result in results]
     command = f"ltuning compare {shlex.quote(f'{grid.name}.yaml')} --output DIR --data DATA"
     facts = [("to run it again", f"save the grid below as {grid.name}.yaml, then: {command}")]
-    budget = grid.budget
+    budget, metrics = grid.budget, {cell.settings.metric: None for cell in grid.cells()}
     facts.append(
         (
             "budget",
             f"{budget.steps} steps of {budget.batch} passes of the backbone, unless a data set "
             f"says otherwise; {budget.evaluations} measurements on the validation texts, the best "
-            f"{grid.metric} there is kept",
+            f"{' or '.join(metrics)} there is kept",
         )
     )
     if grid.search is not None:
@@ -234,10 +236,13 @@ def _overview(overview: Overview) -> str:
 def _setting(setting: Setting) -> str:
     lines = [f"## {_escaped(setting.title)}", ""]
     lines += [f"**{_escaped(problem)}**\n" for problem in setting.problems]
-    majority = ["majority class", decimal(setting.majority), *[""] * (len(_COLUMNS) - 2)]
-    lines.append(_table(_COLUMNS, [*map(method_cells, setting.rows), majority]))
+    heads, paired = columns(setting.task)
+    rows = [*map(method_cells, setting.rows)]
+    if setting.majority is not None:
+        rows.append(["majority class", decimal(setting.majority), *[""] * (len(heads) - 2)])
+    lines.append(_table(heads, rows))
     if setting.comparisons:
-        lines += ["", _table(_PAIRED, map(comparison_cells, setting.comparisons))]
+        lines += ["", _table(paired, map(comparison_cells, setting.comparisons))]
     return "\n".join(lines)
 
 
@@ -259,24 +264,30 @@ def _fenced(text: str) -> str:
 
 
 def _legend(settings: Sequence[Setting]) -> str:
-    if not settings:
-        return ""
-    return "\n".join(f"- {words}" for words in LEGEND)
+    return "\n".join(f"- {words}" for words in legend(settings))
 
 
-LEGEND = (
-    "accuracy, macro-F1, MCC: on the test texts; in brackets the 95 % bootstrap interval of the "
-    "mean over seeds, which is too narrow with few seeds",
-    "validation: accuracy on the texts that chose weights and rates; area: the mean height of that "
-    "accuracy over the steps",
+def legend(settings: Sequence[Setting]) -> list[str]:
+    """What the columns say, of the tasks that there are; nothing where there is no setting."""
+    tasks = list(dict.fromkeys(setting.task for setting in settings))
+    main = " or ".join(task.words for task in tasks)
+    answers = " or ".join(task.answers for task in tasks)
+    interval = "in brackets the 95 % bootstrap interval of the mean over seeds, which is too "
+    lines = [f"{task.legend}; {interval}narrow with few seeds" for task in tasks]
+    return [*lines, *(words.format(main=main, answers=answers) for words in _LEGEND if tasks)]
+
+
+_LEGEND = (
+    "validation: {main} on the texts that chose weights and rates; area: the mean height of that "
+    "{main} over the steps",
     "seconds: median of training, without measurements; trainable: parameters; memory: the most "
     "that was in use, of the GPU or else of the process",
-    "difference: points of accuracy of a label method over its plain twin, over what the grid sets "
+    "difference: points of {main} of a label method over its plain twin, over what the grid sets "
     "it beside, or over itself with other label texts, with seeds and test texts drawn anew; p: "
     "two-sided, of the same draws, not corrected for the number of tests",
-    "right alone: answers over all seeds that one of the two has right alone, tested by McNemar; "
+    "right alone: {answers} over all seeds that one of the two has right alone, tested by McNemar; "
     "it takes the answers of several seeds for independent",
-    "steps to its best: where the first one's validation accuracy reached the other's best of the "
+    "steps to its best: where the first one's validation {main} reached the other's best of the "
     "same seed, and in brackets where the other did",
 )
 

@@ -54,9 +54,10 @@ class Predictions:
     """Of one cell.
 
     Attributes:
-        probabilities: `[N, K]`.
-        predicted: `[N]` indices of labels.
-        truth: `[N]` indices of labels.
+        probabilities: `[N, K]`; of tags `[words, 1 + 2K]`, one sentence after the other.
+        predicted: `[N]` indices of labels; where several may apply `[N, K]` 0 or 1; of tags
+            `[N, W]` indices of tags, and -1 where a sentence has no more words.
+        truth: likewise.
     """
 
     probabilities: np.ndarray
@@ -74,7 +75,7 @@ class Result:
 
     @property
     def names(self) -> list[str]:
-        """The K names of the classes."""
+        """The K names of the classes, labels or types."""
         return list(self.record["labels"])
 
 

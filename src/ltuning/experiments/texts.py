@@ -8,10 +8,11 @@ import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltuning.data.sources import Columns, Examples, read_split, read_splits
-from ltuning.data.splits import hold_out, take_shots
+from ltuning.data.sources import Columns
+from ltuning.data.splits import take_shots
 from ltuning.errors import DataError
 from ltuning.experiments.grid import Cell, DataSet, data_path
+from ltuning.tasks.task import Labelled
 
 # The texts that are measured on are the same for every seed.
 _FIXED = 0
@@ -24,12 +25,12 @@ class Texts:
     Attributes:
         train: what weights are trained on.
         validation: what weights and rates are chosen by.
-        names: of all labels in the training split, sorted.
+        names: of all labels in the training split, or of all types of entities, sorted.
         held_out: whether the validation texts were taken from the training split.
     """
 
-    train: Examples
-    validation: Examples
+    train: Labelled
+    validation: Labelled
     names: list[str]
     held_out: bool
 
@@ -43,18 +44,17 @@ def read_texts(cell: Cell, folder: Path | None) -> Texts:
     Raises:
         DataError: texts that cannot be read or held out.
     """
-    data = cell.settings.data
+    data, task = cell.settings.data, cell.settings.task
     wanted = ("train",) if data.measure_on == "validation" else ("train", "validation")
-    splits = read_splits(data_path(data, folder), _columns(data), splits=wanted)
+    splits = task.read_splits(data_path(data, folder), _columns(data), splits=wanted)
     if "train" not in splits:
         raise DataError(f"{data.path}: expected a split 'train', got none")
     train = splits["train"]
-    assert train.labels is not None  # read_splits needs them
-    names = sorted(set(train.labels))
+    names = task.names(train)
     held_out = "validation" not in splits
     if held_out:
         whole = train.origin
-        train, validation = hold_out(train, data.validation_fraction, cell.seed)
+        train, validation = task.hold_out(train, data.validation_fraction, cell.seed)
         # So that a warning does not seem to count the whole file.
         train = replace(train, origin=f"{whole}, without the part held out")
         validation = replace(validation, origin=f"{whole}, the part held out to choose by")
@@ -64,23 +64,26 @@ def read_texts(cell: Cell, folder: Path | None) -> Texts:
         train = take_shots(train, cell.shots, cell.seed)
         validation = take_shots(validation, cell.shots, cell.seed)
     train = _at_most(train, data.max_train, cell.seed)
-    validation = _known(_at_most(validation, data.max_validation, cell.seed), train)
+    validation = _at_most(validation, data.max_validation, cell.seed)
+    if task.one_of_each:
+        validation = _known(validation, train)
     return Texts(train, validation, names, held_out)
 
 
-def read_measured(cell: Cell, folder: Path | None) -> Examples:
+def read_measured(cell: Cell, folder: Path | None) -> Labelled:
     """The texts that the cell is measured on; for after every choice is made.
 
     Raises:
         DataError: texts that cannot be read.
     """
     data = cell.settings.data
-    examples = read_split(data_path(data, folder), data.measure_on, _columns(data))
+    path, columns = data_path(data, folder), _columns(data)
+    examples = cell.settings.task.read_split(path, data.measure_on, columns)
     return _at_most(examples, data.max_test, _FIXED)
 
 
-def digest(examples: Examples) -> str:
-    """SHA-256 of texts and labels."""
+def digest(examples: Labelled) -> str:
+    """SHA-256 of texts, or words, and labels."""
     return hashlib.sha256(json.dumps([examples.texts, examples.labels]).encode()).hexdigest()
 
 
@@ -88,7 +91,7 @@ def _columns(data: DataSet) -> Columns:
     return Columns(data.text_column, data.text_pair_column, data.label_column)
 
 
-def _known(validation: Examples, train: Examples) -> Examples:
+def _known(validation: Labelled, train: Labelled) -> Labelled:
     """Without labels that nothing is trained on, which would say nothing about a method."""
     assert validation.labels is not None and train.labels is not None
     known = set(train.labels)
@@ -98,19 +101,10 @@ def _known(validation: Examples, train: Examples) -> Examples:
             f"{train.origin}: expected a validation text of a label that is trained on, got none; "
             "use more training texts"
         )
-    return _rows(validation, kept)
+    return validation.part(kept)
 
 
-def _at_most(examples: Examples, number: int | None, seed: int) -> Examples:
+def _at_most(examples: Labelled, number: int | None, seed: int) -> Labelled:
     if number is None or number >= len(examples):
         return examples
-    return _rows(examples, sorted(random.Random(seed).sample(range(len(examples)), number)))
-
-
-def _rows(examples: Examples, rows: list[int]) -> Examples:
-    assert examples.labels is not None
-    return Examples(
-        [examples.texts[row] for row in rows],
-        [examples.labels[row] for row in rows],
-        examples.origin,
-    )
+    return examples.part(sorted(random.Random(seed).sample(range(len(examples)), number)))

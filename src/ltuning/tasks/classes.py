@@ -1,0 +1,96 @@
+"""One class for each text."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ltuning.data.multilabel import refuse_joined
+from ltuning.data.sources import Columns, Examples, read_split, read_splits
+from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+from ltuning.tasks.task import Labelled, Task
+
+if TYPE_CHECKING:
+    from ltuning.classifier import LabelClassifier
+
+logger = logging.getLogger("ltuning")
+
+
+class Classes(Task):
+    """Scores are probabilities `[N, K]`; the class is the most probable one, `[N]`."""
+
+    name = "classes"
+    one_of_each = True
+    predicted = ("predicted_label", "probability")
+    figures: ClassVar = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
+    each = "class"
+    answers = "answers"
+    legend = "accuracy, macro-F1, MCC: on the test texts"
+
+    def door(self) -> type[LabelClassifier]:
+        """`LabelClassifier`."""
+        from ltuning.classifier import LabelClassifier
+
+        return LabelClassifier
+
+    def read_splits(
+        self, source: str | Path, columns: Columns, **how: Any
+    ) -> Mapping[str, Examples]:
+        """Texts with a label each."""
+        return read_splits(source, columns, **how)
+
+    def read_split(self, source: str | Path, split: str, columns: Columns, **how: Any) -> Examples:
+        """Texts with a label each."""
+        return read_split(source, split, columns, **how)
+
+    def check(self, training: Examples) -> None:
+        """Refuse classes that are several with `|` between them."""
+        refuse_joined(training.labels or [], training.origin)
+
+    def check_given(self, names: Collection[str], training: Examples) -> None:
+        """Warn of classes without a training text."""
+        used = set(training.labels or ())
+        if unused := [repr(name) for name in names if name not in used]:
+            logger.warning("no training text has the label %s", ", ".join(unused))
+
+    def names(self, examples: Labelled) -> list[str]:
+        """The classes."""
+        return sorted(set(examples.labels or ()))
+
+    def truth(self, examples: Labelled, names: Sequence[str]) -> np.ndarray:
+        """`[N]` indices of classes."""
+        return np.array([names.index(label) for label in examples.labels or ()])
+
+    def scored(self, door: LabelClassifier, inputs: Sequence[Any]) -> np.ndarray:
+        """`[N, K]` probabilities."""
+        return door.predict_proba(inputs)
+
+    def decide(self, scored: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N]` indices of classes."""
+        best: np.ndarray = scored.argmax(1)
+        return best
+
+    def measure(
+        self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """`classification_report`, log loss and calibration error."""
+        real, guess = ([names[place] for place in side] for side in (truth, predicted))
+        report = classification_report(real, guess, names)
+        report["loss"] = log_loss(scored, truth)
+        report["expected_calibration_error"] = expected_calibration_error(scored, truth)
+        return report
+
+    def surest_mistakes(
+        self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray
+    ) -> dict[int, float]:
+        """The probability of each wrong class that was predicted."""
+        wrong = np.flatnonzero(predicted != truth)
+        return {int(row): float(scored[row, predicted[row]]) for row in wrong}
+
+    def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
+        """The class."""
+        return names[int(decided)]

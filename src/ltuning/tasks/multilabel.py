@@ -1,0 +1,97 @@
+"""Every label that applies to a text, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from ltuning.data.multilabel import MultilabelExamples
+from ltuning.data.sources import Columns, read_multilabel_split, read_multilabel_splits
+from ltuning.metrics import binary_log_loss, multilabel_report
+from ltuning.tasks.task import Labelled, Task
+
+if TYPE_CHECKING:
+    from ltuning.multilabel import MultilabelClassifier
+
+
+class Multilabel(Task):
+    """Scores are probabilities `[N, K]`; from its threshold on a label applies, `[N, K]` 0 or 1."""
+
+    name = "multilabel"
+    predicted = ("predicted_labels",)
+    figures: ClassVar = {
+        "micro_f1": "micro-F1",
+        "macro_f1": "macro-F1",
+        "exact_match": "exact match",
+    }
+    each = "label"
+    answers = "texts whose labels are all right"
+    legend = (
+        "micro-F1, macro-F1, exact match: of the labels of the test texts, at the thresholds that "
+        "the validation texts gave"
+    )
+
+    def door(self) -> type[MultilabelClassifier]:
+        """`MultilabelClassifier`."""
+        from ltuning.multilabel import MultilabelClassifier
+
+        return MultilabelClassifier
+
+    def read_splits(
+        self, source: str | Path, columns: Columns, **how: Any
+    ) -> Mapping[str, MultilabelExamples]:
+        """Texts with a list of labels each."""
+        return read_multilabel_splits(source, columns, **how)
+
+    def read_split(
+        self, source: str | Path, split: str, columns: Columns, **how: Any
+    ) -> MultilabelExamples:
+        """Texts with a list of labels each."""
+        return read_multilabel_split(source, split, columns, **how)
+
+    def names(self, examples: Labelled) -> list[str]:
+        """The labels."""
+        return sorted({name for names in examples.labels or () for name in names})
+
+    def truth(self, examples: Labelled, names: Sequence[str]) -> np.ndarray:
+        """`[N, K]` 1 where a label applies."""
+        lists = examples.labels or ()
+        return np.array([[int(name in labels) for name in names] for labels in lists])
+
+    def scored(self, door: MultilabelClassifier, inputs: Sequence[Any]) -> np.ndarray:
+        """`[N, K]` probabilities."""
+        return door.predict_proba(inputs)
+
+    def thresholds(self, door: MultilabelClassifier) -> np.ndarray:
+        """`[K]` those that validation gave."""
+        return door.thresholds_
+
+    def decide(self, scored: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N, K]` 1 where a label is predicted."""
+        assert thresholds is not None  # every method of the task has them
+        return (scored >= thresholds).astype(int)
+
+    def measure(
+        self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """`multilabel_report`, and the log loss of a label of a text."""
+        return multilabel_report(truth, predicted, names) | {"loss": binary_log_loss(scored, truth)}
+
+    def counts(self, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """`[N, 3]` labels."""
+        return np.stack([(predicted & truth).sum(1), predicted.sum(1), truth.sum(1)], axis=1)
+
+    def surest_mistakes(
+        self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray
+    ) -> dict[int, float]:
+        """The highest probability with which a label was wrongly told to apply or not to."""
+        sure = np.where(predicted == truth, 0.0, np.where(predicted == 1, scored, 1 - scored))
+        rows = np.flatnonzero((predicted != truth).any(1))
+        return {int(row): float(sure[row].max()) for row in rows}
+
+    def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
+        """The labels, or a dash."""
+        return ", ".join(names[place] for place in decided.nonzero()[0].tolist()) or "-"

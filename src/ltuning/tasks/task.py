@@ -1,0 +1,184 @@
+"""What verbs and comparisons have to know of a task, whatever it predicts.
+
+Letters: N examples, K names (classes, labels, or types of entities), W words of a sentence.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from ltuning.data.sources import Columns
+from ltuning.data.splits import hold_out
+
+if TYPE_CHECKING:
+    from ltuning.front import Front
+
+
+class Labelled(Protocol):
+    """Examples of any task: texts or sentences, and what is true of each."""
+
+    @property
+    def origin(self) -> str:
+        """Where they came from, for messages."""
+
+    @property
+    def inputs(self) -> list[Any]:
+        """What a classifier is given."""
+
+    @property
+    def texts(self) -> list[Any]:
+        """The texts, or the words of the sentences."""
+
+    @property
+    def labels(self) -> list[Any] | None:
+        """What is true of each."""
+
+    def __len__(self) -> int: ...
+
+    def part(self, rows: Sequence[int]) -> Self:
+        """Some of the examples."""
+
+
+class Task(ABC):
+    """A task.
+
+    Attributes:
+        name: as options call it.
+        default_method: of who names none.
+        one_of_each: whether a text has one class, so that there are texts per class to draw, and
+            a most frequent one.
+        reads_labels: whether labels have texts that a method may read.
+        predicted: the columns that `ltuning predict` adds to a row of text.
+        lines: the format in which it answers lines of text.
+        held_out: of what it holds out, in words.
+        figures: those of validation and of comparisons, with their words; the first one is what
+            reports show of the task, and chooses where nothing else is said.
+        each: what its names are names of.
+        answers: what counts as right as a whole, in words.
+        legend: what reports say of its figures.
+    """
+
+    name: ClassVar[str]
+    default_method: ClassVar[str] = "lt-prefix"
+    one_of_each: ClassVar[bool] = False
+    reads_labels: ClassVar[bool] = True
+    predicted: ClassVar[tuple[str, ...]]
+    lines: ClassVar[str] = "tsv"
+    held_out: ClassVar[str] = ", from each label its share"
+    figures: ClassVar[Mapping[str, str]]
+    each: ClassVar[str]
+    answers: ClassVar[str]
+    legend: ClassVar[str]
+
+    @property
+    def main(self) -> str:
+        """The first of its figures."""
+        return next(iter(self.figures))
+
+    @property
+    def words(self) -> str:
+        """The first of its figures in words."""
+        return self.figures[self.main]
+
+    @abstractmethod
+    def door(self) -> type[Front[Any]]:
+        """The front door."""
+
+    @abstractmethod
+    def read_splits(self, source: str | Path, columns: Columns, **how: Any) -> Mapping[str, Any]:
+        """Labelled examples by split.
+
+        Args:
+            source: a file, a folder, or a data set of the hub.
+            columns: which columns hold texts and labels.
+            **how: see `ltuning.data.sources.read_splits`.
+
+        Raises:
+            DataError: a source that cannot be used, or options that the task has not.
+        """
+
+    @abstractmethod
+    def read_split(self, source: str | Path, split: str, columns: Columns, **how: Any) -> Any:
+        """As `read_splits`, of one split."""
+
+    def hold_out(self, examples: Any, fraction: float, seed: int) -> tuple[Any, Any]:
+        """Training and validation examples; equal seeds, equal parts.
+
+        Raises:
+            DataError: too few examples.
+        """
+        return hold_out(examples, fraction, seed)
+
+    def check(self, training: Any) -> None:
+        """Refuse training examples that look like those of another task.
+
+        Raises:
+            DataError: they do.
+        """
+        return
+
+    def check_given(self, names: Collection[str], training: Any) -> None:
+        """Warn of names that were given and that the training examples lack.
+
+        Where the front door says it itself, it is not said here.
+        """
+        return
+
+    @abstractmethod
+    def names(self, examples: Labelled) -> list[str]:
+        """All names that occur, sorted."""
+
+    @abstractmethod
+    def truth(self, examples: Labelled, names: Sequence[str]) -> np.ndarray:
+        """What is true of each example, as numbers; see `decide`."""
+
+    @abstractmethod
+    def scored(self, door: Any, inputs: Sequence[Any]) -> Any:
+        """What a trained front door says of each example, before anything is decided."""
+
+    def thresholds(self, door: Any) -> np.ndarray | None:
+        """`[K]` where a trained front door has them."""
+        return None
+
+    @abstractmethod
+    def decide(self, scored: Any, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N, ...]` integers: what is predicted of each example, to be compared with `truth`."""
+
+    def packed(self, scored: Any) -> np.ndarray:
+        """What `scored` gives, as one array."""
+        return np.asarray(scored)
+
+    @abstractmethod
+    def measure(
+        self, scored: Any, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    ) -> dict[str, Any]:
+        """`figures`, `loss`, `per_class` and more, as plain numbers."""
+
+    def counts(
+        self, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    ) -> np.ndarray | None:
+        """`[N, 3]` what is right, what is predicted and what is true, of each example.
+
+        None where the figure that reports show is a mean of examples that are right or wrong.
+        """
+        return None
+
+    @abstractmethod
+    def surest_mistakes(
+        self, scored: Any, predicted: np.ndarray, truth: np.ndarray
+    ) -> dict[int, float]:
+        """Of each example that is wrong the probability of the surest wrong decision."""
+
+    @abstractmethod
+    def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
+        """What is predicted or true of an input, in words."""
+
+
+def right(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """`[N]` bool: which examples are right as a whole."""
+    return (predicted == truth).reshape(len(truth), -1).all(1)
