@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import ArrayLike
 
+# Figures of validation in a word or two, in the order in which they are told. The first one that a
+# task has is what is shown of it while it trains.
+WORDS = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "exact_match": "exact match",
+    "mcc": "Matthews",
+    "f1": "F1",
+    "loss": "loss",
+}
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
 
 

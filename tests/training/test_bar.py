@@ -12,9 +12,11 @@ import pytest
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.classifier import LabelClassifier
+from ltuning.metrics import WORDS
 from ltuning.multilabel import MultilabelClassifier
 from ltuning.stages import Advance, shown_on
 from ltuning.tagger import TokenClassifier
+from ltuning.tasks.catalog import TASKS
 from ltuning.training.bar import Lines, Steps
 from ltuning.training.forecast import Forecast, _words
 
@@ -108,6 +110,18 @@ def test_a_log_gets_few_lines(
         "validation texts",
         *steps,
     ]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_figure_that_is_shown_is_the_tasks_own(task: str) -> None:
+    steps = Steps(None)
+    steps.on_log(None, None, None, {"loss": 0.25})
+    for height in (0.5, 0.75):
+        figures = dict.fromkeys(("loss", *reversed(TASKS[task].figures)), height)
+        logs = {f"eval_{name}": value for name, value in figures.items()}
+        steps.on_log(None, None, None, logs)
+        shown = f"{WORDS[TASKS[task].main]} {height:.2f}"
+        assert [*steps._figures.values()] == ["loss 0.25", shown]
 
 
 def test_a_log_tells_of_passes_over_many_texts_before_the_training_and_not_within_it() -> None:

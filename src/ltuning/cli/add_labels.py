@@ -42,6 +42,7 @@ def add_labels(
     from ltuning.artifacts import store
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, read_labels, refusals
+    from ltuning.tasks.catalog import TASKS
 
     problems: list[Problem] = []
     new = read_labels(labels, label or [], problems)
@@ -52,7 +53,7 @@ def add_labels(
     if refused := [*wrong, *refusals([target])]:
         raise_all([*refused, *refusals([partial(saved.opened, folder)])])
     opened = saved.opened(folder)
-    if opened.config.task == "tags":
+    if not TASKS[opened.config.task].reads_labels:
         raise LabelError(
             "expected a classifier of texts, got a tagger, whose types are those it was trained on"
         )

@@ -91,45 +91,33 @@ def _read(
     named: tuple[str | None, str | None, str | None],
     written: tuple[str | None, str | None],
     rows: dict[str, str],
-    task: str,
 ) -> Any:
     """The labelled texts, as the classifier's task has them."""
     from ltuning.cli import saved
-    from ltuning.data.sources import (
-        Dialect,
-        read_multilabel_split,
-        read_split,
-        read_tagged_split,
-    )
-    from ltuning.data.tagged import refuse_skipping
+    from ltuning.data.sources import Dialect
+    from ltuning.tasks.catalog import TASKS
 
-    columns, dialect = saved.columns_of(classifier, *named), Dialect(*written)
-    if task == "tags":
-        refuse_skipping(*rows.values())
-        return read_tagged_split(data, split, columns, dialect=dialect)
-    read: Any = read_multilabel_split if task == "multilabel" else read_split
     empty_texts, missing_labels = rows.values()
-    return read(
+    return TASKS[classifier.config.task].read_split(
         data,
         split,
-        columns,
+        saved.columns_of(classifier, *named),
         empty_texts=empty_texts,
         missing_labels=missing_labels,
-        dialect=dialect,
+        dialect=Dialect(*written),
     )
 
 
 def _measure(
     classifier: Opened,
     backbone: tuple[str | None, bool],
-    read: Callable[[str], Any],
+    read: Callable[[], Any],
     terminal: Terminal,
 ) -> dict[str, Any]:
     from ltuning.cli import saved
 
     with terminal.waiting("reading the texts"):
-        examples = read(classifier.config.task)
-    assert examples.labels is not None  # they are needed
+        examples = read()
     door = saved.load(classifier, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
         report: dict[str, Any] = door.evaluate(examples.inputs, examples.labels, progress=advance)

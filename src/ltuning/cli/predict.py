@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from ltuning.data.sources import Columns, Dialect, Table
     from ltuning.opening import Opened
     from ltuning.tagger import Entity, TokenClassifier
+    from ltuning.tasks.task import Task
 
     # The classifier, another backbone, whether foreign code may run, and where to show it.
     _Place = tuple[Opened, str | None, bool, Terminal]
 
-LABEL, LABELS, PROBABILITY = "predicted_label", "predicted_labels", "probability"
-SPANS, TAGS = "predicted_spans", "predicted_tags"
+PROBABILITY = "probability"
 _DIGITS = 6
 
 
@@ -111,6 +111,7 @@ def predict(
     """
     from ltuning.cli import saved
     from ltuning.data.sources import Dialect, write_table
+    from ltuning.tasks.catalog import TASKS
 
     terminal = Terminal(quiet)
     _check_output(output, overwrite)
@@ -131,16 +132,16 @@ def predict(
     columns = saved.columns_of(opened, text_column, text_pair_column)
     write = _Writing(output, escape_formulas, replace_columns)
     place = (opened, backbone, trust_remote_code, terminal)
-    task = opened.config.task
-    if task == "tags":
+    task = TASKS[opened.config.task]
+    if task.of_words:
         if probabilities:
             raise DataError(
                 "expected --probabilities for labels of texts, got a tagger, whose spans come with "
                 "theirs; leave it out"
             )
-        done = _tagged(place, table, columns, write)
+        done = _tagged(place, task, table, columns, write)
     else:
-        done = _labelled(place, table, columns, probabilities, write)
+        done = _labelled(place, task, table, columns, probabilities, write)
     write_table(write.prepared(done), sys.stdout if output is None else output)
 
 
@@ -264,7 +265,7 @@ def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[Any]
     return replace(table, columns=[*table.columns, *added], rows=rows)
 
 
-def _tagged(place: _Place, table: Table, columns: Columns, write: _Writing) -> Table:
+def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _Writing) -> Table:
     """The table with a column of spans, or for lists of words of tags, behind its own."""
     from ltuning.cli import saved
     from ltuning.data.sources import Columns, tagged_from_table
@@ -273,12 +274,13 @@ def _tagged(place: _Place, table: Table, columns: Columns, write: _Writing) -> T
     # Lines have one column, whatever training read, and no place for a second one.
     named = None if table.format == "txt" else columns.text
     if table.format == "txt":
-        table = replace(table, format="jsonl")
-    table = write.room(table, [SPANS, TAGS] if write.replace_columns else [])
+        table = replace(table, format=task.lines)
+    spans_column, tags_column = task.predicted
+    table = write.room(table, [*task.predicted] if write.replace_columns else [])
     sentences = tagged_from_table(table, Columns(named), need_tags=False).sentences
     column = text_column_of(table, named)
     has_words = any(isinstance(row.get(column), list) for row in table.rows)
-    added = [TAGS if has_words else SPANS]
+    added = [tags_column if has_words else spans_column]
     table = write.room(table, added)
     write.check(_with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
     tagger: TokenClassifier = saved.load(*place)
@@ -296,17 +298,18 @@ def _span(entity: Entity) -> dict[str, Any]:
     return {**asdict(entity), "probability": round(entity.probability, _DIGITS)}
 
 
-def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write: _Writing) -> Table:
+def _labelled(
+    place: _Place, task: Task, table: Table, columns: Columns, every: bool, write: _Writing
+) -> Table:
     """The table with the columns of the prediction behind its own."""
     from ltuning.cli import saved
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
 
-    several = place[0].config.task == "multilabel"
-    own = [LABELS] if several else [LABEL, PROBABILITY]
+    own = [*task.predicted]
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,
-        table = replace(table, format="tsv")  # and no place for a second one
+        table = replace(table, format=task.lines)  # and no place for a second one
     table = write.room(table, own)
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
     classifier = saved.load(*place)
@@ -315,18 +318,19 @@ def _labelled(place: _Place, table: Table, columns: Columns, every: bool, write:
     if every or write.replace_columns:
         table = write.room(table, of_names)
     added = own + (of_names if every else [])
-    write.check(_with_columns(table, added, _likely(names, several, len(added), len(examples))))
+    likely = _likely(names, not task.one_of_each, len(added), len(examples))
+    write.check(_with_columns(table, added, likely))
     with place[-1].counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     found: list[list[Any]]
-    if several:
-        found = [[labels] for labels in classifier.applying(scored)]
-    else:
+    if task.one_of_each:
         best = scored.argmax(axis=1)
         found = [
             [names[label], round(float(chances[label]), _DIGITS)]
             for label, chances in zip(best, scored, strict=True)
         ]
+    else:
+        found = [[labels] for labels in classifier.applying(scored)]
     values = (
         said + [round(chance, _DIGITS) for chance in chances if every]
         for said, chances in zip(found, scored.tolist(), strict=True)
@@ -344,18 +348,20 @@ def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[
 def _writable(table: Table, format: str) -> Table:
     """With text in the place of lists of labels where the format written has no lists."""
     from ltuning.data.multilabel import SEPARATOR
+    from ltuning.tasks.multilabel import Multilabel
 
-    if LABELS not in table.columns or format not in ("csv", "tsv"):
+    (column,) = Multilabel.predicted
+    if column not in table.columns or format not in ("csv", "tsv"):
         return table
     rows = []
     for row in table.rows:
-        if not isinstance(row.get(LABELS), list):  # an earlier prediction, which stays
+        if not isinstance(row.get(column), list):  # an earlier prediction, which stays
             rows.append(row)
             continue
-        if unsure := [name for name in row[LABELS] if SEPARATOR in name]:
+        if unsure := [name for name in row[column] if SEPARATOR in name]:
             raise DataError(
                 f"expected label names without {SEPARATOR!r}, which stands between them in "
                 f"{format}, got {unsure[0]!r}; write jsonl or parquet"
             )
-        rows.append({**row, LABELS: SEPARATOR.join(row[LABELS])})
+        rows.append({**row, column: SEPARATOR.join(row[column])})
     return replace(table, rows=rows)

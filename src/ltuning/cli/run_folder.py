@@ -13,15 +13,17 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ltuning import yamlfile
 from ltuning.artifacts import folders, store
 from ltuning.cli.configuration import differences
 from ltuning.config import Config
-from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
 from ltuning.errors import ArtifactError
 from ltuning.yamlfile import YamlError
+
+if TYPE_CHECKING:
+    from ltuning.tasks.task import Labelled
 
 _CONFIG = "config.yaml"
 _DIGEST = "data.sha256"
@@ -197,7 +199,7 @@ class RunFolder:
             ) from error
 
 
-def digest(parts: Sequence[Examples | MultilabelExamples | TaggedExamples | None]) -> str:
+def digest(parts: Sequence[Labelled | None]) -> str:
     """SHA-256 of texts and labels."""
     content = [None if part is None else [part.texts, part.labels] for part in parts]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

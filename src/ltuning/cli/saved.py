@@ -49,14 +49,11 @@ def load(
     """The trained classifier by the front door of its task, on the backbone where it is now."""
     with terminal.waiting(f"loading {classifier.folder}"):
         with _importing():
-            from ltuning.classifier import LabelClassifier
-            from ltuning.multilabel import MultilabelClassifier
-            from ltuning.tagger import TokenClassifier
+            from ltuning.tasks.catalog import TASKS
+
+            door = TASKS[classifier.config.task].door()
         silence_libraries()
-        doors = {
-            door.task: door for door in (LabelClassifier, MultilabelClassifier, TokenClassifier)
-        }
-        return doors[classifier.config.task].from_pretrained(
+        return door.from_pretrained(
             classifier, backbone=backbone, trust_remote_code=trust_remote_code
         )
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,23 +19,10 @@ from ltuning.registry import listed
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
     from ltuning.config import Config
-    from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
     from ltuning.front import Front
-
-    Data = Examples | MultilabelExamples | TaggedExamples
-
-logger = logging.getLogger("ltuning")
+    from ltuning.tasks.task import Labelled, Task
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
-_FIGURES = {
-    "accuracy": "accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "exact_match": "exact match",
-    "mcc": "Matthews",
-    "f1": "F1",
-    "loss": "loss",
-}
 
 
 def train(
@@ -294,12 +280,15 @@ def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) ->
 
 
 def _with_method(base: Mapping[str, Any], task: str | None) -> Mapping[str, Any]:
-    """With the method of taggers where tags are asked for and no method is named."""
-    method = base.get("method") or {}
-    is_tags = (task or base.get("task")) == "tags"
-    if not is_tags or not isinstance(method, Mapping) or "name" in method:
+    """With the method of the task where a task is asked for and no method is named."""
+    from ltuning.tasks.catalog import TASKS
+
+    asked, method = task or base.get("task"), base.get("method") or {}
+    if not isinstance(method, Mapping) or "name" in method:
         return base
-    return {**base, "method": {**method, "name": "ls-lora"}}
+    if not isinstance(asked, str) or asked not in TASKS:
+        return base  # the check of the options says what is wrong with it
+    return {**base, "method": {**method, "name": TASKS[asked].default_method}}
 
 
 def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: Terminal) -> None:
@@ -334,25 +323,24 @@ def _train(
     return classifier
 
 
-def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
+def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | None]:
     """Training and validation texts, the second held out from the first where it has to be.
 
     None to validate on where there is no such split and none are to be held out.
     """
-    from ltuning.data.multilabel import refuse_joined
     from ltuning.data.splits import take_shots
+    from ltuning.tasks.catalog import TASKS
 
-    data = config.data
+    data, task = config.data, TASKS[config.task]
     with terminal.waiting(f"reading {data.path}"):
-        splits = _splits(config)
+        splits = _splits(config, task)
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
             "give the file itself"
         )
     training: Any = splits["train"]
-    if config.task == "classes":
-        refuse_joined(training.labels, training.origin)
+    task.check(training)
     if data.shots is not None:
         training = take_shots(training, data.shots, config.seed)
     if "validation" in splits:
@@ -361,86 +349,63 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Data, Data | None]:
         )
         terminal.note(counts)
         return training, splits["validation"]
-    return _held_out(config, training, terminal)
+    return _held_out(config, task, training, terminal)
 
 
-def _splits(config: Config) -> Mapping[str, Any]:
+def _splits(config: Config, task: Task) -> Mapping[str, Any]:
     """The texts to train and to validate on that there are, as the task has them."""
-    from ltuning.data.sources import (
-        Columns,
-        Dialect,
-        read_multilabel_splits,
-        read_splits,
-        read_tagged_splits,
-    )
-    from ltuning.data.tagged import refuse_skipping
+    from ltuning.data.sources import Columns, Dialect
 
     data = config.data
     assert data.path is not None  # configure needs it
     columns = Columns(data.text_column, data.text_pair_column, data.label_column)
-    wanted, dialect = ("train", "validation"), Dialect(data.encoding, data.delimiter)
-    if config.task == "tags":
-        refuse_skipping(data.empty_texts, data.missing_labels)
-        return read_tagged_splits(data.path, columns, splits=wanted, dialect=dialect)
-    read: Any = read_multilabel_splits if config.task == "multilabel" else read_splits
-    splits: Mapping[str, Any] = read(
+    return task.read_splits(
         data.path,
         columns,
-        splits=wanted,
+        splits=("train", "validation"),
         empty_texts=data.empty_texts,
         missing_labels=data.missing_labels,
-        dialect=dialect,
+        dialect=Dialect(data.encoding, data.delimiter),
     )
-    return splits
 
 
-def _held_out(config: Config, training: Any, terminal: Terminal) -> tuple[Data, Data | None]:
+def _held_out(
+    config: Config, task: Task, training: Any, terminal: Terminal
+) -> tuple[Labelled, Labelled | None]:
     """Training texts in two parts, the second to validate on; None where that is to have none."""
-    from ltuning.data.splits import hold_out
-    from ltuning.data.tagged import hold_out_sentences
-
     if not config.data.validation_fraction:
         terminal.note(
             f"no validation: all {len(training):,} texts are trained on, and the last weights are "
             "kept"
         )
         return training, None
-    hold: Callable[..., Any] = hold_out_sentences if config.task == "tags" else hold_out
-    rest, held_out = hold(training, config.data.validation_fraction, config.seed)
-    share = "" if config.task == "tags" else ", from each label its share"
+    rest, held_out = task.hold_out(training, config.data.validation_fraction, config.seed)
     terminal.note(
         f"no validation split: of {len(training):,} training texts {len(held_out):,} are held out "
-        f"for validation{share}; {len(rest):,} are trained on"
+        f"for validation{task.held_out}; {len(rest):,} are trained on"
     )
     return rest, held_out
 
 
 def _fit(
     config: Config,
-    training: Data,
-    validation: Data | None,
+    training: Labelled,
+    validation: Labelled | None,
     folder: RunFolder,
     sha: str,
     resume: bool,
     terminal: Terminal,
 ) -> Front[Any]:
-    from ltuning.classifier import LabelClassifier
     from ltuning.cli.training_bar import TrainingBar
-    from ltuning.multilabel import MultilabelClassifier
-    from ltuning.tagger import TokenClassifier
+    from ltuning.tasks.catalog import TASKS
 
+    task = TASKS[config.task]
+    door = task.door()
     silence_libraries()
-    assert training.labels is not None  # read_splits needs them
-    if config.task != "tags" and config.labels is not None:
-        _refuse_labels_without_texts(config.labels, [training, validation])
-    classifier: Any
-    if config.task == "tags":
-        classifier = TokenClassifier(config=config)
-    elif config.task == "multilabel":
-        classifier = MultilabelClassifier(config=config)
-    else:
-        _warn_of_labels_without_texts(config, training.labels)
-        classifier = LabelClassifier(config=config)
+    if task.reads_labels and config.labels is not None:
+        _refuse_labels_without_texts(task, config.labels, [training, validation])
+    task.check_given(config.labels or (), training)
+    classifier: Any = door(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
     bar = TrainingBar(terminal, begin)
     kept = folder.newest_step() if resume else None
@@ -486,16 +451,11 @@ def _interrupted(folder: RunFolder, step: int | None) -> str:
     )
 
 
-def _refuse_labels_without_texts(given: Iterable[str], parts: Sequence[Data | None]) -> None:
+def _refuse_labels_without_texts(
+    task: Task, given: Iterable[str], parts: Sequence[Labelled | None]
+) -> None:
     """Refuse labels of the data that are not among those given; of none, the names stand."""
-    lists = [part.labels for part in parts if part is not None and part.labels is not None]
-    # Of several labels there is a list for each text.
-    used = {
-        name
-        for labels in lists
-        for names in labels
-        for name in ([names] if isinstance(names, str) else names)
-    }
+    used = {name for part in parts if part is not None for name in task.names(part)}
     missing, unused = sorted(used - {*given}), sorted({*given} - used)
     if missing:
         also = f"; no text has the label {listed(unused)}" if unused else ""
@@ -504,13 +464,6 @@ def _refuse_labels_without_texts(given: Iterable[str], parts: Sequence[Data | No
             f"{listed(missing)}{also}: add what is missing, or leave all out, so that names stand "
             "for themselves"
         )
-
-
-def _warn_of_labels_without_texts(config: Config, used: list[Any]) -> None:
-    unused = [name for name in config.labels or {} if name not in set(used)]
-    if unused:
-        names = ", ".join(repr(name) for name in unused)
-        logger.warning("no training text has the label %s", names)
 
 
 def _files(classifier: Front[Any]) -> dict[str, str]:
@@ -525,9 +478,11 @@ def _files(classifier: Front[Any]) -> dict[str, str]:
 
 
 def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
+    from ltuning.metrics import WORDS
+
     training, validation = classifier.figures["training"], classifier.figures.get("validation", {})
     figures = ", ".join(
-        f"{words} {validation[name]:.3f}" for name, words in _FIGURES.items() if name in validation
+        f"{words} {validation[name]:.3f}" for name, words in WORDS.items() if name in validation
     )
     rows = {
         "trained": f"{config.method.name} on {config.backbone.name}, "

@@ -507,7 +507,7 @@ def _data_problems(data: Mapping[str, DataSet]) -> list[Problem]:
             problems.append(Problem(f"data.{name}.path", "missing; give a folder or a hub id"))
         if chosen.labels is not None:
             problems += _label_problems(chosen, f"data.{name}.labels")
-        if chosen.text_pair_column is not None and not _task_of(chosen).reads_labels:
+        if chosen.text_pair_column is not None and _task_of(chosen).of_words:
             message = f"task '{chosen.task}' has no pairs of texts; leave it out"
             problems.append(Problem(f"data.{name}.text_pair_column", message))
     return problems

@@ -52,6 +52,7 @@ class Task(ABC):
         default_method: of who names none.
         one_of_each: whether a text has one class, so that there are texts per class to draw, and
             a most frequent one.
+        of_words: whether words are answered, and not a text or a pair of texts as a whole.
         reads_labels: whether labels have texts that a method may read.
         predicted: the columns that `ltuning predict` adds to a row of text.
         lines: the format in which it answers lines of text.
@@ -66,6 +67,7 @@ class Task(ABC):
     name: ClassVar[str]
     default_method: ClassVar[str] = "lt-prefix"
     one_of_each: ClassVar[bool] = False
+    of_words: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True
     predicted: ClassVar[tuple[str, ...]]
     lines: ClassVar[str] = "tsv"

@@ -14,13 +14,13 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from transformers import TrainerCallback
 
+from ltuning.metrics import WORDS
 from ltuning.stages import Advance, Display, shown_on
 
 # Passes over fewer texts than this are over in a moment; a log does not tell of them.
 _LINE_FROM = 1000
 # Lines of a log about the steps.
 _LINES = 10
-_FORMS = {"loss": "loss {:.2f}", "eval_accuracy": "accuracy {:.2f}"}
 
 # Called with the steps that are done, and with what is said of them.
 Update = Callable[[int, str], None]
@@ -191,10 +191,12 @@ class Steps(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
     ) -> None:
-        """There is a new loss, or a new accuracy on validation."""
-        for name, form in _FORMS.items():
-            if name in (logs or {}):
-                self._figures[name] = form.format((logs or {})[name])
+        """There is a new loss, or a new figure of the task on validation."""
+        found = logs or {}
+        if "loss" in found:
+            self._figures["loss"] = f"loss {found['loss']:.2f}"
+        if name := next((name for name in WORDS if f"eval_{name}" in found), None):
+            self._figures["validation"] = f"{WORDS[name]} {found[f'eval_{name}']:.2f}"
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Validation is over."""
