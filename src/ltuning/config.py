@@ -47,6 +47,9 @@ def number_option(default: Any, range: Range) -> Any:
     return field(default=default, metadata={"range": range})
 
 
+TaskName = Literal["classes", "multilabel", "tags"]
+
+
 @dataclass(frozen=True)
 class BackboneOptions:
     """The frozen model.
@@ -285,7 +288,7 @@ class Config:
         ConfigError: with every problem there is.
     """
 
-    task: Literal["classes", "multilabel", "tags"] = "classes"
+    task: TaskName = "classes"
     backbone: BackboneOptions = field(
         default_factory=BackboneOptions, metadata={"read": _read_backbone}
     )

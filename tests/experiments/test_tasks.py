@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,13 @@ import pytest
 from ltuning.errors import ConfigError
 from ltuning.experiments.analysis import settings_of
 from ltuning.experiments.grid import Grid
+from ltuning.experiments.own import _applying
 from ltuning.experiments.page import _details
 from ltuning.experiments.report import circumstances, decimal, legend, overviews, write_report
 from ltuning.experiments.results import Result, ResultFolder
 from ltuning.metrics import multilabel_report, span_report
 from ltuning.tag_scoring import tag_names
+from ltuning.tasks.catalog import TASKS
 
 from .. import test_multilabel, test_tagger
 
@@ -117,6 +120,15 @@ def test_a_head_for_each_label_is_fitted_to_its_end(several: Any) -> None:
         assert result.record["trainable_parameters"] % 3 == 0
         assert result.record["validation"]["micro_f1"] > 0.5
         assert result.record["history"] == []
+
+
+def test_passes_of_a_text_are_counted_with_the_labels_that_apply() -> None:
+    labels: list[list[list[str]]] = [[["a"], [], ["a", "b", "c"]], [["a"], ["b"]], [[]]]
+    for kind, expected in ((TASKS["multilabel"], [2, 1, 1]), (TASKS["classes"], [1, 1, 1])):
+        tasks: list[Any] = [
+            SimpleNamespace(kind=kind, train=SimpleNamespace(labels=one)) for one in labels
+        ]
+        assert [_applying(task) for task in tasks] == expected
 
 
 # --- the report

@@ -130,6 +130,7 @@ def _introduce(data: Demo) -> None:
 
 def _show_test(classifier: LabelClassifier, report: dict[str, Any], rows: Rows) -> None:
     from ltuning.cli import report as tables
+    from ltuning.tasks.classes import Classes
 
     training = classifier.figures["training"]
     show_facts(
@@ -140,7 +141,7 @@ def _show_test(classifier: LabelClassifier, report: dict[str, Any], rows: Rows) 
             **tables.figures(report),
         }
     )
-    results().print(tables.per_class(report))
+    results().print(tables.per_class(report, Classes()))
     # Spread over the rows, which are sorted neither by label nor by difficulty.
     step = max(1, len(rows) // _EXAMPLES)
     results().print(_predictions(classifier, rows[::step][:_EXAMPLES], "A few of them"))

@@ -76,7 +76,7 @@ def evaluate(
         text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
     if not quiet:
-        _show(report)
+        _show(report, opened.config.task)
 
 
 def _check_skipping(option: str, value: str) -> None:
@@ -124,12 +124,13 @@ def _measure(
     return report
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(report: dict[str, Any], task: str) -> None:
     from ltuning.cli import report as tables
+    from ltuning.tasks.catalog import TASKS
 
     split = "" if Path(report["data"]).is_file() else f" ({report['split']})"
     where = f"{report['num_examples']:,} of {report['data']}{split}"
     show_facts({"texts": where, **tables.figures(report)})
-    results().print(tables.per_class(report))
+    results().print(tables.per_class(report, TASKS[task]))
     if "confusion" in report:
         results().print(tables.confusion(report))

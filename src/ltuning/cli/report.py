@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ltuning.texts import visible
+
+if TYPE_CHECKING:
+    from ltuning.tasks.task import Task
 
 # With more classes a confusion matrix does not fit a screen; its largest cells say more.
 _LARGEST_MATRIX = 12
@@ -38,22 +41,20 @@ def figures(report: Mapping[str, Any]) -> dict[str, str]:
     return {words: f"{report[name]:.4f}" for name, words in _FIGURES.items() if name in report}
 
 
-def per_class(report: Mapping[str, Any]) -> RenderableType:
+def per_class(report: Mapping[str, Any], task: Task) -> RenderableType:
     """Precision, recall and F1 of each class, with its threshold where it has one."""
     table = Table(header_style="bold")
     table.add_column("label", overflow="fold")
     has_thresholds = any("threshold" in row for row in report["per_class"])
-    of_texts = has_thresholds or "confusion" in report
     shown = {"precision": "precision", "recall": "recall", "f1": "F1"}
     if has_thresholds:
         shown = {"threshold": "threshold", **shown}
-    for name in (*shown.values(), "texts" if of_texts else "entities"):
+    for name in (*shown.values(), "entities" if task.of_words else "texts"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report["per_class"]:
         numbers = [f"{row[name]:.3f}" for name in shown]
         table.add_row(Text(visible(row["label"])), *numbers, f"{row['support']:,}")
-    of = "label" if has_thresholds else "class" if of_texts else "type"
-    return _titled(f"per {of}", table)
+    return _titled(f"per {task.each}", table)
 
 
 def confusion(report: Mapping[str, Any]) -> RenderableType:

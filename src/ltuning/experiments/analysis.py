@@ -306,9 +306,11 @@ def paired_bootstrap_of_f1(label: np.ndarray, plain: np.ndarray) -> tuple[Interv
     """
     seeds, examples = label.shape[:2]
 
+    sides = [one.astype(float).swapaxes(0, 1).reshape(examples, -1) for one in (label, plain)]
+
     def difference(weights: np.ndarray) -> np.ndarray:
         """`[D, S]` of D draws of examples, `[D, N]`."""
-        ours, theirs = (_f1(np.einsum("dn,snc->dsc", weights, one)) for one in (label, plain))
+        ours, theirs = (_f1((weights @ one).reshape(-1, seeds, 3)) for one in sides)
         return ours - theirs
 
     draws = [

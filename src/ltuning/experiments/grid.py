@@ -27,6 +27,7 @@ from ltuning.config import (
     STOPPING_METRICS,
     BackboneOptions,
     MethodOptions,
+    TaskName,
     apply_settings,
     number_option,
     read_labels,
@@ -143,7 +144,7 @@ class DataSet:
     """
 
     path: str | None = None
-    task: Literal["classes", "multilabel", "tags"] = "classes"
+    task: TaskName = "classes"
     labels: dict[str, list[str]] | None = field(default=None, metadata={"read": read_labels})
     text_column: str | None = None
     text_pair_column: str | None = None
