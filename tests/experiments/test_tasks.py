@@ -145,8 +145,11 @@ def test_the_report_of_tags_names_its_figures(tagged: Any) -> None:
     means = [row.figure("f1").mean for row in (pair.label, pair.plain)]
     assert pair.difference.mean == pytest.approx(means[0] - means[1])
     assert "| method | beside | seeds | difference, 95 % |" in tables
-    assert "right alone: sentences whose tags are all right over all seeds" in text.read_text()
+    assert "right alone: sentences (all their tags) over all seeds that one" in text.read_text()
     assert "f1 there is kept" in text.read_text()
+    assert "points of F1 of entities of a method over what the grid sets it beside, with" in (
+        text.read_text()
+    )
     written = page.read_text()
     assert "Validation F1 of entities over the steps" in written
     assert "F1 of entities on test" in written and "F1 of each type" in written
@@ -173,7 +176,7 @@ def test_the_report_of_several_labels_pairs_them_by_their_f1(several: Any) -> No
             for a, b in zip(pair.label.results, pair.plain.results, strict=True)
         ]
         assert pair.only_label == np.sum(alone)
-    assert "texts whose labels are all right over all seeds" in text.read_text()
+    assert "right alone: texts (all their labels) over all seeds that one" in text.read_text()
     assert "F1 of each label" in page.read_text()
 
 

@@ -274,17 +274,23 @@ def legend(settings: Sequence[Setting]) -> list[str]:
     answers = " or ".join(task.answers for task in tasks)
     interval = "in brackets the 95 % bootstrap interval of the mean over seeds, which is too "
     lines = [f"{task.legend}; {interval}narrow with few seeds" for task in tasks]
-    return [*lines, *(words.format(main=main, answers=answers) for words in _LEGEND if tasks)]
+    pairs = _PAIRS if any(task.reads_labels for task in tasks) else _PAIRS_WITHOUT_LABELS
+    shared = [words.format(main=main, answers=answers, pairs=pairs) for words in _LEGEND]
+    return lines + shared if tasks else []
 
 
+_PAIRS = (
+    "a label method over its plain twin, over what the grid sets it beside, or over itself with "
+    "other label texts"
+)
+_PAIRS_WITHOUT_LABELS = "a method over what the grid sets it beside"
 _LEGEND = (
     "validation: {main} on the texts that chose weights and rates; area: the mean height of that "
     "{main} over the steps",
     "seconds: median of training, without measurements; trainable: parameters; memory: the most "
     "that was in use, of the GPU or else of the process",
-    "difference: points of {main} of a label method over its plain twin, over what the grid sets "
-    "it beside, or over itself with other label texts, with seeds and test texts drawn anew; p: "
-    "two-sided, of the same draws, not corrected for the number of tests",
+    "difference: points of {main} of {pairs}, with seeds and test texts drawn anew; p: two-sided, "
+    "of the same draws, not corrected for the number of tests",
     "right alone: {answers} over all seeds that one of the two has right alone, tested by McNemar; "
     "it takes the answers of several seeds for independent",
     "steps to its best: where the first one's validation {main} reached the other's best of the "

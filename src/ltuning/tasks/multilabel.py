@@ -28,7 +28,7 @@ class Multilabel(Task):
         "exact_match": "exact match",
     }
     each = "label"
-    answers = "texts whose labels are all right"
+    answers = "texts (all their labels)"
     legend = (
         "micro-F1, macro-F1, exact match: of the labels of the test texts, at the thresholds that "
         "the validation texts gave"

@@ -37,7 +37,7 @@ class Tags(Task):
     held_out = ""
     figures: ClassVar = {"f1": "F1 of entities", "precision": "precision", "recall": "recall"}
     each = "type"
-    answers = "sentences whose tags are all right"
+    answers = "sentences (all their tags)"
     legend = (
         "F1 of entities, precision, recall: of the test sentences; an entity is right where its "
         "words and its type are"

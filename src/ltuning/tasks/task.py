@@ -60,7 +60,7 @@ class Task(ABC):
         figures: those of validation and of comparisons, with their words; the first one is what
             reports show of the task, and chooses where nothing else is said.
         each: what its names are names of.
-        answers: what counts as right as a whole, in words.
+        answers: what is right or wrong as a whole, in words.
         legend: what reports say of its figures.
     """
 
