@@ -122,6 +122,18 @@ def test_a_head_for_each_label_is_fitted_to_its_end(several: Any) -> None:
         assert result.record["history"] == []
 
 
+def test_a_label_without_a_text_to_train_on_is_never_predicted(
+    make: Make, sets: Any, measured: Measured
+) -> None:
+    names = ["food", "never", "sport", "travel"]
+    data = {"several": {**sets["several"], "labels": names}}
+    grid = make(data=data, methods=["tfidf"], seeds=[0])
+    (result,) = measured(grid).results(list(grid.cells()))
+    assert result.names == names and not result.predictions.predicted[:, 1].any()
+    assert result.record["test"]["micro_f1"] > 0.5
+    assert result.record["trainable_parameters"] % 3 == 0
+
+
 def test_passes_of_a_text_are_counted_with_the_labels_that_apply() -> None:
     labels: list[list[list[str]]] = [[["a"], [], ["a", "b", "c"]], [["a"], ["b"]], [[]]]
     for kind, expected in ((TASKS["multilabel"], [2, 1, 1]), (TASKS["classes"], [1, 1, 1])):
