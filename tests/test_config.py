@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning import trainer_options
+from ltuning import trainer_options, yamlfile
 from ltuning.config import (
     BackboneOptions,
     Config,
@@ -132,6 +132,23 @@ def test_layers_that_are_not_there_are_never_listed():
     assert [str(problem) for problem in caught.value.problems] == [
         "method.unmask_layers: expected layers below 6, the backbone's layers, got 1000000"
     ]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "changes", "method"),
+    [
+        ({"task": "tags"}, (), "ls-lora"),
+        ({}, ("task=tags",), "ls-lora"),
+        ({"task": "classes", "method": {"rank": 4}}, ("task=tags",), "ls-lora"),
+        ({"task": "tags", "method": None}, ("task=classes",), "lt-prefix"),
+        ({"task": "tags"}, ("method.name=probe",), "probe"),
+        ({"task": "tags", "method": {"name": "lt-prefix"}}, (), "lt-prefix"),
+    ],
+)
+def test_a_task_has_its_default_method_wherever_it_is_named(mapping, changes, method, tmp_path):
+    assert Config.from_dict(mapping, changes).method.name == method
+    path = write(tmp_path, yamlfile.dump(mapping))
+    assert Config.from_yaml(path, changes).method.name == method
 
 
 def test_a_section_without_options_has_the_defaults(tmp_path):

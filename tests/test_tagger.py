@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -318,10 +319,20 @@ def test_options_that_the_task_lacks_all_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         TokenClassifier(
             labels=["O", "a b"],
-            options={"method.pooling": "max", "data.shots": 3, "stopping.metric": "mcc"},
+            options={
+                "method.pooling": "max",
+                "data.shots": 3,
+                "data.text_pair_column": "other",
+                "data.empty_texts": "skip",
+                "data.missing_labels": "skip",
+                "stopping.metric": "mcc",
+            },
         )
     assert sorted(str(problem) for problem in caught.value.problems) == [
+        "data.empty_texts: task 'tags' skips no sentences; mend the rows and leave it out",
+        "data.missing_labels: task 'tags' skips no sentences; mend the rows and leave it out",
         "data.shots: task 'tags' has no texts of one class to draw from; leave it out",
+        "data.text_pair_column: task 'tags' has no pairs of texts; leave it out",
         "labels: expected types of entities, of one word each and not 'O', got 'O'; rename it",
         "labels: expected types of entities, of one word each and not 'O', got 'a b'; rename it",
         "method.pooling: task 'tags' reads every word and pools none, got 'max'; leave it out",
@@ -329,6 +340,30 @@ def test_options_that_the_task_lacks_all_at_once() -> None:
     ]
     with pytest.raises(ConfigError, match="expected 'loss', 'accuracy', 'macro_f1' or 'mcc'"):
         LabelClassifier(options={"stopping.metric": "f1"})
+
+
+def test_texts_of_types_are_not_read_and_that_is_said(
+    llama: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "ltuning"):
+        tagger(llama, labels=["food", "sport"], steps=1).fit(*TRAINING)
+        assert not caplog.messages
+        tagger(llama, labels={"food": "what one eats", "sport": ["sport"]}, steps=1).fit(*TRAINING)
+    assert caplog.messages == [
+        "no method reads texts of types of entities: those of 'food' have no effect; give the "
+        "names alone"
+    ]
+
+
+def test_a_tagger_that_was_given_options_of_texts_is_still_loaded(
+    llama: Backbone, tmp_path: Path
+) -> None:
+    made = tagger(llama, steps=1).fit(*TRAINING)
+    made.config = made.config.with_set(["data.text_pair_column=other", "data.empty_texts=skip"])
+    made.save_pretrained(tmp_path / "older")
+    loaded = TokenClassifier.from_pretrained(tmp_path / "older", backbone=llama)
+    assert loaded.config.data == made.config.data
+    assert loaded.predict_tags(TEST[0]) == made.predict_tags(TEST[0])
 
 
 def test_another_door_is_named(llama: Backbone, tmp_path: Path, toy: Any) -> None:

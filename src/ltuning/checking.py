@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltuning.config import STOPPING_METRICS, Config, check_training
+from ltuning.config import STOPPING_METRICS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
@@ -117,6 +117,11 @@ def type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
     return [Problem("labels", message.format(name)) for name in wrong]
 
 
+def with_texts(types: Mapping[str, Sequence[str]]) -> list[str]:
+    """Types of entities that have other texts than their names, which no method reads."""
+    return [name for name, texts in types.items() if not {*texts} <= {name, name_as_text(name)}]
+
+
 def _task_problems(config: Config) -> list[Problem]:
     """Options that the task has not."""
     metric, fitting = config.stopping.metric, STOPPING_METRICS[config.task]
@@ -128,8 +133,19 @@ def _task_problems(config: Config) -> list[Problem]:
     if config.task != "classes" and config.data.shots is not None:
         message = f"task '{config.task}' has no texts of one class to draw from; leave it out"
         found.append(Problem("data.shots", message))
-    if config.task != "tags":
-        return found
+    return found + (_tag_problems(config) if config.task == "tags" else [])
+
+
+def _tag_problems(config: Config) -> list[Problem]:
+    """Options of texts as a whole, where words are read."""
+    found = []
+    if config.data.text_pair_column is not None:
+        message = "task 'tags' has no pairs of texts; leave it out"
+        found.append(Problem("data.text_pair_column", message))
+    for name in ("empty_texts", "missing_labels"):
+        if getattr(config.data, name) == "skip":
+            message = "task 'tags' skips no sentences; mend the rows and leave it out"
+            found.append(Problem(f"data.{name}", message))
     if config.method.name not in WEIGHT_METHODS:
         message = (
             f"expected a method that gives every word a score ({listed(WEIGHT_METHODS)}) with task "

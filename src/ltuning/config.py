@@ -48,6 +48,8 @@ def number_option(default: Any, range: Range) -> Any:
 
 
 TaskName = Literal["classes", "multilabel", "tags"]
+# The method of who names a task and no method.
+DEFAULT_METHODS = {"classes": "lt-prefix", "multilabel": "lt-prefix", "tags": "ls-lora"}
 
 
 @dataclass(frozen=True)
@@ -311,6 +313,8 @@ class Config:
     def from_dict(cls, mapping: Mapping[str, Any], settings: Iterable[str] = ()) -> Config:
         """The options of a nested mapping, changed by settings such as `method.rank=64`.
 
+        Where they name no method, it is the default one of the task.
+
         Raises:
             ConfigError: with every problem of the mapping and of the settings.
         """
@@ -318,7 +322,7 @@ class Config:
 
     @classmethod
     def from_yaml(cls, path: str | Path, settings: Iterable[str] = ()) -> Config:
-        """The options of a YAML file, changed by settings such as `method.rank=64`.
+        """As `from_dict`, of a YAML file.
 
         Raises:
             ConfigError: with every problem of the file and of the settings.
@@ -522,11 +526,20 @@ def _build(given: object, settings: Iterable[str], origin: str, problems: list[P
         expected = f"expected a mapping of options ({listed(_hints(Config))})"
         problems.append(Problem(origin, f"{expected}, got {shown(given)}"))
         given = {}
-    options = apply_settings(given, settings, problems)
+    options = _with_method(apply_settings(given, settings, problems))
     values = read_options(Config, options, "", problems)
     if problems:
         raise ConfigError(problems)
     return Config(**values)
+
+
+def _with_method(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With the default method of the task where a task is named and no method is."""
+    task, method = options.get("task"), options.get("method") or {}
+    names_one = not isinstance(method, Mapping) or "name" in method
+    if names_one or not isinstance(task, str) or task not in DEFAULT_METHODS:
+        return options  # what is wrong with it is said where it is read
+    return {**options, "method": {**method, "name": DEFAULT_METHODS[task]}}
 
 
 _MOST_KEYS = 20  # of a dotted path; options lie four deep at most

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from ltuning.artifacts import store
 from ltuning.artifacts.folders import CONFIG
 from ltuning.checking import check
-from ltuning.config import Config, MethodOptions, StoppingOptions, read_section
+from ltuning.config import Config, DataOptions, MethodOptions, StoppingOptions, read_section
 from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
 from ltuning.labels import LabelType
 from ltuning.methods import catalog
@@ -153,7 +153,7 @@ def _combined(config: Config) -> list[Problem]:
     How it was trained is no part of that: what training refuses today may have been taken then.
     """
     try:
-        check(replace(config, training={}, stopping=StoppingOptions()))
+        check(replace(config, data=DataOptions(), stopping=StoppingOptions(), training={}))
     except ConfigError as error:
         return list(error.problems)
     return []

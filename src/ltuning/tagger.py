@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from ltuning.backbones.words import windows_of
+from ltuning.checking import with_texts
 from ltuning.errors import DataError
 from ltuning.front import Front, check_device
 from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
@@ -20,7 +22,7 @@ from ltuning.methods import catalog
 from ltuning.methods.tuned import TagModel, Tuned
 from ltuning.metrics import span_report
 from ltuning.opening import Opened
-from ltuning.registry import unknown
+from ltuning.registry import listed, unknown
 from ltuning.stages import counting
 from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
@@ -30,6 +32,8 @@ from ltuning.training.tagging import TagValidation, WindowDataset
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult
+
+logger = logging.getLogger("ltuning")
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,12 @@ class TokenClassifier(Front[_Fitted]):
                     "expected entities in the training tags, got O everywhere; tag some words"
                 )
             return tuple(found)
+        if unread := with_texts(self.config.labels):
+            logger.warning(
+                "no method reads texts of types of entities: those of %s have no effect; give the "
+                "names alone",
+                listed(unread),
+            )
         types = tuple(self.config.labels)
         _check_types(spans, types, "training")
         return types

@@ -202,6 +202,12 @@ def test_an_output_that_exists_needs_overwrite(
         (["--text", "a", "-", "--format", "csv"], "", "place of a file, got FILE, --format too"),
         (["--text", "a\udcff"], "", "--text: a text holds half of a surrogate pair"),
         (["--escape-formulas", "--format", "jsonl"], '{"text": "a"}', "csv or tsv for --escape-fo"),
+        (
+            ["--text-column", "body"],
+            "a",
+            "expected csv, tsv, jsonl or parquet for the column 'body', got lines of text; leave "
+            "it out, or say --format",
+        ),
         (["--delimiter", ";"], "a", "expected csv or tsv for the delimiter ';', got txt"),
         (["--output", "a" * 300 + ".csv"], "a", "cannot be written (File name too long)"),
         (["file.doc"], "", "file.doc: no such file"),

@@ -88,6 +88,10 @@ def test_the_method_is_chosen_for_tags_where_none_is_named(
     outcome = ltuning(*words, "--output", tmp_path / "run")
     assert outcome.code == 0, outcome.stderr
     assert "trained ls-lora on" in " ".join(outcome.stdout.split())
+    words[1:3] = ["--set", "task=tags"]
+    outcome = ltuning(*words, "--output", tmp_path / "set")
+    assert outcome.code == 0, outcome.stderr
+    assert "trained ls-lora on" in " ".join(outcome.stdout.split())
     again = ltuning(
         "train", "--config", tmp_path / "run" / "config.yaml", "--output", tmp_path / "again"
     )
@@ -95,6 +99,30 @@ def test_the_method_is_chosen_for_tags_where_none_is_named(
     refused = ltuning(*words, "--method", "lt-prefix", "--output", tmp_path / "other")
     assert refused.code == 1
     assert "expected a method that gives every word a score" in refused.stderr
+
+
+def test_a_second_text_is_refused(
+    ltuning: Command, trained: Path, tagged: Path, tmp_path: Path
+) -> None:
+    column = ("--text-pair-column", "other")
+    refused = ltuning(
+        "train", "--task", "tags", "--data", tagged, *column, "--output", tmp_path / "run"
+    )
+    assert refused.code == 1
+    assert refused.stderr == (
+        "error: 1 problem in the configuration:\n"
+        "  data.text_pair_column: task 'tags' has no pairs of texts; leave it out\n"
+    )
+    for words in (
+        ["evaluate", trained, "--data", tagged],
+        ["predict", trained, tagged / "test.conll"],
+    ):
+        refused = ltuning(*words, *column)
+        assert (refused.code, refused.stdout) == (1, "")
+        assert refused.stderr == (
+            "error: expected no --text-pair-column, as task 'tags' has no pairs of texts, got "
+            "'other'; leave it out\n"
+        )
 
 
 def test_params_counts_virtual_tokens_only(ltuning: Command, tiny_bert: Path) -> None:

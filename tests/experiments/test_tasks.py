@@ -245,7 +245,8 @@ def test_a_grid_of_classes_is_told_as_before_there_were_tasks(make: Make, sets: 
 
 
 def test_all_that_a_task_has_not_is_refused_at_once(make: Make, sets: Any) -> None:
-    data = {"tagged": {**sets["tagged"], "text_pair_column": "other", "labels": ["O"]}}
+    data = {"tagged": {**sets["tagged"], "text_pair_column": "other"}}
+    data["tagged"]["labels"] = {"O": "O", "food": "what one eats"}
     data["toy"] = {"path": "toy"}
     with pytest.raises(ConfigError) as caught:
         make(
@@ -257,6 +258,7 @@ def test_all_that_a_task_has_not_is_refused_at_once(make: Make, sets: Any) -> No
     assert [str(problem) for problem in caught.value.problems] == [
         "data.tagged.labels: expected types of entities, of one word each and not 'O', got 'O'; "
         "rename it",
+        "data.tagged.labels: no method reads texts of types; give the name 'food' alone",
         "data.tagged.text_pair_column: task 'tags' has no pairs of texts; leave it out",
         "methods.lt-prefix: expected a method that gives every word a score ('ls-lora', "
         "'ls-unmask', 'probe', 'full') with task 'tags', got 'lt-prefix', which scores a text as "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ltuning.config import STOPPING_METRICS
+from ltuning.config import DEFAULT_METHODS, STOPPING_METRICS
 from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
 from ltuning.tags import Sentence
 from ltuning.tasks.catalog import TASKS
@@ -35,7 +35,7 @@ def scored(task: str) -> object:
 def test_a_task_goes_with_its_door_and_with_what_may_choose(name: str) -> None:
     task = TASKS[name]
     assert task.door().task == name
-    assert task.door().default_method == task.default_method
+    assert task.door().default_method == DEFAULT_METHODS[name]
     assert task.main in STOPPING_METRICS[name]
     assert len(task.figures) == 3  # as many columns in every table of a report
 

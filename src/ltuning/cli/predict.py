@@ -127,6 +127,7 @@ def predict(
         table = _of_texts(text, [name for name, value in named.items() if value is not None])
     else:
         table = _read(source, format, Dialect(encoding, delimiter), terminal)
+    _check_columns(table, text_column, text_pair_column)
     _check_format(table, output)
     opened = saved.opened(folder)
     columns = saved.columns_of(opened, text_column, text_pair_column)
@@ -187,6 +188,14 @@ def _check_output(output: Path | None, overwrite: bool) -> None:
     if stem_of(output.name) is None or ending == "txt":
         formats = ", ".join(f".{name}" for name in FORMATS if name != "txt")
         raise DataError(f"{output}: expected a file ending of {formats} (each also with .gz)")
+
+
+def _check_columns(table: Table, *named: str | None) -> None:
+    if table.format == "txt" and (name := next(filter(None, named), None)):
+        raise DataError(
+            f"{table.origin}: expected csv, tsv, jsonl or parquet for the column {name!r}, got "
+            "lines of text; leave it out, or say --format"
+        )
 
 
 def _check_format(table: Table, output: Path | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltuning.cli.terminal import Terminal, silence_libraries
+from ltuning.errors import DataError
 
 if TYPE_CHECKING:
     from ltuning.data.sources import Columns
@@ -29,8 +30,19 @@ def opened(folder: Path) -> Opened:
 def columns_of(
     classifier: Opened, text: str | None, text_pair: str | None, label: str | None = None
 ) -> Columns:
-    """The columns named on the command line, and else those that the training named."""
+    """The columns named on the command line, and else those that the training named.
+
+    Raises:
+        DataError: a column of the second text, of a tagger.
+    """
     from ltuning.data.sources import Columns
+    from ltuning.tasks.catalog import TASKS
+
+    if text_pair is not None and TASKS[classifier.config.task].of_words:
+        raise DataError(
+            f"expected no --text-pair-column, as task '{classifier.config.task}' has no pairs of "
+            f"texts, got {text_pair!r}; leave it out"
+        )
 
     trained = classifier.config.data
     if text is not None:

@@ -211,7 +211,7 @@ def train(
     }
     terminal = Terminal(quiet)
     with terminal.waiting("checking the options"):
-        base = _with_method(_base(config, output if resume else None, problems), task)
+        base = _base(config, output if resume else None, problems)
         chosen = _configured(base, given, set_ or [], problems, output, overwrite or resume)
     assert output is not None  # its absence is a problem
     _run(chosen, output, resume, overwrite, terminal)
@@ -277,18 +277,6 @@ def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) ->
     from ltuning.cli.configuration import read_options
 
     return read_options(config, problems)
-
-
-def _with_method(base: Mapping[str, Any], task: str | None) -> Mapping[str, Any]:
-    """With the method of the task where a task is asked for and no method is named."""
-    from ltuning.tasks.catalog import TASKS
-
-    asked, method = task or base.get("task"), base.get("method") or {}
-    if not isinstance(method, Mapping) or "name" in method:
-        return base
-    if not isinstance(asked, str) or asked not in TASKS:
-        return base  # the check of the options says what is wrong with it
-    return {**base, "method": {**method, "name": TASKS[asked].default_method}}
 
 
 def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: Terminal) -> None:

@@ -518,8 +518,14 @@ def _label_problems(data: DataSet, path: str) -> list[Problem]:
     assert data.labels is not None
     if not _task_of(data).reads_labels:
         return [
-            dataclasses.replace(problem, path=path)
-            for problem in checking.type_problems(data.labels)
+            *(
+                dataclasses.replace(problem, path=path)
+                for problem in checking.type_problems(data.labels)
+            ),
+            *(
+                Problem(path, f"no method reads texts of types; give the name {name!r} alone")
+                for name in checking.with_texts(data.labels)
+            ),
         ]
     try:
         Labels.from_any(data.labels)

@@ -29,7 +29,6 @@ class Tags(Task):
     """
 
     name = "tags"
-    default_method = "ls-lora"
     of_words = True
     reads_labels = False
     predicted = ("predicted_spans", "predicted_tags")

@@ -49,7 +49,6 @@ class Task(ABC):
 
     Attributes:
         name: as options call it.
-        default_method: of who names none.
         one_of_each: whether a text has one class, so that there are texts per class to draw, and
             a most frequent one.
         of_words: whether words are answered, and not a text or a pair of texts as a whole.
@@ -65,7 +64,6 @@ class Task(ABC):
     """
 
     name: ClassVar[str]
-    default_method: ClassVar[str] = "lt-prefix"
     one_of_each: ClassVar[bool] = False
     of_words: ClassVar[bool] = False
     reads_labels: ClassVar[bool] = True

@@ -273,8 +273,8 @@ def _beside_evaluations(chosen: Chosen) -> Iterator[Problem]:
             "the best weights are kept at evaluations; leave it out"
         )
         yield Problem("training.save_strategy", message)
-    logging = fields.get("logging_steps", 10) if "eval_strategy" in fields else None
-    steps = fields.get("eval_steps", logging)
+    logging = fields.get("logging_steps", _DEFAULTS["logging_steps"])
+    steps = fields.get("eval_steps", logging if "eval_strategy" in fields else None)
     if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
         message = "checkpoints are written at evaluations, and every five minutes; leave it out"
         yield Problem("training.save_steps", message)
