@@ -136,11 +136,11 @@ def test_a_label_without_a_text_to_train_on_is_never_predicted(
 
 def test_passes_of_a_text_are_counted_with_the_labels_that_apply() -> None:
     labels: list[list[list[str]]] = [[["a"], [], ["a", "b", "c"]], [["a"], ["b"]], [[]]]
-    for kind, expected in ((TASKS["multilabel"], [2, 1, 1]), (TASKS["classes"], [1, 1, 1])):
-        tasks: list[Any] = [
-            SimpleNamespace(kind=kind, train=SimpleNamespace(labels=one)) for one in labels
+    for name, expected in (("multilabel", [2, 1, 1]), ("classes", [1, 1, 1])):
+        jobs: list[Any] = [
+            SimpleNamespace(task=TASKS[name], train=SimpleNamespace(labels=one)) for one in labels
         ]
-        assert [_applying(task) for task in tasks] == expected
+        assert [_applying(job) for job in jobs] == expected
 
 
 # --- the report

@@ -21,7 +21,7 @@ from ltuning.backbones.loading import load_tokenizer, meta_backbone
 from ltuning.config import BackboneOptions
 from ltuning.errors import DataError, MissingExtraError, TrainingError
 from ltuning.experiments import own
-from ltuning.experiments.fitting import Fitted, Task, is_better
+from ltuning.experiments.fitting import Fitted, Job, is_better
 from ltuning.experiments.grid import Cell, Search
 from ltuning.experiments.labelling import label_texts
 from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
@@ -29,8 +29,7 @@ from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Predictions, ResultFolder
 from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
 from ltuning.tags import Sentence
-from ltuning.tasks import task as tasks
-from ltuning.tasks.task import Labelled
+from ltuning.tasks.task import Labelled, Task
 from ltuning.texts import Text
 
 _MOST_MISTAKES = 10
@@ -94,22 +93,22 @@ def run_cell(
     Returns:
         What was written about it.
     """
-    source, kind = git_hash(), cell.settings.task
+    source, task = git_hash(), cell.settings.task
     with _captured() as said:
         backbones.keep_only(cell.settings.backbone)
         peak, started = PeakMemory(), time.perf_counter()
         texts = read_texts(cell, folder)
-        task = _task(cell, texts, backbones)
-        fitted, validation, rate, trials = _choose(cell, task)
+        job = _job(cell, texts, backbones)
+        fitted, validation, rate, trials = _choose(cell, job)
         # Every choice is made: only now the texts are opened that the cell is measured on.
         measured = read_measured(cell, folder)
-        _check_labels(kind, measured, task.names)
+        _check_labels(task, measured, job.names)
         scored = fitted.probabilities(measured.inputs)
-        predicted = kind.decide(scored, fitted.thresholds)
-        truth = kind.truth(measured, task.names)
+        predicted = task.decide(scored, fitted.thresholds)
+        truth = task.truth(measured, job.names)
         record = {
-            "test": kind.measure(scored, predicted, truth, task.names),
-            "validation": {name: validation[name] for name in ("loss", *kind.figures)},
+            "test": task.measure(scored, predicted, truth, job.names),
+            "validation": {name: validation[name] for name in ("loss", *task.figures)},
             "history": fitted.history,
             "rate": rate,
             "trials": trials,
@@ -117,9 +116,9 @@ def run_cell(
             "total_seconds": round(time.perf_counter() - started, 3),
             "peak_memory": peak.read(),
             "trainable_parameters": fitted.num_parameters,
-            "labels": task.labels,
+            "labels": job.labels,
             "texts": _counts(cell, texts, measured, fitted),
-            "mistakes": _mistakes(task, scored, predicted, truth, measured),
+            "mistakes": _mistakes(job, scored, predicted, truth, measured),
             # A report may be published: where the data folder lies is nobody's business.
             "warnings": [words.removeprefix(f"{folder}{os.sep}") for words in said],
             "versions": versions(),
@@ -127,7 +126,7 @@ def run_cell(
             "machine": machine(),
             "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         }
-    results.finish(cell, record, Predictions(kind.packed(scored), predicted, truth))
+    results.finish(cell, record, Predictions(task.packed(scored), predicted, truth))
     return record
 
 
@@ -144,7 +143,7 @@ def require_search() -> Any:
     return optuna
 
 
-def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
+def _job(cell: Cell, texts: Texts, backbones: Backbones) -> Job:
     settings = cell.settings
     sketch, given = outline(settings.backbone), settings.data.labels
     if settings.task.reads_labels:
@@ -153,8 +152,8 @@ def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
         labels = {name: [name] for name in given or texts.names}
     for examples in (texts.train, texts.validation):
         _check_labels(settings.task, examples, list(labels))
-    return Task(
-        kind=settings.task,
+    return Job(
+        task=settings.task,
         backbone=settings.backbone,
         outline=sketch,
         load=lambda: backbones.load(settings.backbone),
@@ -170,8 +169,8 @@ def _task(cell: Cell, texts: Texts, backbones: Backbones) -> Task:
     )
 
 
-def _check_labels(kind: tasks.Task, examples: Labelled, names: Sequence[str]) -> None:
-    strange = [name for name in kind.names(examples) if name not in names]
+def _check_labels(task: Task, examples: Labelled, names: Sequence[str]) -> None:
+    strange = [name for name in task.names(examples) if name not in names]
     if strange:
         more = ", ..." if len(strange) > _MOST_NAMED else ""
         raise DataError(
@@ -180,38 +179,38 @@ def _check_labels(kind: tasks.Task, examples: Labelled, names: Sequence[str]) ->
         )
 
 
-def _fit(cell: Cell, task: Task, rate: float | None) -> Fitted:
+def _fit(cell: Cell, job: Job, rate: float | None) -> Fitted:
     method = cell.settings.method
-    return PEERS[method].fit(task, rate) if method in PEERS else own.fit(method, task, rate)
+    return PEERS[method].fit(job, rate) if method in PEERS else own.fit(method, job, rate)
 
 
-def _rate(cell: Cell, task: Task) -> float | None:
+def _rate(cell: Cell, job: Job) -> float | None:
     """The rate that a method has without a search; None where nothing is trained."""
     entry, method = cell.settings.entry, cell.settings.method
     if entry.learning_rate is not None:
         return entry.learning_rate
-    return PEERS[method].rate if method in PEERS else own.own_rate(method, task)
+    return PEERS[method].rate if method in PEERS else own.own_rate(method, job)
 
 
 def _choose(
-    cell: Cell, task: Task
+    cell: Cell, job: Job
 ) -> tuple[Fitted, dict[str, Any], float | None, list[dict[str, Any]]]:
     """The best of the trials on the validation texts, its figures there, its rate, all trials."""
-    search, rate, trials = cell.settings.search, _rate(cell, task), []
+    search, rate, trials = cell.settings.search, _rate(cell, job), []
     best: tuple[Fitted, dict[str, Any], float | None] | None = None
 
     def attempt(rate: float | None) -> float:
         nonlocal best
         try:
-            fitted = _fit(cell, task, rate)
+            fitted = _fit(cell, job, rate)
         except TrainingError as error:
-            trials.append({"rate": rate, task.metric: None, "error": str(error)})
+            trials.append({"rate": rate, job.metric: None, "error": str(error)})
             raise
-        scored = fitted.probabilities(task.validation.inputs)
-        figures = task.on_validation(scored, fitted.thresholds)
-        value = float(figures[task.metric])
-        trials.append({"rate": rate, task.metric: value, "seconds": round(fitted.seconds, 3)})
-        if is_better(value, None if best is None else best[1][task.metric], task.metric):
+        scored = fitted.probabilities(job.validation.inputs)
+        figures = job.on_validation(scored, fitted.thresholds)
+        value = float(figures[job.metric])
+        trials.append({"rate": rate, job.metric: value, "seconds": round(fitted.seconds, 3)})
+        if is_better(value, None if best is None else best[1][job.metric], job.metric):
             best = (fitted, figures, rate)
         return value
 
@@ -219,7 +218,7 @@ def _choose(
         attempt(rate)
         trials.clear()
     else:
-        _search(search, rate, task, attempt)
+        _search(search, rate, job, attempt)
     if best is None:
         raise TrainingError(
             f"expected a rate that trains among {len(trials)} trials, got none: "
@@ -229,14 +228,14 @@ def _choose(
 
 
 def _search(
-    search: Search, rate: float, task: Task, attempt: Callable[[float | None], float]
+    search: Search, rate: float, job: Job, attempt: Callable[[float | None], float]
 ) -> None:
     optuna = require_search()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     low, high = sorted((rate / search.span, rate * search.span))
     study = optuna.create_study(
-        direction="minimize" if task.metric == "loss" else "maximize",
-        sampler=optuna.samplers.TPESampler(seed=task.seed),
+        direction="minimize" if job.metric == "loss" else "maximize",
+        sampler=optuna.samplers.TPESampler(seed=job.seed),
     )
     study.enqueue_trial({"rate": rate})
     study.optimize(
@@ -263,17 +262,17 @@ def _counts(cell: Cell, texts: Texts, measured: Labelled, fitted: Fitted) -> dic
 
 
 def _mistakes(
-    task: Task, scored: Any, predicted: np.ndarray, truth: np.ndarray, measured: Labelled
+    job: Job, scored: Any, predicted: np.ndarray, truth: np.ndarray, measured: Labelled
 ) -> list[dict[str, Any]]:
     """The wrong answers with the highest probabilities."""
-    kind, names, inputs = task.kind, task.names, measured.inputs
-    sure = kind.surest_mistakes(scored, predicted, truth)
+    task, names, inputs = job.task, job.names, measured.inputs
+    sure = task.surest_mistakes(scored, predicted, truth)
     return [
         {
             "row": row,
             "text": _shown(inputs[row]),
-            "truth": kind.shown(truth[row], inputs[row], names),
-            "predicted": kind.shown(predicted[row], inputs[row], names),
+            "truth": task.shown(truth[row], inputs[row], names),
+            "predicted": task.shown(predicted[row], inputs[row], names),
             "probability": round(sure[row], 4),
         }
         for row in sorted(sure, key=lambda row: -sure[row])[:_MOST_MISTAKES]

@@ -13,8 +13,7 @@ from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import BackboneOptions
-from ltuning.tasks import task as tasks
-from ltuning.tasks.task import Labelled
+from ltuning.tasks.task import Labelled, Task
 
 
 class Spending(Protocol):
@@ -34,11 +33,11 @@ class Spending(Protocol):
 
 
 @dataclass(frozen=True)
-class Task:
+class Job:
     """What a method is fitted on; it has no test texts.
 
     Attributes:
-        kind: what is predicted.
+        task: what is predicted.
         backbone: how the frozen model is loaded.
         outline: its tokenizer and sizes, without weights.
         load: gives it, loaded.
@@ -54,7 +53,7 @@ class Task:
         options: of the method.
     """
 
-    kind: tasks.Task
+    task: Task
     backbone: BackboneOptions
     outline: Backbone
     load: Callable[[], Backbone]
@@ -80,9 +79,9 @@ class Task:
 
     def on_validation(self, scored: Any, thresholds: np.ndarray | None = None) -> dict[str, Any]:
         """Figures of what a method says of the validation texts."""
-        predicted = self.kind.decide(scored, thresholds)
-        truth = self.kind.truth(self.validation, self.names)
-        return self.kind.measure(scored, predicted, truth, self.names)
+        predicted = self.task.decide(scored, thresholds)
+        truth = self.task.truth(self.validation, self.names)
+        return self.task.measure(scored, predicted, truth, self.names)
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Clock(TrainerCallback):
 
 
 def history_of(
-    logged: Sequence[Mapping[str, Any]], clock: Clock, kind: tasks.Task
+    logged: Sequence[Mapping[str, Any]], clock: Clock, task: Task
 ) -> list[dict[str, float]]:
     """The measurements among what a Trainer logged, with the clock's seconds."""
     seconds = {step: seconds for step, seconds, _ in clock.curve}
@@ -177,7 +176,7 @@ def history_of(
         {
             "step": row["step"],
             "seconds": round(seconds[row["step"]], 3),
-            **{name: row[f"eval_{name}"] for name in ("loss", *kind.figures)},
+            **{name: row[f"eval_{name}"] for name in ("loss", *task.figures)},
         }
         for row in logged
         if "eval_loss" in row and row["step"] in seconds

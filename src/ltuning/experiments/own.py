@@ -7,37 +7,37 @@ from functools import partial
 from typing import Any
 
 from ltuning.errors import ConfigError, Problem
-from ltuning.experiments.fitting import Clock, Fitted, Task, history_of
+from ltuning.experiments.fitting import Clock, Fitted, Job, history_of
 from ltuning.methods import catalog
 from ltuning.methods.costs import trained_branches
 
 
-def fit(method: str, task: Task, rate: float | None) -> Fitted:
+def fit(method: str, job: Job, rate: float | None) -> Fitted:
     """Train by the front door of the task; the best weights on the validation texts are kept.
 
     Args:
         method: its id.
-        task: what on.
+        job: what on.
         rate: learning rate; None is the recipe's.
 
     Raises:
         ConfigError: a batch of fewer passes than one text takes.
     """
-    backbone, budget, door = task.load(), task.budget, task.kind.door()
+    backbone, budget, door = job.load(), job.budget, job.task.door()
     options = {
-        **task.options,
-        "stopping.metric": task.metric,
+        **job.options,
+        "stopping.metric": job.metric,
         "training.eval_strategy": "steps",
-        "training.eval_steps": task.eval_steps,
+        "training.eval_steps": job.eval_steps,
     }
     if rate is not None:
         options["training.learning_rate"] = rate
     classifier = door(
         backbone,
-        task.labels,
+        job.labels,
         method,
-        recipe=task.recipe,
-        seed=task.seed,
+        recipe=job.recipe,
+        seed=job.seed,
         steps=budget.steps,
         options=options,
     )
@@ -45,9 +45,9 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         catalog.options_of(classifier.config),
         backbone.family,
         backbone.sizes.layers,
-        len(task.train),
+        len(job.train),
     )
-    per_text = trained_branches(resolved, len(task.labels), _applying(task))
+    per_text = trained_branches(resolved, len(job.labels), _applying(job))
     texts = budget.batch // per_text
     if not texts:
         message = (
@@ -56,36 +56,36 @@ def fit(method: str, task: Task, rate: float | None) -> Fitted:
         )
         raise ConfigError([Problem("budget.batch", message)])
     config = classifier.config.with_set([f"training.per_device_train_batch_size={texts}"])
-    trained: Any = door(backbone, config=replace(config, backbone=task.backbone))
-    clock = Clock(task.kind.main)
+    trained: Any = door(backbone, config=replace(config, backbone=job.backbone))
+    clock = Clock(job.task.main)
     clock.start()
     trained.fit(
-        task.train.inputs,
-        task.train.labels,
-        (task.validation.inputs, task.validation.labels),
+        job.train.inputs,
+        job.train.labels,
+        (job.validation.inputs, job.validation.labels),
         callbacks=[clock],
         progress=False,
     )
     clock.stop()
     return Fitted(
-        partial(task.kind.scored, trained),
+        partial(job.task.scored, trained),
         trained.num_parameters,
         clock.seconds,
-        history_of(trained.result_.history, clock, task.kind),
-        min(texts, len(task.train)),
-        thresholds=task.kind.thresholds(trained),
+        history_of(trained.result_.history, clock, job.task),
+        min(texts, len(job.train)),
+        thresholds=job.task.thresholds(trained),
     )
 
 
-def _applying(task: Task) -> int:
+def _applying(job: Job) -> int:
     """Labels that apply to a training text: their mean, rounded up."""
-    labels = task.train.labels
-    if task.kind.one_of_each or not labels:
+    labels = job.train.labels
+    if job.task.one_of_each or not labels:
         return 1
     return max(1, -(-sum(map(len, labels)) // len(labels)))
 
 
-def own_rate(method: str, task: Task) -> float:
+def own_rate(method: str, job: Job) -> float:
     """The learning rate that the recipe has for a method."""
-    config = task.kind.door()(method=method, recipe=task.recipe).config
-    return float(catalog.training_defaults(config.method, len(task.train))["learning_rate"])
+    config = job.task.door()(method=method, recipe=job.recipe).config
+    return float(catalog.training_defaults(config.method, len(job.train))["learning_rate"])

@@ -39,7 +39,7 @@ from ltuning.backbones.batches import by_length
 from ltuning.backbones.loading import load_classifier, resolve
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
-from ltuning.experiments.fitting import Clock, Fitted, Task, history_of, is_better
+from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_better
 from ltuning.locks import temporary_folder
 from ltuning.metrics import best_thresholds
 from ltuning.scoring import mean_states
@@ -74,7 +74,7 @@ class Peer:
         tasks: those that it knows.
     """
 
-    fit: Callable[[Task, float | None], Fitted]
+    fit: Callable[[Job, float | None], Fitted]
     rate: float | None
     options: Mapping[str, int] = field(default_factory=dict)
     reads_labels: bool = False
@@ -88,59 +88,59 @@ class Peer:
         return self.package is None or find_spec(self.package) is not None
 
 
-def fit_prefix(task: Task, rate: float | None) -> Fitted:
+def fit_prefix(job: Job, rate: float | None) -> Fitted:
     """PEFT's prefix tuning with its defaults for sequence classification."""
     from peft import PrefixTuningConfig, TaskType
 
-    tokens = _option("peft-prefix", "num_tokens", task)
+    tokens = _option("peft-prefix", "num_tokens", job)
     config = PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
-    return _fit_peft(task, _rate("peft-prefix", rate), config, tokens)
+    return _fit_peft(job, _rate("peft-prefix", rate), config, tokens)
 
 
-def fit_prompt(task: Task, rate: float | None) -> Fitted:
+def fit_prompt(job: Job, rate: float | None) -> Fitted:
     """PEFT's prompt tuning with its defaults for sequence classification."""
     from peft import PromptTuningConfig, TaskType
 
-    tokens = _option("peft-prompt", "num_tokens", task)
+    tokens = _option("peft-prompt", "num_tokens", job)
     config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
-    return _fit_peft(task, _rate("peft-prompt", rate), config, tokens)
+    return _fit_peft(job, _rate("peft-prompt", rate), config, tokens)
 
 
-def fit_ptuning(task: Task, rate: float | None) -> Fitted:
+def fit_ptuning(job: Job, rate: float | None) -> Fitted:
     """PEFT's P-tuning; its encoder is as wide as the backbone."""
     from peft import PromptEncoderConfig, TaskType
 
-    tokens = _option("peft-ptuning", "num_tokens", task)
+    tokens = _option("peft-ptuning", "num_tokens", job)
     config = PromptEncoderConfig(
         task_type=TaskType.SEQ_CLS,
         num_virtual_tokens=tokens,
-        encoder_hidden_size=task.outline.sizes.hidden,
+        encoder_hidden_size=job.outline.sizes.hidden,
     )
-    return _fit_peft(task, _rate("peft-ptuning", rate), config, tokens)
+    return _fit_peft(job, _rate("peft-ptuning", rate), config, tokens)
 
 
-def fit_lora(task: Task, rate: float | None) -> Fitted:
+def fit_lora(job: Job, rate: float | None) -> Fitted:
     """PEFT's LoRA on queries and values, alpha twice the rank, dropout 0.1."""
     from peft import LoraConfig, TaskType
 
-    rank = _option("peft-lora", "rank", task)
+    rank = _option("peft-lora", "rank", job)
     config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=rank,
         lora_alpha=2 * rank,
         lora_dropout=0.1,
-        target_modules=list(task.outline.family.lora),
+        target_modules=list(job.outline.family.lora),
     )
-    return _fit_peft(task, _rate("peft-lora", rate), config, 0)
+    return _fit_peft(job, _rate("peft-lora", rate), config, 0)
 
 
-def fit_logistic(task: Task, rate: float | None) -> Fitted:
+def fit_logistic(job: Job, rate: float | None) -> Fitted:
     """Logistic regression on the frozen mean states; the budget is not used."""
-    backbone = task.load()
-    return _fit_head("logistic", task, rate, lambda texts, _: _states(backbone, texts).numpy())
+    backbone = job.load()
+    return _fit_head("logistic", job, rate, lambda texts, _: _states(backbone, texts).numpy())
 
 
-def fit_tfidf(task: Task, rate: float | None) -> Fitted:
+def fit_tfidf(job: Job, rate: float | None) -> Fitted:
     """Logistic regression on TF-IDF of one and two words, sublinear in their counts.
 
     No backbone is loaded and the budget is not used. The texts of a pair are joined by a space, so
@@ -161,20 +161,20 @@ def fit_tfidf(task: Task, rate: float | None) -> Fitted:
             return vectorizer.fit_transform(joined)
         except ValueError as error:
             raise DataError(
-                f"{task.train.origin}: expected words of two letters or more for 'tfidf', got "
+                f"{job.train.origin}: expected words of two letters or more for 'tfidf', got "
                 "none; leave it out for this data"
             ) from error
 
-    return _fit_head("tfidf", task, rate, features)
+    return _fit_head("tfidf", job, rate, features)
 
 
-def fit_cosine(task: Task, rate: float | None) -> Fitted:
+def fit_cosine(job: Job, rate: float | None) -> Fitted:
     """The nearest label text, of several of a label their mean; no training text is read."""
-    backbone, clock = task.load(), Clock()
+    backbone, clock = job.load(), Clock()
     clock.start()
     unit = torch.nn.functional.normalize
     labels = torch.stack(
-        [unit(_states(backbone, texts), dim=1).mean(0) for texts in task.labels.values()]
+        [unit(_states(backbone, texts), dim=1).mean(0) for texts in job.labels.values()]
     )
     clock.stop()
 
@@ -185,7 +185,7 @@ def fit_cosine(task: Task, rate: float | None) -> Fitted:
     return Fitted(probabilities, 0, clock.seconds, [])
 
 
-def fit_setfit(task: Task, rate: float | None) -> Fitted:
+def fit_setfit(job: Job, rate: float | None) -> Fitted:
     """SetFit for the budget's steps; a pair is two passes, so half the batch are pairs.
 
     With `iterations` it is trained its own way instead: 16 pairs in a step, and one epoch over so
@@ -194,18 +194,18 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
     import setfit
     from datasets import Dataset, disable_progress_bars
 
-    if any(isinstance(text, tuple) for text in task.train.texts[:1]):
+    if any(isinstance(text, tuple) for text in job.train.texts[:1]):
         raise DataError("expected single texts for SetFit, got pairs; leave it out for this data")
     disable_progress_bars()
     setfit.logging.set_verbosity_error()
-    assert task.train.labels is not None
+    assert job.train.labels is not None
     rows = {
-        "text": list(task.train.texts),
-        "label": [task.names.index(label) for label in task.train.labels],
+        "text": list(job.train.texts),
+        "label": [job.names.index(label) for label in job.train.labels],
     }
-    pairs, steps, iterations = _setfit_budget(task)
-    task.release()
-    model = setfit.SetFitModel.from_pretrained(resolve(task.backbone.name))
+    pairs, steps, iterations = _setfit_budget(job)
+    job.release()
+    model = setfit.SetFitModel.from_pretrained(resolve(job.backbone.name))
     clock = Clock()
     clock.start()
     with temporary_folder() as folder:
@@ -220,7 +220,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
             save_strategy="no",
             report_to="none",
             show_progress_bar=False,
-            seed=task.seed,
+            seed=job.seed,
         )
         trainer = setfit.Trainer(model, arguments, train_dataset=Dataset.from_dict(rows))
         for callback in (PrinterCallback, ProgressCallback):
@@ -231,7 +231,7 @@ def fit_setfit(task: Task, rate: float | None) -> Fitted:
     columns = [int(place) for place in model.model_head.classes_]
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
-        found = np.zeros((len(texts), len(task.names)))
+        found = np.zeros((len(texts), len(job.names)))
         given = model.predict_proba(list(texts), batch_size=_AT_A_TIME, as_numpy=True)
         found[:, columns] = given
         return found
@@ -255,13 +255,13 @@ PEERS: dict[str, Peer] = {
 
 
 def _fit_head(
-    name: str, task: Task, rate: float | None, features: Callable[[Sequence[Text], bool], Any]
+    name: str, job: Job, rate: float | None, features: Callable[[Sequence[Text], bool], Any]
 ) -> Fitted:
     """Logistic regression, fitted to its end; where several labels may apply, one for each.
 
     Args:
         name: of the peer, whose rate is C.
-        task: what on.
+        job: what on.
         rate: C; None is the peer's own.
         features: `[N, F]` of N texts, and whether these are the training texts.
     """
@@ -269,17 +269,17 @@ def _fit_head(
 
     clock = Clock()
     clock.start()
-    head = LogisticRegression(C=_rate(name, rate), max_iter=_LOGISTIC_STEPS, random_state=task.seed)
-    if not task.kind.one_of_each:
-        return _fit_heads(name, task, head, features, clock)
-    head.fit(features(task.train.texts, True), task.train.labels)
+    head = LogisticRegression(C=_rate(name, rate), max_iter=_LOGISTIC_STEPS, random_state=job.seed)
+    if not job.task.one_of_each:
+        return _fit_heads(name, job, head, features, clock)
+    head.fit(features(job.train.texts, True), job.train.labels)
     clock.stop()
     if head.n_iter_.max() >= _LOGISTIC_STEPS:
         logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
-    columns = [task.names.index(name) for name in head.classes_]
+    columns = [job.names.index(name) for name in head.classes_]
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
-        found = np.zeros((len(texts), len(task.names)))
+        found = np.zeros((len(texts), len(job.names)))
         found[:, columns] = head.predict_proba(features(texts, False))
         return found
 
@@ -288,7 +288,7 @@ def _fit_head(
 
 def _fit_heads(
     name: str,
-    task: Task,
+    job: Job,
     head: Any,
     features: Callable[[Sequence[Text], bool], Any],
     clock: Clock,
@@ -297,7 +297,7 @@ def _fit_heads(
     from sklearn.multiclass import OneVsRestClassifier
 
     heads = OneVsRestClassifier(head)
-    heads.fit(features(task.train.texts, True), task.kind.truth(task.train, task.names))
+    heads.fit(features(job.train.texts, True), job.task.truth(job.train, job.names))
     clock.stop()
     # A label that applies to every training text or to none has that as its answer, and no head.
     fitted = [one for one in heads.estimators_ if isinstance(one, type(head))]
@@ -308,23 +308,23 @@ def _fit_heads(
         found: np.ndarray = heads.predict_proba(features(texts, False))
         return found
 
-    truth = task.kind.truth(task.validation, task.names)
-    thresholds = best_thresholds(probabilities(task.validation.texts), truth)
+    truth = job.task.truth(job.validation, job.names)
+    thresholds = best_thresholds(probabilities(job.validation.texts), truth)
     count = sum(one.coef_.size + one.intercept_.size for one in fitted)
     return Fitted(probabilities, count, clock.seconds, [], thresholds=thresholds)
 
 
-def _setfit_budget(task: Task) -> tuple[int, int, int | None]:
+def _setfit_budget(job: Job) -> tuple[int, int, int | None]:
     """Pairs in a step, steps, and SetFit's `num_iterations`."""
-    iterations = _option("setfit", "iterations", task)
+    iterations = _option("setfit", "iterations", job)
     if iterations:
-        every = 2 * iterations * len(task.train)
+        every = 2 * iterations * len(job.train)
         return _SETFIT_PAIRS, -(-every // _SETFIT_PAIRS), iterations
-    pairs = task.budget.batch // 2
+    pairs = job.budget.batch // 2
     if not pairs:
         message = "expected 2 or more, the passes of a pair, got 1; set a larger batch"
         raise ConfigError([Problem("budget.batch", message)])
-    return pairs, task.budget.steps, None
+    return pairs, job.budget.steps, None
 
 
 def _states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:
@@ -332,8 +332,8 @@ def _states(backbone: Backbone, texts: Sequence[Text]) -> Tensor:
     return mean_states(backbone, backbone.tokenize(list(texts)), _AT_A_TIME).cpu()
 
 
-def _option(name: str, option: str, task: Task) -> int:
-    return int(task.options.get(option, PEERS[name].options[option]))
+def _option(name: str, option: str, job: Job) -> int:
+    return int(job.options.get(option, PEERS[name].options[option]))
 
 
 def _rate(name: str, rate: float | None) -> float:
@@ -342,79 +342,79 @@ def _rate(name: str, rate: float | None) -> float:
     return rate
 
 
-def _fit_peft(task: Task, rate: float, config: Any, room: int) -> Fitted:
+def _fit_peft(job: Job, rate: float, config: Any, room: int) -> Fitted:
     """Train transformers' classifier with PEFT around it.
 
     Args:
-        task: what on.
+        job: what on.
         rate: learning rate.
         config: of PEFT.
         room: positions that its virtual tokens take.
     """
     from peft import get_peft_model
 
-    longest = task.outline.max_length - room
+    longest = job.outline.max_length - room
     if longest < _LEAST_TEXT:
         raise DataError(
             f"expected room for {_LEAST_TEXT} tokens of text beside {room} virtual tokens, got "
             f"{longest}; set fewer with num_tokens"
         )
-    task.release()
-    set_seed(task.seed)
-    plain, tokenizer = load_classifier(task.backbone, len(task.names))
+    job.release()
+    set_seed(job.seed)
+    plain, tokenizer = load_classifier(job.backbone, len(job.names))
     dtype = plain.dtype
     model = get_peft_model(plain, config)
     for weight in model.parameters():
         if weight.requires_grad:  # small steps are lost in half precision
             weight.data = weight.data.float()
     texts = _Texts(model, tokenizer, longest, dtype)
-    assert task.train.labels is not None
+    assert job.train.labels is not None
     clock = Clock()
     clock.start()
     rows = [
-        {**row, "labels": task.names.index(label)}
-        for row, label in zip(texts.tokenize(task.train.texts), task.train.labels, strict=True)
+        {**row, "labels": job.names.index(label)}
+        for row, label in zip(texts.tokenize(job.train.texts), job.train.labels, strict=True)
     ]
 
     def figures() -> dict[str, Any]:
-        return task.on_validation(texts.probabilities(task.validation.texts))
+        return job.on_validation(texts.probabilities(job.validation.texts))
 
     with temporary_folder() as folder:
         trainer = _BestKept(
             model=model,
-            args=_arguments(task, rate, str(folder), plain.device.type == "cpu", dtype),
+            args=_arguments(job, rate, str(folder), plain.device.type == "cpu", dtype),
             train_dataset=rows,
             eval_dataset=rows,  # what Trainer asks for; `figures` has its own
             data_collator=texts.collate,
             callbacks=[clock],
             lengths=[len(row["input_ids"]) for row in rows],
             figures=figures,
-            task=task,
+            job=job,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
         trainer.restore_best()
     clock.stop()
     count = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    history = history_of(trainer.state.log_history, clock, task.kind)
-    in_a_step = min(task.budget.batch, len(rows))
+    history = history_of(trainer.state.log_history, clock, job.task)
+    in_a_step = min(job.budget.batch, len(rows))
     return Fitted(texts.probabilities, count, clock.seconds, history, in_a_step)
 
 
 def _arguments(
-    task: Task, rate: float, folder: str, on_cpu: bool, dtype: torch.dtype
+    job: Job, rate: float, folder: str, on_cpu: bool, dtype: torch.dtype
 ) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=folder,
-        max_steps=task.budget.steps,
-        per_device_train_batch_size=task.budget.batch,
+        max_steps=job.budget.steps,
+        per_device_train_batch_size=job.budget.batch,
         learning_rate=rate,
         lr_scheduler_type="linear",
         warmup_steps=0.1,
         weight_decay=0.0,
         max_grad_norm=1.0,
         eval_strategy="steps",
-        eval_steps=task.eval_steps,
+        eval_steps=job.eval_steps,
         save_strategy="no",
         logging_steps=10,
         logging_nan_inf_filter=False,  # as ltuning's trainer: no waiting for the GPU in each step
@@ -424,7 +424,7 @@ def _arguments(
         use_cpu=on_cpu,
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
-        seed=task.seed,
+        seed=job.seed,
     )
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
@@ -490,13 +490,13 @@ class _BestKept(Trainer):
         *,
         lengths: Sequence[int],
         figures: Callable[[], Mapping[str, float]],
-        task: Task,
+        job: Job,
         **rest: Any,
     ):
         super().__init__(**rest)
         self._lengths = lengths
         self._figures = figures
-        self._metric, self._logged = task.metric, ("loss", *task.kind.figures)
+        self._metric, self._logged = job.metric, ("loss", *job.task.figures)
         self._best: float | None = None
         self._weights: dict[str, Tensor] = {}
 
