@@ -25,7 +25,17 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "registry", "yamlfile", "config", "trainer_options", "tags", "texts", "stages"}
+BASE = {
+    "errors",
+    "registry",
+    "yamlfile",
+    "config",
+    "trainer_options",
+    "tags",
+    "texts",
+    "stages",
+    "values",
+}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"locks", "methods"}
@@ -36,7 +46,7 @@ INPUTS = LABELS | {"inputs"}
 OPENING = CHECKING | {"locks", "artifacts", "opening"}
 FRONT = INPUTS | TRAINING | OPENING | {"front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
-DATA = {"errors", "registry", "yamlfile", "tags", "texts", "locks", "data"}
+DATA = {"errors", "registry", "yamlfile", "tags", "texts", "locks", "values", "data"}
 TASKS = CLASSIFIER | DATA | {"tasks"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
@@ -46,6 +56,7 @@ ALLOWED = {
     "tags": {"errors", "registry", "tags"},
     "texts": {"texts"},
     "stages": {"stages"},
+    "values": {"values"},
     "config": BASE,
     "trainer_options": {"trainer_options"},
     "labels": LABELS,

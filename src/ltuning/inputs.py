@@ -10,10 +10,11 @@ import numpy as np
 
 from ltuning.config import lone_surrogate
 from ltuning.errors import DataError
-from ltuning.labels import Labels, LabelType, label_name, label_type, plain_value
+from ltuning.labels import Labels, LabelType, label_type
 from ltuning.registry import unknown
 from ltuning.tags import Sentence
 from ltuning.texts import Text
+from ltuning.values import is_missing, label_name, plain_value
 
 # Names of methods that give the values of an array or a column as a list.
 _AS_LIST = ("tolist", "to_list", "to_pylist")
@@ -129,14 +130,10 @@ def check_whole(text: str, where: str) -> None:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: None, NaN, the NA and NaT of pandas, a text of spaces."""
-    pandas, value = sys.modules.get("pandas"), plain_value(value)
-    if pandas is not None and (value is pandas.NA or value is pandas.NaT):
-        return True
-    if isinstance(value, str):
-        return not value.strip()
-    return value is None or (isinstance(value, float) and value != value)
+def _is_blank(value: Any) -> bool:
+    """Whether a value is no label: a missing one, or a text of spaces."""
+    value = plain_value(value)
+    return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
 def labels_of(given: Any, what: str) -> tuple[list[str], LabelType]:
@@ -150,7 +147,7 @@ def labels_of(given: Any, what: str) -> tuple[list[str], LabelType]:
         DataError: what `rows_of` refuses, missing labels, ones that are no labels, several types.
     """
     values = [plain_value(value) for value in rows_of(given, "a list of labels", "[label]")]
-    without = [index for index, value in enumerate(values) if is_missing(value)]
+    without = [index for index, value in enumerate(values) if _is_blank(value)]
     if without:
         raise DataError(
             f"expected a label for every {what} text, got {len(without)} of {len(values)} without "
@@ -201,7 +198,7 @@ def label_lists_of(
     wheres = [f"{what}, row {number}" for number in range(1, len(rows) + 1)]
     values = [_values_of_row(row, where) for row, where in zip(rows, wheres, strict=True)]
     places = [(value, where) for row, where in zip(values, wheres, strict=True) for value in row]
-    without = [(value, where) for value, where in places if is_missing(value)]
+    without = [(value, where) for value, where in places if _is_blank(value)]
     if without:
         raise DataError(
             f"{without[0][1]}: expected names of labels, got {without[0][0]!r}, and {len(without)} "
@@ -305,7 +302,7 @@ def _check_tags(lists: Sequence[Sequence[Any]], what: str) -> None:
         for row, tags in enumerate(lists, start=1)
         for place, tag in enumerate(tags, start=1)
     ]
-    without = [(tag, where) for tag, where in places if is_missing(tag)]
+    without = [(tag, where) for tag, where in places if _is_blank(tag)]
     if without:
         raise DataError(
             f"{without[0][1]}: expected a tag, got {without[0][0]!r}, and {len(without)} missing "

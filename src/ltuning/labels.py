@@ -13,6 +13,7 @@ from ltuning import yamlfile
 from ltuning.config import label_texts, name_as_text
 from ltuning.errors import LabelError
 from ltuning.registry import unknown
+from ltuning.values import label_name, plain_value
 from ltuning.yamlfile import YamlError
 
 # What data may give as a label, and a classifier gives back.
@@ -29,25 +30,12 @@ _FROM_NAME: dict[LabelType, Callable[[str], Label]] = {
 _ONE = {"text": "a text", "integer": "an integer", "number": "a number", "boolean": "a boolean"}
 
 
-def plain_value(value: Any) -> Any:
-    """A number or text of NumPy or torch as one of Python; anything else as it is."""
-    is_scalar = getattr(value, "ndim", None) == 0 and hasattr(value, "item")
-    return value.item() if is_scalar else value
-
-
 def label_type(value: object) -> LabelType | None:
     """The type of a label; None for what is none."""
     for type_, of in (("text", str), ("boolean", bool), ("integer", int), ("number", float)):
         if isinstance(value, of):
             return type_  # type: ignore[return-value]
     return None
-
-
-def label_name(value: Label) -> str:
-    """The name of a label in files, figures and configurations: `3` and `3.0` are "3"."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NoReturn, Self
@@ -12,6 +11,7 @@ from ltuning.data.tables import Table
 from ltuning.errors import DataError
 from ltuning.registry import unknown
 from ltuning.texts import Text, is_empty
+from ltuning.values import is_missing, label_name
 
 TEXT_COLUMNS = ("text", "sentence", "sentence1", "premise", "question1", "content", "message")
 TEXT_PAIR_COLUMNS = ("text_pair", "sentence2", "hypothesis", "question2")
@@ -103,7 +103,7 @@ def examples_from_table(
     texts, kept = texts_of(table, columns, empty_texts, problems)
     labels: list[str] | None = None
     if label_column is not None:
-        names = {index: label_name(table.rows[index].get(label_column)) for index in kept}
+        names = {index: name_of(table.rows[index].get(label_column)) for index in kept}
         if need_labels:
             kept = labelled_rows(table, label_column, names, missing_labels, problems)
             problems += _mixed_types(table, label_column, kept)
@@ -243,11 +243,6 @@ def _not_texts(table: Table, column: str, problems: list[str]) -> list[int]:
     return wrong
 
 
-def is_missing(value: Any) -> bool:
-    """Whether a cell has nothing in it: None, or NaN."""
-    return value is None or (isinstance(value, float) and math.isnan(value))
-
-
 def _rows_with_text(
     table: Table,
     texts: Sequence[Text],
@@ -328,10 +323,8 @@ def _kind(label: object) -> str:
     return "texts" if isinstance(label, str) else "numbers"
 
 
-def label_name(value: Any) -> str | None:
-    """The name of a label; None for what is missing or can be no name."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if is_missing(value) or not isinstance(value, str | int | float):
+def name_of(cell: Any) -> str | None:
+    """The name of the label in a cell; None for what is missing or can be no name."""
+    if is_missing(cell) or not isinstance(cell, str | int | float):
         return None
-    return str(value).strip() or None
+    return label_name(cell).strip() or None

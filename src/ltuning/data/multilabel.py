@@ -12,16 +12,16 @@ from ltuning.data.examples import (
     Columns,
     EmptyTexts,
     MissingLabels,
-    is_missing,
     label_column_of,
-    label_name,
     labelled_rows,
+    name_of,
     refuse_rows,
     texts_of,
 )
 from ltuning.data.tables import Table, each_row
 from ltuning.errors import DataError
 from ltuning.texts import Text
+from ltuning.values import is_missing
 
 LABEL_COLUMNS = ("labels", "label", "categories", "classes")
 # Between the names where a cell holds text and no list.
@@ -137,7 +137,7 @@ def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
         )
     names = []
     for item in given:
-        name = label_name(item)
+        name = name_of(item)
         if name is None:
             raise DataError(
                 f"{where}: expected names of labels in column {column!r}, got {item!r} in "
