@@ -108,8 +108,8 @@ def test_tfidf_reads_words_and_loads_no_backbone(make: Make, data: Path) -> None
     backbones = cells.Backbones()
     for cell in (single, pairs):
         texts = read_texts(cell, data)
-        task = cells._task(cell, texts, backbones)
-        fitted = cells._fit(cell, task, None)
+        job = cells._job(cell, texts, backbones)
+        fitted = cells._fit(cell, job, None)
         joined = [t if isinstance(t, str) else " ".join(t) for t in texts.train.texts]
         words = [re.findall(r"\w\w+", text) for text in joined]
         grams = {gram for row in words for gram in [*row, *pairwise(row)]}
@@ -117,7 +117,7 @@ def test_tfidf_reads_words_and_loads_no_backbone(make: Make, data: Path) -> None
         assert fitted.texts_per_step is None and fitted.history == []
         found = fitted.probabilities(texts.train.texts)
         assert found.sum(1) == pytest.approx(1.0)
-        names = [task.names[place] for place in found.argmax(1)]
+        names = [job.names[place] for place in found.argmax(1)]
         assert names == texts.train.labels
     assert backbones._backbone is None
 
@@ -250,11 +250,11 @@ def test_a_peer_with_a_model_of_its_own_has_the_memory_for_itself(
     order = list(make(methods=["peft-lora", "lt-prefix"]).cells())
     assert [cell.method for cell in order] == ["lt-prefix"] * 2 + ["peft-lora"] * 2
     for cell, is_loaded in ((order[0], True), (order[-1], False)):
-        task = cells._task(cell, read_texts(cell, data), backbones)
+        job = cells._job(cell, read_texts(cell, data), backbones)
         with cells._captured():
-            cells._fit(cell, task, None)
+            cells._fit(cell, job, None)
         assert (backbones._backbone is not None) == is_loaded
-        assert task.outline.max_length == task.load().max_length
+        assert job.outline.max_length == job.load().max_length
 
 
 # Between PEFT's virtual tokens and a padded text there are places, and it takes no positions.
@@ -266,9 +266,9 @@ def test_a_decoders_answers_are_read_at_its_last_word(
     grid = make(backbones={"llama": {"name": str(tiny_llama)}}, methods=[method], seeds=[0])
     (cell,) = grid.cells()
     texts = read_texts(cell, data)
-    task = cells._task(cell, texts, cells.Backbones())
+    job = cells._job(cell, texts, cells.Backbones())
     with cells._captured():
-        fitted = cells._fit(cell, task, 1e-2)
+        fitted = cells._fit(cell, job, 1e-2)
         several = ["apple", "ball team goal race match player coach score", "hotel ticket"]
         together = fitted.probabilities(several)
         alone = np.concatenate([fitted.probabilities([text]) for text in several])
@@ -377,11 +377,11 @@ def test_a_rate_that_does_not_train_loses_and_only_that(
     fit = cells._fit
     first: list[float | None] = []
 
-    def diverge(cell: Any, task: Any, rate: float | None) -> Any:
+    def diverge(cell: Any, job: Any, rate: float | None) -> Any:
         first.append(rate)
         if rate != first[0] or cell.seed == 1:
             raise TrainingError("expected a finite loss, got nan")
-        return fit(cell, task, rate)
+        return fit(cell, job, rate)
 
     monkeypatch.setattr(cells, "_fit", diverge)
     grid = make(methods=["logistic"], search={"trials": 3})
