@@ -25,17 +25,7 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {
-    "errors",
-    "registry",
-    "yamlfile",
-    "config",
-    "trainer_options",
-    "tags",
-    "texts",
-    "stages",
-    "values",
-}
+BASE = {"errors", "registry", "config", "tags", "texts", "stages", "values"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"locks", "methods"}
@@ -46,19 +36,17 @@ INPUTS = LABELS | {"inputs"}
 OPENING = CHECKING | {"locks", "artifacts", "opening"}
 FRONT = INPUTS | TRAINING | OPENING | {"front"}
 CLASSIFIER = FRONT | {"classifier", "multilabel", "tagger"}
-DATA = {"errors", "registry", "yamlfile", "tags", "texts", "locks", "values", "data"}
+DATA = {"errors", "registry", "tags", "texts", "locks", "values", "data"}
 TASKS = CLASSIFIER | DATA | {"tasks"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
     "registry": {"registry"},
-    "yamlfile": {"errors", "registry", "yamlfile"},
     "tags": {"errors", "registry", "tags"},
     "texts": {"texts"},
     "stages": {"stages"},
     "values": {"values"},
-    "config": BASE,
-    "trainer_options": {"trainer_options"},
+    "config": {"errors", "registry", "texts", "config"},
     "labels": LABELS,
     "data": DATA,
     "metrics": {"errors", "registry", "metrics"},
@@ -69,7 +57,7 @@ ALLOWED = {
     "tag_scoring": METHODS | {"tag_scoring"},
     "training": TRAINING,
     "locks": {"errors", "locks"},
-    "artifacts": {"errors", "registry", "yamlfile", "locks", "artifacts"},
+    "artifacts": {"errors", "registry", "config", "locks", "artifacts"},
     "inputs": INPUTS,
     "opening": OPENING,
     "front": FRONT,

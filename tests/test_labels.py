@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning import yamlfile
+from ltuning.config import yaml
 from ltuning.errors import LabelError
 from ltuning.labels import Labels
 
@@ -59,7 +59,7 @@ def test_equal_labels_are_equal_and_hash_alike():
 def test_the_texts_of_numpy_become_plain_ones():
     labels = Labels.from_any(list(np.array(["neg", "pos"])))
     assert {type(text) for text in labels.names + labels.flat_texts} == {str}
-    assert yamlfile.parse(yamlfile.dump(labels.to_dict())) == {"neg": ["neg"], "pos": ["pos"]}
+    assert yaml.parse(yaml.dump(labels.to_dict())) == {"neg": ["neg"], "pos": ["pos"]}
 
 
 def test_index_gives_the_place_and_suggests():
@@ -234,7 +234,7 @@ def test_round_trip_through_a_mapping_and_yaml(pairs):
     }
     labels = Labels.from_any(given_texts)
     assert labels.to_dict() == given_texts
-    assert Labels.from_any(yamlfile.parse(yamlfile.dump(labels.to_dict()))) == labels
+    assert Labels.from_any(yaml.parse(yaml.dump(labels.to_dict()))) == labels
     assert [labels.names[place] for place in labels.owners] == [
         name for name, several in given_texts.items() for _ in several
     ]

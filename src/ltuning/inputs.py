@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from ltuning.config import lone_surrogate
 from ltuning.errors import DataError
 from ltuning.labels import Labels, LabelType, label_type
 from ltuning.registry import unknown
 from ltuning.tags import Sentence
-from ltuning.texts import Text
+from ltuning.texts import Text, lone_surrogate
 from ltuning.values import is_missing, label_name, plain_value
 
 # Names of methods that give the values of an array or a column as a list.

@@ -9,12 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from ltuning import yamlfile
-from ltuning.config import label_texts, name_as_text
+from ltuning.config import label_texts, name_as_text, yaml
+from ltuning.config.yaml import YamlError
 from ltuning.errors import LabelError
 from ltuning.registry import unknown
 from ltuning.values import label_name, plain_value
-from ltuning.yamlfile import YamlError
 
 # What data may give as a label, and a classifier gives back.
 Label = str | int | float | bool
@@ -191,7 +190,7 @@ def read_yaml(path: str | Path) -> dict[str, list[str]]:
         LabelError: with what is wrong with the form or the file.
     """
     try:
-        return _texts(yamlfile.read(path))
+        return _texts(yaml.read(path))
     except (YamlError, LabelError) as error:
         raise LabelError(f"labels file {path}: {error}") from error
 

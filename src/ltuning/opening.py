@@ -12,11 +12,11 @@ from ltuning.artifacts import store
 from ltuning.artifacts.folders import CONFIG
 from ltuning.checking import check
 from ltuning.config import Config, DataOptions, MethodOptions, StoppingOptions, read_section
+from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
 from ltuning.labels import LabelType
 from ltuning.methods import catalog
 from ltuning.tags import Scheme
-from ltuning.yamlfile import shown
 
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone

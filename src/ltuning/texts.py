@@ -25,5 +25,16 @@ def visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
+def lone_surrogate(text: str) -> str | None:
+    """Half a character and its place, in words; None where every character is whole."""
+    if text.isascii():
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"half a character ({text[error.start]!a} at {error.start})"
+    return None
+
+
 def _parts(text: Text) -> tuple[str, ...]:
     return (text,) if isinstance(text, str) else text

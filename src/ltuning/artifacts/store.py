@@ -35,8 +35,8 @@ from ltuning.artifacts.folders import (
     own_parts,
     read_file,
 )
+from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError
-from ltuning.yamlfile import shown
 
 if TYPE_CHECKING:
     import torch

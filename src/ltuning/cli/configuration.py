@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ltuning import checking, yamlfile
-from ltuning.config import Config, absolute_path
+from ltuning import checking
+from ltuning.config import Config, absolute_path, yaml
+from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
-from ltuning.yamlfile import YamlError, shown
 
 # Giving one of them takes back the other, wherever that stands.
 _LENGTHS = {
@@ -79,7 +79,7 @@ def read_options(path: Path | None, problems: list[Problem]) -> Mapping[str, Any
     if path is None:
         return {}
     try:
-        loaded = yamlfile.read(path)
+        loaded = yaml.read(path)
     except YamlError as error:
         problems.append(Problem(str(path), str(error)))
         return {}

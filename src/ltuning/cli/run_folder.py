@@ -15,12 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ltuning import yamlfile
 from ltuning.artifacts import folders, store
 from ltuning.cli.configuration import differences
-from ltuning.config import Config
+from ltuning.config import Config, yaml
+from ltuning.config.yaml import YamlError
 from ltuning.errors import ArtifactError
-from ltuning.yamlfile import YamlError
 
 if TYPE_CHECKING:
     from ltuning.tasks.task import Labelled
@@ -98,7 +97,7 @@ class RunFolder:
                 f"expected an unfinished run in {self.folder} to go on with, got {held}"
             )
         try:
-            options = yamlfile.read(path)
+            options = yaml.read(path)
         except YamlError as error:
             raise ArtifactError(
                 f"{path} cannot be read ({error}): start the run anew with --overwrite"

@@ -17,24 +17,28 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from ltuning import checking, yamlfile
+from ltuning import checking
 from ltuning.config import (
-    ABOVE_ZERO,
     EVERY_METRIC,
-    FRACTION,
-    FROM_ONE,
-    SEED,
     STOPPING_METRICS,
     BackboneOptions,
     MethodOptions,
     TaskName,
+    yaml,
+)
+from ltuning.config.label_texts import read_labels
+from ltuning.config.reading import (
+    ABOVE_ZERO,
+    FRACTION,
+    FROM_ONE,
+    SEED,
     apply_settings,
     number_option,
-    read_labels,
     read_options,
     read_scalar,
     read_section,
 )
+from ltuning.config.yaml import YamlError, shown
 from ltuning.data.files import stem_of
 from ltuning.data.hub import looks_like_hub_id
 from ltuning.data.sources import SPLIT_NAMES
@@ -46,7 +50,6 @@ from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.registry import listed, unknown
 from ltuning.tasks.catalog import TASKS
 from ltuning.tasks.task import Task
-from ltuning.yamlfile import YamlError, shown
 
 OWN_METHODS = (*catalog.METHODS, *WEIGHT_METHODS)
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
@@ -237,10 +240,6 @@ def _read_beside(value: object, path: str, problems: list[Problem]) -> list[Any]
     return _read_each(partial(read_scalar, str, None), "names of methods", value, path, problems)
 
 
-def _read_search(value: object, path: str, problems: list[Problem]) -> Any:
-    return None if value is None else read_section(Search, value, path, problems)
-
-
 @dataclass(frozen=True)
 class Grid:
     """Everything that a comparison measures.
@@ -280,7 +279,7 @@ class Grid:
     beside: list[str] = field(default_factory=list, metadata={"read": _read_beside})
     metric: str | None = field(default=None, metadata={"choices": EVERY_METRIC})
     budget: Budget = field(default_factory=Budget)
-    search: Search | None = field(default=None, metadata={"read": _read_search})
+    search: Search | None = None
 
     @classmethod
     def from_yaml(cls, path: Path, settings: tuple[str, ...] = ()) -> Grid:
@@ -290,7 +289,7 @@ class Grid:
             ConfigError: with every problem of the file and of the settings.
         """
         try:
-            loaded = yamlfile.read(path)
+            loaded = yaml.read(path)
         except YamlError as error:
             raise ConfigError([Problem(str(path), str(error))]) from error
         return cls.from_dict(loaded, settings, origin=str(path))
@@ -342,7 +341,7 @@ class Grid:
 
     def to_yaml(self) -> str:
         """YAML text that `from_yaml` reads back to an equal grid."""
-        return yamlfile.dump(self.to_dict())
+        return yaml.dump(self.to_dict())
 
     def cells(self) -> Iterator[Cell]:
         """Every cell; those together that share a loaded backbone, and then those of a seed."""

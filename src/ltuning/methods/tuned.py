@@ -23,6 +23,7 @@ from ltuning.backbones.lower import Lower
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
+from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, BackboneError
 from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
@@ -30,7 +31,6 @@ from ltuning.methods.heads import TAU, CentredMatchHead, pool
 from ltuning.methods.loading import fitting
 from ltuning.methods.model import Branches, Model, Trainable
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.yamlfile import shown
 
 LORA = "lora"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")

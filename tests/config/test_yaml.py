@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from ltuning import yamlfile
-from ltuning.config import Config, apply_settings
+from ltuning.config import Config, apply_settings, yaml
+from ltuning.config.yaml import YamlError
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.experiments.grid import Grid
 from ltuning.labels import Labels
-from ltuning.yamlfile import YamlError
 
 
 def nested_aliases(levels: int) -> str:
@@ -25,7 +24,7 @@ def nested_aliases(levels: int) -> str:
 
 def refusal(text: str) -> str:
     with pytest.raises(YamlError) as caught:
-        yamlfile.parse(text)
+        yaml.parse(text)
     return str(caught.value)
 
 
@@ -36,7 +35,7 @@ def test_aliases_that_grow_are_refused_before_they_stand_for_values():
 
 
 def test_a_file_may_repeat_itself():
-    once = yamlfile.parse(nested_aliases(4))
+    once = yaml.parse(nested_aliases(4))
     assert len(once["a3"]) == 10
     assert once["a3"][9][9][9] == ["x"] * 10
 
@@ -80,7 +79,7 @@ def test_numbers_beyond_64_bits_are_refused(text: str, shown: str):
 
 
 def test_the_largest_numbers_are_read():
-    found = yamlfile.parse("[9223372036854775807, -9223372036854775808, 1e308, -.inf, '1e999']")
+    found = yaml.parse("[9223372036854775807, -9223372036854775808, 1e308, -.inf, '1e999']")
     assert found == [2**63 - 1, -(2**63), 1e308, float("-inf"), "1e999"]
 
 
@@ -95,7 +94,7 @@ def test_a_number_that_is_too_long_to_show_is_still_refused():
 
 
 def test_characters_in_two_halves_are_one_and_half_of_one_is_refused():
-    assert yamlfile.parse(r'"\ud83d\ude00"') == "\N{GRINNING FACE}"
+    assert yaml.parse(r'"\ud83d\ude00"') == "\N{GRINNING FACE}"
     assert refusal(r'"\ud800"') == (
         r"line 1: expected characters, got half of one in '\ud800'; write it out"
     )
@@ -103,7 +102,7 @@ def test_characters_in_two_halves_are_one_and_half_of_one_is_refused():
 
 def test_a_file_without_an_end_is_not_read_to_its_end():
     with pytest.raises(YamlError, match="expected 16 MiB at most, got more"):
-        yamlfile.read("/dev/zero")
+        yaml.read("/dev/zero")
 
 
 def test_a_path_of_set_without_an_end_is_refused():

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning import trainer_options, yamlfile
 from ltuning.config import (
     BackboneOptions,
     Config,
@@ -23,9 +22,11 @@ from ltuning.config import (
     StoppingOptions,
     check_training,
     layer_numbers,
+    trainer_options,
+    yaml,
 )
+from ltuning.config.trainer_options import HONOURED, OWNED, REFUSED
 from ltuning.errors import ConfigError, Problem
-from ltuning.trainer_options import HONOURED, OWNED, REFUSED
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -147,7 +148,7 @@ def test_layers_that_are_not_there_are_never_listed():
 )
 def test_a_task_has_its_default_method_wherever_it_is_named(mapping, changes, method, tmp_path):
     assert Config.from_dict(mapping, changes).method.name == method
-    path = write(tmp_path, yamlfile.dump(mapping))
+    path = write(tmp_path, yaml.dump(mapping))
     assert Config.from_yaml(path, changes).method.name == method
 
 

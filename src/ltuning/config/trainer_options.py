@@ -6,6 +6,28 @@ other than it says. One that stands in none of the three tables is refused until
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Collection, Iterable, Mapping
+from enum import Enum
+from typing import Any, get_args
+
+from ltuning.config.reading import (
+    ABOVE_ZERO,
+    FROM_ONE,
+    FROM_ZERO,
+    SHARE,
+    Range,
+    hints_of,
+    plain_copy,
+    read_boolean,
+    read_choice,
+    read_scalar,
+)
+from ltuning.config.yaml import shown
+from ltuning.errors import Problem
+from ltuning.registry import suggest
+
 HONOURED = frozenset(
     {
         # how long, and how fast
@@ -148,3 +170,113 @@ REFUSED = {
 REFUSED_OPTIMIZERS = ("galore_", "apollo_", "schedule_free_", "lomo", "adalomo")
 
 LOG_LEVELS = ("debug", "info", "warning", "error", "critical", "passive")
+
+# Narrower than what TrainingArguments takes and only fails on later, or takes as "not given".
+_RANGES = {
+    "learning_rate": FROM_ZERO,
+    "num_train_epochs": Range("above 0, up to 1,000,000", lambda number: 0 < number <= 10**6),
+    "max_steps": FROM_ONE,
+    "per_device_train_batch_size": FROM_ONE,
+    "gradient_accumulation_steps": FROM_ONE,
+    "warmup_steps": FROM_ZERO,
+    "weight_decay": FROM_ZERO,
+    "adam_beta1": SHARE,
+    "adam_beta2": SHARE,
+    "adam_epsilon": FROM_ZERO,
+    "max_grad_norm": FROM_ZERO,
+    "logging_steps": ABOVE_ZERO,
+    "eval_steps": ABOVE_ZERO,
+    "eval_delay": FROM_ZERO,
+    "save_steps": ABOVE_ZERO,
+    "save_total_limit": FROM_ONE,
+    "torch_empty_cache_steps": FROM_ONE,
+    "dataloader_num_workers": FROM_ZERO,
+    "dataloader_prefetch_factor": FROM_ONE,
+}
+
+
+def read_training(value: object, path: str, problems: list[Problem]) -> Any:
+    """The section `training` in plain values; `check_training` says what they may be."""
+    if value is not None and not isinstance(value, Mapping):
+        problems.append(Problem(path, f"expected a section of options, got {shown(value)}"))
+        return {}
+    try:
+        return plain_copy({} if value is None else value, path, problems)
+    except RecursionError:
+        problems.append(Problem(path, "contains itself, or is nested too deeply"))
+        return {}
+
+
+def check_training(options: Iterable[str]) -> list[Problem]:
+    """What is wrong with the options of a `training` section, or with their names alone.
+
+    A name must be a field of the installed transformers' `TrainingArguments` that ltuning honours;
+    see the tables above. The values of a mapping must be numbers, booleans and choices where the
+    field takes such. Imports transformers' Trainer where there are options.
+    """
+    if not options:
+        return []
+    from transformers import TrainingArguments
+
+    known = {item.name for item in dataclasses.fields(TrainingArguments) if item.init}
+    problems: list[Problem] = []
+    for name in options:
+        refusal = _refusal(name, known)
+        if refusal is not None:
+            problems.append(Problem(f"training.{name}", refusal))
+        elif isinstance(options, Mapping):
+            _check_value(name, hints_of(TrainingArguments)[name], options[name], problems)
+    if isinstance(options, Mapping) and {"num_train_epochs", "max_steps"} <= options.keys():
+        message = "expected one of num_train_epochs and max_steps, got both"
+        problems.append(Problem("training", message))
+    return problems
+
+
+def _refusal(name: str, known: Collection[str]) -> str | None:
+    """Why a field cannot be set; None where it can."""
+    if name not in known:
+        near = suggest(name, sorted(HONOURED & set(known)))
+        return f"transformers.TrainingArguments has no field {name!r}{near}"
+    reason = OWNED.get(name) or REFUSED.get(name)
+    if reason is not None:
+        return f"cannot be set here: {reason}"
+    if name not in HONOURED:
+        return "cannot be set here: ltuning does not know this field yet, leave it out"
+    return None
+
+
+def _check_value(name: str, hint: Any, value: object, problems: list[Problem]) -> None:
+    path = f"training.{name}"
+    kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
+    choices = [
+        member.value
+        for kind in kinds
+        if isinstance(kind, type) and issubclass(kind, Enum)
+        for member in kind
+    ]
+    if name == "log_level":
+        choices = list(LOG_LEVELS)
+    if name == "optim":
+        choices = [one for one in choices if not one.startswith(REFUSED_OPTIMIZERS)]
+    if value is None and type(None) in get_args(hint):
+        return
+    if choices:
+        read_choice(choices, value, path, problems)
+    elif kinds == [bool]:
+        read_boolean(value, path, problems)
+    elif isinstance(value, float) and not math.isfinite(value):
+        problems.append(Problem(path, f"expected a finite number, got {shown(value)}"))
+    elif kinds in ([int], [float]):
+        read_scalar(kinds[0], _RANGES.get(name), value, path, problems)
+    elif kinds == [str]:
+        read_scalar(str, None, value, path, problems)
+    elif dict in kinds and not isinstance(value, (Mapping, str)):
+        problems.append(Problem(path, f"expected a section of options, got {shown(value)}"))
+    elif name == "report_to" and not _is_texts(value):
+        message = f"expected a name or a list of names, got {shown(value)}"
+        problems.append(Problem(path, message))
+
+
+def _is_texts(value: object) -> bool:
+    several = value if isinstance(value, (list, tuple)) else [value]
+    return all(isinstance(one, str) and one for one in several)

@@ -1,0 +1,40 @@
+"""What a user may say: options, how they are read, and what is wrong with them."""
+
+from ltuning.config.label_texts import label_texts, name_as_text, read_labels
+from ltuning.config.reading import apply_settings, read_options, read_scalar, read_section
+from ltuning.config.schema import (
+    DEFAULT_METHODS,
+    EVERY_METRIC,
+    STOPPING_METRICS,
+    BackboneOptions,
+    Config,
+    DataOptions,
+    MethodOptions,
+    StoppingOptions,
+    TaskName,
+    absolute_path,
+    layer_numbers,
+)
+from ltuning.config.trainer_options import check_training
+
+__all__ = [
+    "DEFAULT_METHODS",
+    "EVERY_METRIC",
+    "STOPPING_METRICS",
+    "BackboneOptions",
+    "Config",
+    "DataOptions",
+    "MethodOptions",
+    "StoppingOptions",
+    "TaskName",
+    "absolute_path",
+    "apply_settings",
+    "check_training",
+    "label_texts",
+    "layer_numbers",
+    "name_as_text",
+    "read_labels",
+    "read_options",
+    "read_scalar",
+    "read_section",
+]
