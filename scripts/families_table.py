@@ -72,7 +72,9 @@ def render(records: Sequence[Record], peft: dict[str, list[str]]) -> str:
             "",
             *_properties(record for record in records if record["method"] == "backbone"),
             "",
-            "and of each method on it, where they apply to it:",
+            "and of each method on it, where they apply to it; those that hang on where virtual "
+            "tokens go, and not on where they come from, are tried with `lt-prefix` and "
+            "`lt-prompt` alone:",
             "",
             *_properties(record for record in records if record["method"] != "backbone"),
             "",

@@ -38,6 +38,12 @@ def on_families(families: Iterable[str]) -> pytest.MarkDecorator:
 
 
 everywhere = on_families(FAMILIES)
+once_per_family = pytest.mark.parametrize(
+    "place",
+    [pytest.param((name, tiny.attention[0]), id=name) for name, tiny in FAMILIES.items()],
+    indirect=True,
+    scope="session",
+)
 on_decoders = on_families(family for family, tiny in FAMILIES.items() if tiny.causal)
 
 
@@ -58,8 +64,10 @@ def where_padding_may_be_left(name: str, in_prompts: dict[str, bool]) -> pytest.
 
 
 with_each_method = pytest.mark.parametrize("method", METHODS)
-with_each_prefix = pytest.mark.parametrize("method", ["prefix", "lt-prefix"])
-with_each_label_method = pytest.mark.parametrize("method", ["lt-prefix", "lt-prompt"])
+# To a family it matters where virtual tokens go, and not where they come from: for each of the two
+# places the method that reads labels, whose branches and padded labels ask for more.
+with_each_site = pytest.mark.parametrize("method", ["lt-prefix", "lt-prompt"])
+with_prefix = pytest.mark.parametrize("method", ["lt-prefix"])
 
 
 def close(left: torch.Tensor, right: torch.Tensor, atol: float = 1e-5) -> None:

@@ -29,14 +29,15 @@ from .cases import (
     everywhere,
     loss,
     on_decoders,
+    once_per_family,
     score,
     select,
     virtual_tokens,
     visible,
     where_padding_may_be_left,
-    with_each_label_method,
     with_each_method,
-    with_each_prefix,
+    with_each_site,
+    with_prefix,
 )
 
 COLUMNS = ("prefix", "prompt", "lt-prefix", "lt-prompt")
@@ -92,33 +93,28 @@ def weights_of(backbone: Backbone) -> str:
 
 @everywhere
 @with_each_method
-def test_training_leaves_the_backbone_as_it_is(backbone: Backbone, pad: Pad, method: str) -> None:
+def test_a_step_changes_every_weight_of_the_adapter_and_none_of_the_backbone(
+    backbone: Backbone, pad: Pad, method: str
+) -> None:
     adapter, labels = build(backbone, method)
     before = weights_of(backbone), [weight.clone() for weight in adapter.parameters()]
     optimizer = torch.optim.AdamW(adapter.parameters(), lr=0.1)
     loss(backbone, adapter, labels, pad(ROWS)).backward()
+    for name, weight in adapter.named_parameters():
+        assert weight.grad is not None, name
+        assert torch.isfinite(weight.grad).all(), name
+        assert weight.grad.norm() > 0, name
     optimizer.step()
     assert all(
         not torch.equal(old, new) for old, new in zip(before[1], adapter.parameters(), strict=True)
     )
     assert weights_of(backbone) == before[0]
     assert not any(weight.requires_grad for weight in backbone.model.parameters())
-
-
-@everywhere
-@with_each_method
-def test_gradients_are_where_they_belong(backbone: Backbone, pad: Pad, method: str) -> None:
-    adapter, labels = build(backbone, method)
-    loss(backbone, adapter, labels, pad(ROWS)).backward()
-    for name, weight in adapter.named_parameters():
-        assert weight.grad is not None, name
-        assert torch.isfinite(weight.grad).all(), name
-        assert weight.grad.norm() > 0, name
     assert all(weight.grad is None for weight in backbone.model.parameters())
 
 
 @everywhere
-@with_each_prefix
+@with_prefix
 @pytest.mark.parametrize("first_layer", [0, 2])
 def test_gradient_reaches_key_and_value_of_every_prefixed_layer(
     backbone: Backbone, pad: Pad, method: str, first_layer: int
@@ -135,7 +131,7 @@ def test_gradient_reaches_key_and_value_of_every_prefixed_layer(
     assert (tokens.grad.flatten(3).norm(dim=3) > 0).all()
 
 
-@everywhere
+@once_per_family
 @with_each_method
 def test_trainable_parameters_are_those_of_the_table(
     backbone: Backbone, family: str, method: str
@@ -146,7 +142,7 @@ def test_trainable_parameters_are_those_of_the_table(
 
 
 @everywhere
-@with_each_method
+@with_each_site
 def test_length_of_padding_changes_no_score(backbone: Backbone, pad: Pad, method: str) -> None:
     adapter, labels = visible(backbone, method)
     with torch.no_grad():
@@ -155,9 +151,7 @@ def test_length_of_padding_changes_no_score(backbone: Backbone, pad: Pad, method
     close(found, expected, 1e-4)
 
 
-@where_padding_may_be_left(
-    "method", {name: method.site == "embeddings" for name, method in METHODS.items()}
-)
+@where_padding_may_be_left("method", {"lt-prefix": False, "lt-prompt": True})
 def test_side_of_padding_changes_no_score(backbone: Backbone, pad: Pad, method: str) -> None:
     adapter, labels = visible(backbone, method)
     with torch.no_grad():
@@ -167,7 +161,7 @@ def test_side_of_padding_changes_no_score(backbone: Backbone, pad: Pad, method: 
 
 
 @everywhere
-@with_each_method
+@with_each_site
 def test_order_of_texts_is_order_of_scores(backbone: Backbone, pad: Pad, method: str) -> None:
     adapter, labels = visible(backbone, method)
     order = [2, 0, 1]
@@ -179,7 +173,7 @@ def test_order_of_texts_is_order_of_scores(backbone: Backbone, pad: Pad, method:
 
 
 @everywhere
-@with_each_label_method
+@with_each_site
 def test_order_of_labels_is_order_of_scores(backbone: Backbone, pad: Pad, method: str) -> None:
     order = [2, 0, 1]
     adapter, labels = visible(backbone, method)
@@ -189,16 +183,6 @@ def test_order_of_labels_is_order_of_scores(backbone: Backbone, pad: Pad, method
         found = score(backbone, adapter, turned, pad(ROWS))
     assert expected.std(dim=1).min() > 1e-3
     close(found, expected[:, order], 1e-4)
-
-
-@everywhere
-@with_each_method
-def test_scoring_twice_gives_the_same_scores(backbone: Backbone, pad: Pad, method: str) -> None:
-    adapter, labels = visible(backbone, method)
-    tokens = virtual_tokens(backbone, adapter, labels)
-    with torch.no_grad():
-        first, second = (score(backbone, adapter, labels, pad(ROWS), tokens) for _ in range(2))
-    assert torch.equal(first, second)
 
 
 def first_layers(method: str) -> list[int]:
@@ -229,7 +213,9 @@ def test_a_branch_alone_has_the_score_that_it_has_among_others(
 
 @everywhere
 @with_each_method
-def test_cached_virtual_tokens_score_like_recomputed_ones(backbone: Backbone, method: str) -> None:
+def test_cached_virtual_tokens_score_twice_the_same_and_like_recomputed_ones(
+    backbone: Backbone, method: str
+) -> None:
     adapter, labels = visible(backbone, method)
     scorer = Scorer(AdapterModel(backbone, adapter, labels, range(3)), max_branches=4)
     found = scorer.score(TEXTS)
@@ -241,7 +227,7 @@ def test_cached_virtual_tokens_score_like_recomputed_ones(backbone: Backbone, me
 
 
 @everywhere
-@with_each_method
+@with_each_site
 def test_checkpointing_saves_memory_and_keeps_gradients(
     backbone: Backbone, pad: Pad, method: str
 ) -> None:
@@ -267,7 +253,7 @@ def test_checkpointing_saves_memory_and_keeps_gradients(
 
 
 @on_decoders
-@pytest.mark.parametrize("method", ["lt-prefix"])
+@with_prefix
 def test_label_kv_reads_the_label_before_the_text(
     backbone: Backbone, plain: Any, pad: Pad, method: str
 ) -> None:
@@ -286,7 +272,7 @@ def test_label_kv_reads_the_label_before_the_text(
 
 
 @on_decoders
-@pytest.mark.parametrize("method", ["lt-prefix"])
+@with_prefix
 def test_label_kv_reads_labels_of_all_lengths_in_one_batch(
     backbone: Backbone, plain: Any, pad: Pad, method: str
 ) -> None:
@@ -339,7 +325,7 @@ def test_a_classifier_trains_and_predicts(
 
 
 @everywhere
-@with_each_method
+@with_each_site
 def test_a_saved_classifier_scores_the_same(
     fitted: Callable[[str], LabelClassifier], method: str, tmp_path: Path
 ) -> None:
