@@ -11,13 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help install demo test check clean
+.PHONY: help install demo test quick check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make install   the environment in $(VENV)"
 	@echo "make demo      train a classifier, save it, load it, ask it"
 	@echo "make test      every test"
+	@echo "make quick     the quick half of the tests"
 	@echo "make check     format, lint, types, then every test"
 	@echo "make clean     remove the environment and all caches"
 
@@ -35,8 +36,13 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/ltuning demo
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal --durations=10
+	$(PYTEST) --durations=10
+
+quick: install
+	$(PYTEST) -m quick
 
 check: install
 	scripts/check

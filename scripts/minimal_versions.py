@@ -24,7 +24,7 @@ TESTS = ("artifacts", "backbones", "data", "training", *(f.name for f in ROOT.gl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="keep the environment here, and use it again")
-    parser.add_argument("tests", nargs="*", help="arguments for pytest instead of the quick tests")
+    parser.add_argument("tests", nargs="*", help="arguments for pytest instead of most tests")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="minimal-") as temporary:
         folder = arguments.folder or Path(temporary)

@@ -27,6 +27,38 @@ if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone, TextBatch
     from ltuning.classifier import LabelClassifier
 
+# No part of the quick half, `pytest -m quick`: what trains, starts processes or tries every family.
+LONG = (
+    "artifacts/test_store.py",
+    "backbones/test_masks.py",
+    "backbones/test_precision.py",
+    "backbones/test_selftest.py",
+    "cli/test_add_labels.py",
+    "cli/test_compare.py",
+    "cli/test_demo.py",
+    "cli/test_evaluate.py",
+    "cli/test_main.py",
+    "cli/test_multilabel.py",
+    "cli/test_predict.py",
+    "cli/test_run_folder.py",
+    "cli/test_tags.py",
+    "cli/test_train.py",
+    "conformance",
+    "experiments/test_cells.py",
+    "experiments/test_report.py",
+    "experiments/test_table1.py",
+    "experiments/test_tasks.py",
+    "faults",
+    "methods/test_tuned.py",
+    "methods/test_tuned_families.py",
+    "test_classifier.py",
+    "test_multilabel.py",
+    "test_opening.py",
+    "test_tagger.py",
+    "training/test_store.py",
+    "training/test_trainer.py",
+)
+
 FAMILIES = ("bert", "roberta", "llama")
 METHODS = ("prefix", "prompt", "lt-prefix", "lt-prompt")
 
@@ -43,6 +75,14 @@ FILLERS = (
     "more less now then here there about one two three four five red blue green old new small "
     "large good bad early late never always again today"
 )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folder = Path(__file__).parent
+    for item in items:
+        is_long = any(item.path.is_relative_to(folder / name) for name in LONG)
+        if not is_long and item.get_closest_marker("slow") is None:
+            item.add_marker("quick")
 
 
 @dataclass(frozen=True)
