@@ -40,6 +40,17 @@ def test_the_doctor_takes_options_of_the_backbone(
     assert "eager; a prefix enters through the attention interface" in outcome.stdout
 
 
+def test_the_doctor_reads_options_of_the_backbone_alone(ltuning: Callable[..., Any]) -> None:
+    words = ("--set", "method.rank=3", "--set", "task=tags", "--set", "backbone.dtype=float32")
+    outcome = ltuning("doctor", *words)
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr == (
+        "error: 2 problems in the configuration:\n"
+        "  task: `ltuning doctor` tries the backbone alone; leave it out\n"
+        "  method: `ltuning doctor` tries the backbone alone; leave it out\n"
+    )
+
+
 def test_the_doctor_of_nothing(ltuning: Callable[..., Any], tmp_path: Path) -> None:
     outcome = ltuning("doctor", "--backbone", tmp_path / "nothing")
     assert outcome.code == 1

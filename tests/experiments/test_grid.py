@@ -164,6 +164,13 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "unknown option 'rnk'" in said and "use budget.steps of the grid instead" in said
 
 
+def test_label_texts_that_no_method_reads() -> None:
+    sentence = "label_texts: no method of the grid reads label texts; leave it out"
+    assert refusals(small(methods=["prefix"], label_texts=["names"])) == [sentence]
+    matched = {"probe": {"options": {"method.head": "match"}}, "prefix": {}}
+    assert Grid.from_dict(small(methods=matched, label_texts=["names"])).label_texts == ["names"]
+
+
 def test_dates_and_values_that_contain_themselves_are_refused() -> None:
     day = date(2024, 1, 1)
     itself: list[Any] = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,8 +35,7 @@ def doctor(
     """
     from ltuning.cli.configuration import configure
 
-    problems: list[Problem] = []
-    config = configure({}, {"backbone.name": backbone}, set_ or [], problems)
+    config = configure({}, {"backbone.name": backbone}, set_ or [], _unread(set_ or []))
     silence_libraries()
     terminal = Terminal(quiet=False)
     with terminal.loading(backbone):
@@ -48,6 +49,18 @@ def doctor(
     _show(findings)
     if not all(finding.holds for finding in findings):
         raise typer.Exit(1)
+
+
+def _unread(settings: Sequence[str]) -> list[Problem]:
+    """Settings of anything but the backbone."""
+    from ltuning.config import Config
+
+    named = {setting.partition("=")[0].partition(".")[0].strip() for setting in settings}
+    return [
+        Problem(item.name, "`ltuning doctor` tries the backbone alone; leave it out")
+        for item in fields(Config)
+        if item.name in named - {"backbone"}
+    ]
 
 
 def _facts(backbone: Backbone) -> dict[str, str]:

@@ -316,12 +316,7 @@ class Grid:
         problems += _data_problems(data)
         problems += _method_problems(values.get("methods") or {}, broken, _tasks_of(data))
         problems += _axis_problems(values, data)
-        if methods := values.get("methods"):
-            problems += [
-                Problem("beside", unknown("method of the grid", str(name), methods))
-                for name in values.get("beside", ())
-                if name is not None and name not in methods
-            ]
+        problems += _unread_problems(values)
         if problems:
             raise ConfigError(problems)
         if values.get("metric") is None and len(_tasks_of(data)) == 1:
@@ -565,6 +560,28 @@ def _axis_problems(values: Mapping[str, Any], data: Mapping[str, DataSet]) -> li
             )
             problems.append(Problem("shots", message))
     return problems
+
+
+def _unread_problems(values: Mapping[str, Any]) -> list[Problem]:
+    """What the grid says of methods, and none of its methods is meant by."""
+    methods: Mapping[str, MethodEntry] = values.get("methods") or {}
+    if not methods:
+        return []
+    problems = []
+    texts = any(values.get("label_texts") or [])
+    if texts and not any(map(_may_read_labels, methods.values())):
+        message = "no method of the grid reads label texts; leave it out"
+        problems.append(Problem("label_texts", message))
+    return problems + [
+        Problem("beside", unknown("method of the grid", str(name), methods))
+        for name in values.get("beside", ())
+        if name is not None and name not in methods
+    ]
+
+
+def _may_read_labels(entry: MethodEntry) -> bool:
+    """Whether a method reads label texts; where its name is wrong, it may."""
+    return entry.method not in (*OWN_METHODS, *PEERS) or reads_labels(entry)
 
 
 def _method_problems(
