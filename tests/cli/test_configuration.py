@@ -11,7 +11,7 @@ import pytest
 from ltuning.cli.configuration import configure
 from ltuning.cli.run_folder import RunFolder
 from ltuning.config import Config, absolute_path
-from ltuning.errors import ArtifactError
+from ltuning.errors import ArtifactError, ConfigError
 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300, "x/" * 2500])
@@ -46,6 +46,27 @@ def test_a_name_of_results_that_is_too_long_is_said(
     assert outcome.stderr == (
         f"error: {tmp_path / ('x' * 300)}: cannot be read (File name too long)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_there"),
+    [
+        ("data.path=here", True),
+        ("data.path = here", True),
+        ("data={path: here}", True),
+        ("data.path=", False),
+        ("data.shots=4", False),
+    ],
+)
+def test_data_may_be_named_by_a_setting(setting: str, is_there: bool) -> None:
+    if is_there:
+        assert configure({}, {}, [setting], [], needs_data=True).data.path == "here"
+        return
+    with pytest.raises(ConfigError) as caught:
+        configure({}, {}, [setting], [], needs_data=True)
+    assert [str(problem) for problem in caught.value.problems] == [
+        "data.path: missing; say with --data where the texts are"
+    ]
 
 
 def test_an_unfinished_run_from_before_an_option_was_there_goes_on(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ltuning import checking
-from ltuning.config import Config, absolute_path, yaml
+from ltuning.config import Config, absolute_path, apply_settings, yaml
 from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
@@ -50,9 +50,8 @@ def configure(
 
 
 def _has_data(mapping: Mapping[str, Any], settings: Sequence[str]) -> bool:
-    data = mapping.get("data")
-    named = data.get("path") if isinstance(data, Mapping) else None
-    return named is not None or any(item.startswith("data.path=") for item in settings)
+    data = apply_settings(mapping, settings, []).get("data")  # its problems are said by the check
+    return isinstance(data, Mapping) and data.get("path") is not None
 
 
 def refusals(checks: Iterable[Callable[[], object]]) -> list[LTuningError]:
