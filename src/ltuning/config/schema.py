@@ -329,11 +329,11 @@ def _build(given: object, settings: Iterable[str], origin: str, problems: list[P
 
 def _with_method(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the default method of the task where a task is named and no method is."""
-    task, method = options.get("task"), options.get("method") or {}
-    names_one = not isinstance(method, Mapping) or "name" in method
-    if names_one or not isinstance(task, str) or task not in DEFAULT_METHODS:
+    task, method = options.get("task"), options.get("method")
+    is_open = method is None or (isinstance(method, Mapping) and "name" not in method)
+    if not is_open or not isinstance(task, str) or task not in DEFAULT_METHODS:
         return options  # what is wrong with it is said where it is read
-    return {**options, "method": {**method, "name": DEFAULT_METHODS[task]}}
+    return {**options, "method": {**(method or {}), "name": DEFAULT_METHODS[task]}}
 
 
 def absolute_path(name: str) -> str:
