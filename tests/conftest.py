@@ -29,14 +29,11 @@ if TYPE_CHECKING:
 
 # No part of the quick half, `pytest -m quick`: what trains, starts processes or tries every family.
 LONG = (
-    "artifacts/test_store.py",
     "backbones/test_masks.py",
     "backbones/test_precision.py",
-    "backbones/test_selftest.py",
     "cli/test_add_labels.py",
     "cli/test_compare.py",
     "cli/test_demo.py",
-    "cli/test_evaluate.py",
     "cli/test_main.py",
     "cli/test_multilabel.py",
     "cli/test_predict.py",
