@@ -33,6 +33,7 @@ class Scorer:
             what bounds the memory.
 
     Attributes:
+        side: the model's `label_side`.
         num_branches: branches so far (texts, where one pass reads all labels).
     """
 

@@ -138,7 +138,7 @@ class Tuned(Trainable):
         """Trainable parameters; of a merged artifact, those that its LoRA had."""
         replaced = (self.model.model.get_parameter(name) for name in self._replaced)
         lora = sum((self.method.rank or 0) * sum(weight.shape) for weight in replaced)
-        return lora + sum(weight.numel() for weight in self.parameters())
+        return lora + super().num_parameters
 
     def train(self, mode: bool = True) -> Tuned:
         """Dropout on or off: of LoRA alone, or of the whole model where all of it is trained."""
@@ -178,7 +178,7 @@ class Tuned(Trainable):
     def tensors(self) -> dict[str, Tensor]:
         """What is saved of it: the classifier, and weights that replace some of the backbone's."""
         if WEIGHT_METHODS[self.method.name].trains != "lora":
-            return dict(self.state_dict())
+            return super().tensors()
         named = {f"head.{name}": weight for name, weight in self.head.state_dict().items()}
         if self.method.merge:
             merged = self._merged_weights()
