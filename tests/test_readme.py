@@ -1,4 +1,4 @@
-"""The README's example prints what the README says, and its commands name options that exist."""
+"""The README's example prints what it says; commands of the pages name options that exist."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from pathlib import Path
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.slow
-def test_the_example_prints_what_it_says() -> None:
+def test_the_example_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it saves a classifier
     (example,), printed = blocks("python"), io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(example, "README.md", "exec"), {})
@@ -26,7 +29,8 @@ def test_the_example_prints_what_it_says() -> None:
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    lines = [line for block in blocks("console", pages) for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("ltuning ")]
 
 
@@ -42,11 +46,13 @@ def test_every_option_of_a_command_exists(command: list[str]) -> None:
 
 
 def test_the_makefile_has_the_two_commands() -> None:
-    makefile = (Path(__file__).parent.parent / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
-def test_every_file_that_is_linked_is_there() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (Path(__file__).parent.parent / target).exists(), target
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_that_is_linked_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#:]+)\)", text):
+        assert (page.parent / target).exists(), target
