@@ -175,6 +175,15 @@ def test_a_backbone_made_by_hand_says_what_it_is(bert: Backbone) -> None:
     assert (options.name, options.revision, options.dtype) == (bert.name, "pinned", "float32")
 
 
+def test_what_a_classifier_shows_of_itself(bert: Backbone) -> None:
+    assert repr(TokenClassifier()) == "<TokenClassifier ls-lora on builtin:minilm, not trained>"
+    classifier = LabelClassifier(bert, method="probe", steps=1)
+    classifier.fit(["bread", "ball"], ["food", "sport"], progress=False)
+    assert repr(classifier) == (
+        f"<LabelClassifier probe on {bert.name}, {classifier.num_parameters:,} trained parameters>"
+    )
+
+
 def test_a_relative_folder_is_found_from_elsewhere(
     tiny_bert: Path, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -151,6 +151,14 @@ class Front(ABC, Generic[F]):
         self.result_: TrainingResult | None = None
         self.figures: dict[str, Any] = {}
 
+    def __repr__(self) -> str:
+        """What it is, its backbone, and whether it is trained; loads nothing."""
+        state = "not trained"
+        if self._fitted is not None:
+            state = f"{self.num_parameters:,} trained parameters"
+        config = self.config
+        return f"<{type(self).__name__} {config.method.name} on {config.backbone.name}, {state}>"
+
     @property
     def backbone(self) -> Backbone:
         """The frozen model, loaded when it is first needed."""
