@@ -29,9 +29,7 @@ from ltuning.checking import check, configure
 from ltuning.config import (
     BackboneOptions,
     Config,
-    DataOptions,
     MethodOptions,
-    StoppingOptions,
     absolute_path,
     check_training,
 )
@@ -265,8 +263,8 @@ class Front(ABC, Generic[F]):
         config = replace(config, backbone=options)
         # How it was trained is on record, and no longer checked: it was taken then.
         on_record = {name: getattr(config, name) for name in ("data", "stopping", "training")}
-        untrained = replace(config, data=DataOptions(), stopping=StoppingOptions(), training={})
-        door = cls(backbone if isinstance(backbone, Backbone) else None, config=untrained)
+        given = backbone if isinstance(backbone, Backbone) else None
+        door = cls(given, config=opening.untrained(config))
         door.config = replace(door.config, **on_record)
         door._check_fingerprint(folder, opened.fields)
         opened.check_fits(door.backbone)

@@ -102,6 +102,11 @@ def read(folder: str | Path) -> Opened:
     return Opened(artifact.folder, artifact.tensors, artifact.parts, config, method, saved)
 
 
+def untrained(config: Config) -> Config:
+    """The same without how it was trained, which is on record and was taken then."""
+    return replace(config, data=DataOptions(), stopping=StoppingOptions(), training={})
+
+
 def _of_today(saved: Mapping[str, Any], problems: list[Problem]) -> Mapping[str, Any]:
     """What older versions wrote, in the words of this one: a reading of labels, no shortlist."""
     method = saved.get("method")
@@ -148,12 +153,9 @@ def _config(saved: Mapping[str, Any], problems: list[Problem]) -> Config:
 
 
 def _combined(config: Config) -> list[Problem]:
-    """What does not go together, in what the classifier is built from.
-
-    How it was trained is no part of that: what training refuses today may have been taken then.
-    """
+    """What does not go together, in what the classifier is built from."""
     try:
-        check(replace(config, data=DataOptions(), stopping=StoppingOptions(), training={}))
+        check(untrained(config))
     except ConfigError as error:
         return list(error.problems)
     return []

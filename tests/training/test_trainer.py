@@ -608,19 +608,25 @@ def test_a_result_says_what_was_done(bert: Backbone, classifier: Make, toy: Any)
     assert without.result_.best == {}
 
 
-def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
-    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What layers are given that are computed again in the backward pass."""
     from ltuning.backbones import layers
 
-    computed = []
+    found: list[Any] = []
     checkpoint = layers.checkpoint
 
     def counted(run: Any, *inputs: Any, **rest: Any) -> Any:
-        computed.append(inputs)
+        found.append(inputs)
         return checkpoint(run, *inputs, **rest)
 
     monkeypatch.setattr(layers, "checkpoint", counted)
+    return found
+
+
+def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
+    bert: Backbone, classifier: Make, toy: Any, computed: list[Any]
+) -> None:
     without = classifier(bert, "lt-prefix", steps=2).fit(toy.texts, toy.labels)
     assert computed == []
     options = {"training__gradient_checkpointing": True}
@@ -631,24 +637,14 @@ def test_gradient_checkpointing_computes_layers_again_and_changes_nothing(
 
 
 def test_a_training_within_another_has_layers_of_its_own(
-    bert: Backbone, classifier: Make, toy: Any, monkeypatch: pytest.MonkeyPatch
+    bert: Backbone, classifier: Make, toy: Any, computed: list[Any]
 ) -> None:
-    from ltuning.backbones import layers
-
-    computed = []
-    checkpoint = layers.checkpoint
-
-    def counted(run: Any, *inputs: Any, **rest: Any) -> Any:
-        computed.append(inputs)
-        return checkpoint(run, *inputs, **rest)
-
     class Within(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             before = len(computed)
             classifier(bert, "prefix", steps=1).fit(toy.texts, toy.labels)
             assert len(computed) == before
 
-    monkeypatch.setattr(layers, "checkpoint", counted)
     outer = classifier(bert, "prefix", steps=2, training__gradient_checkpointing=True)
     outer.fit(toy.texts, toy.labels, callbacks=[Within()])
     assert len(computed) == 2 * bert.sizes.layers

@@ -54,7 +54,7 @@ def render(
                 "problems": setting.problems,
                 "columns": report.columns(setting.task),
                 "methods": [report.method_cells(row) for row in setting.rows],
-                "majority": _majority(setting),
+                "majority": None if (share := setting.majority) is None else report.decimal(share),
                 "pairs": [report.comparison_cells(pair) for pair in setting.comparisons],
                 "figures": figures(setting),
                 "each": setting.task.each,
@@ -68,12 +68,6 @@ def render(
         facts=facts,
         grid=grid.to_yaml(),
     )
-
-
-def _majority(setting: Setting) -> str | None:
-    from ltuning.experiments import report
-
-    return None if setting.majority is None else report.decimal(setting.majority)
 
 
 def _classes(setting: Setting) -> dict[str, Any]:

@@ -274,8 +274,7 @@ def _fit_head(
         return _fit_heads(name, job, head, features, clock)
     head.fit(features(job.train.texts, True), job.train.labels)
     clock.stop()
-    if head.n_iter_.max() >= _LOGISTIC_STEPS:
-        logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
+    _warn_of_no_end(name, [head])
     columns = [job.names.index(name) for name in head.classes_]
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
@@ -301,8 +300,7 @@ def _fit_heads(
     clock.stop()
     # A label that applies to every training text or to none has that as its answer, and no head.
     fitted = [one for one in heads.estimators_ if isinstance(one, type(head))]
-    if any(one.n_iter_.max() >= _LOGISTIC_STEPS for one in fitted):
-        logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
+    _warn_of_no_end(name, fitted)
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
         found: np.ndarray = heads.predict_proba(features(texts, False))
@@ -312,6 +310,11 @@ def _fit_heads(
     thresholds = best_thresholds(probabilities(job.validation.texts), truth)
     count = sum(one.coef_.size + one.intercept_.size for one in fitted)
     return Fitted(probabilities, count, clock.seconds, [], thresholds=thresholds)
+
+
+def _warn_of_no_end(name: str, heads: Sequence[Any]) -> None:
+    if any(head.n_iter_.max() >= _LOGISTIC_STEPS for head in heads):
+        logger.warning("%s: not at its end after %d iterations", name, _LOGISTIC_STEPS)
 
 
 def _setfit_budget(job: Job) -> tuple[int, int, int | None]:
