@@ -26,7 +26,7 @@ from ltuning import Backbone, LabelClassifier
 from ltuning.config import BackboneOptions
 from ltuning.data.sources import Examples, read_splits
 from ltuning.data.splits import take_shots
-from ltuning.front import versions
+from ltuning.estimators.base import versions
 
 TEXTS = 16
 MEASURED = 400

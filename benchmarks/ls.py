@@ -48,9 +48,9 @@ from ltuning.config import BackboneOptions, MethodOptions
 from ltuning.data.sources import read_splits, read_tagged_splits
 from ltuning.methods.catalog import training_defaults
 from ltuning.metrics import span_report
-from ltuning.tag_scoring import best_tags, tag_names
-from ltuning.training.batches import LengthGroupedBatches
-from ltuning.training.classes import softmax
+from ltuning.scoring import best_tags, tag_names
+from ltuning.training.datasets import LengthGroupedBatches
+from ltuning.training.validation import softmax
 
 CLASSES = ("ls-lora", "full", "probe", "lt-prefix", "prefix")
 TAGS = ("ls-lora", "reference-lora", "full", "reference-full", "probe")

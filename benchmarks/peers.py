@@ -48,7 +48,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone
-from ltuning.backbones.backbone import LabelStates, TextBatch
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.loading import resolve
 from ltuning.config import BackboneOptions, MethodOptions
 from ltuning.experiments.fitting import Clock
@@ -56,7 +56,7 @@ from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.model import Branches
-from ltuning.training.batches import LengthGroupedBatches
+from ltuning.training.datasets import LengthGroupedBatches
 from ltuning.training.objectives import LabelRows, draw_pairs, pairs_loss
 
 # Three rates for every trained peer, about a factor of three apart, as ltuning's methods had; for

@@ -32,10 +32,10 @@ from transformers import (
 from transformers.utils import logging
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.config import BackboneOptions
-from ltuning.multilabel import MultilabelClassifier
-from ltuning.tagger import TokenClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 
 WORDS = "apple bread soup ball team goal train hotel map the a and to in 2 3 10"
 SIZES: dict[str, Any] = {

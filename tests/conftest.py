@@ -24,13 +24,15 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 
 # Heavy libraries are imported in the fixtures: most tests of this project need no model.
 if TYPE_CHECKING:
-    from ltuning.backbones.backbone import Backbone, TextBatch
-    from ltuning.classifier import LabelClassifier
+    from ltuning.backbones.backbone import Backbone
+    from ltuning.backbones.frozen import TextBatch
+    from ltuning.estimators.label_classifier import LabelClassifier
 
 # No part of the quick half, `pytest -m quick`: what trains, starts processes or tries every family.
 LONG = (
     "backbones/test_masks.py",
     "backbones/test_precision.py",
+    "artifacts/test_opened.py",
     "cli/test_add_labels.py",
     "cli/test_compare.py",
     "cli/test_demo.py",
@@ -41,6 +43,9 @@ LONG = (
     "cli/test_tags.py",
     "cli/test_train.py",
     "conformance",
+    "estimators/test_label_classifier.py",
+    "estimators/test_multilabel_classifier.py",
+    "estimators/test_token_classifier.py",
     "experiments/test_cells.py",
     "experiments/test_report.py",
     "experiments/test_table1.py",
@@ -48,11 +53,7 @@ LONG = (
     "faults",
     "methods/test_tuned.py",
     "methods/test_tuned_families.py",
-    "test_classifier.py",
-    "test_multilabel.py",
-    "test_opening.py",
-    "test_tagger.py",
-    "training/test_store.py",
+    "training/test_lower_store.py",
     "training/test_trainer.py",
 )
 
@@ -250,7 +251,7 @@ def _quiet_models() -> None:
     import torch
     from transformers.utils import logging
 
-    import ltuning.classifier  # noqa: F401 - so that it is there before the freeze
+    import ltuning.estimators.label_classifier  # noqa: F401 - so that it is there before the freeze
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
@@ -380,7 +381,7 @@ def pad(_quiet_models: None) -> Callable[..., TextBatch]:
     """Pads token ids by hand: `pad([[5, 6], [7]], side="left", extra=2)`."""
     import torch
 
-    from ltuning.backbones.backbone import TextBatch
+    from ltuning.backbones.frozen import TextBatch
 
     def padded(rows: Sequence[Sequence[int]], side: str = "right", extra: int = 0) -> TextBatch:
         width = max(map(len, rows)) + extra
@@ -398,7 +399,7 @@ def pad(_quiet_models: None) -> Callable[..., TextBatch]:
 @pytest.fixture(scope="session")
 def classifier(toy: Toy) -> Callable[..., LabelClassifier]:
     """Makes a classifier of the toy's labels: `classifier(backbone, "prefix", steps=2, rank=4)`."""
-    from ltuning.classifier import LabelClassifier
+    from ltuning.estimators.label_classifier import LabelClassifier
 
     sections = {"batch": "training.per_device_train_batch_size", "rate": "training.learning_rate"}
 

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
-    from ltuning.classifier import LabelClassifier
+    from ltuning.estimators.label_classifier import LabelClassifier
+    from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+    from ltuning.estimators.token_classifier import TokenClassifier
     from ltuning.labels import Labels
-    from ltuning.multilabel import MultilabelClassifier
-    from ltuning.tagger import TokenClassifier
 
 __all__ = ["Backbone", "LabelClassifier", "Labels", "MultilabelClassifier", "TokenClassifier"]
 
 _HOMES = {
     "Backbone": "ltuning.backbones.backbone",
-    "LabelClassifier": "ltuning.classifier",
+    "LabelClassifier": "ltuning.estimators.label_classifier",
     "Labels": "ltuning.labels",
-    "MultilabelClassifier": "ltuning.multilabel",
-    "TokenClassifier": "ltuning.tagger",
+    "MultilabelClassifier": "ltuning.estimators.multilabel_classifier",
+    "TokenClassifier": "ltuning.estimators.token_classifier",
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ltuning.errors import DataError
-from ltuning.registry import unknown
+from ltuning.names import unknown
 
 if TYPE_CHECKING:
     import numpy

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ltuning.classifier import LabelClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.multilabel import MultilabelClassifier
-from ltuning.tagger import TokenClassifier
 
 ARCHIVES = {
     path.name.removesuffix(".zip.xz"): zipfile.ZipFile(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import TRAINING, InTraining, announced
 

@@ -14,9 +14,9 @@ from transformers import BertModel, TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint, load_config, load_model
-from ltuning.classifier import LabelClassifier
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, ConfigError, MissingExtraError
+from ltuning.estimators.label_classifier import LabelClassifier
 
 from ..conftest import Toy
 

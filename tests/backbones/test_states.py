@@ -10,7 +10,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.prefix import Prefix
 
 from ..conformance.cases import random_prefix, random_prompt

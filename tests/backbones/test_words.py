@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.words import _first_tokens, windows_of
 from ltuning.errors import BackboneError
-from ltuning.tags import Sentence
+from ltuning.sentences import Sentence
 
 from ..conftest import FILLERS
 

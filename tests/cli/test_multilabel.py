@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..test_multilabel import LABELS, TEST, TRAINING, VALIDATION
+from ..estimators.test_multilabel_classifier import LABELS, TEST, TRAINING, VALIDATION
 
 Command = Callable[..., Any]
 

@@ -160,7 +160,7 @@ def test_formulas_are_escaped_where_that_is_said(
 def test_what_cannot_be_written_is_said_before_predicting(
     ltuning: Callable[..., Any], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ltuning.classifier import LabelClassifier
+    from ltuning.estimators.label_classifier import LabelClassifier
 
     monkeypatch.setattr(LabelClassifier, "predict_proba", None)
     file, output = tmp_path / "x.jsonl", tmp_path / "x.parquet"

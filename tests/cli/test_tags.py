@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ..test_tagger import TEST, TRAINING
+from ..estimators.test_token_classifier import TEST, TRAINING
 
 Command = Callable[..., Any]
 

@@ -34,11 +34,11 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_control_characters_and_marks_of_names_are_shown_and_not_obeyed(
     screen: io.StringIO,
 ) -> None:
-    from ltuning.cli import report
+    from ltuning.cli import figures
     from ltuning.tasks.classes import Classes
 
-    terminal.results().print(report.per_class(REPORT, Classes()))
-    terminal.results().print(report.confusion(REPORT))
+    terminal.results().print(figures.per_class(REPORT, Classes()))
+    terminal.results().print(figures.confusion(REPORT))
     terminal.show_facts({"label": CODES})
     terminal.show_error(CODES)
     terminal.Terminal(quiet=False).note(CODES)
@@ -78,12 +78,12 @@ def test_a_pass_within_the_training_is_told_in_its_bar(screen: io.StringIO) -> N
 
 def test_a_terminal_that_lacks_a_character_is_sent_its_number() -> None:
     code = (
-        "from ltuning.cli import streams, terminal, report\n"
+        "from ltuning.cli import figures, streams, terminal\n"
         "from ltuning.tasks.classes import Classes\n"
         "streams.guard()\n"
         f"report_of = {REPORT!r}\n"
         "report_of['per_class'][0]['label'] = '\\u0435\\u0434\\u0430'\n"
-        "terminal.results().print(report.per_class(report_of, Classes()))\n"
+        "terminal.results().print(figures.per_class(report_of, Classes()))\n"
         "terminal.show_error('\\u0435')\n"
     )
     environment = {**os.environ, "PYTHONIOENCODING": "cp1252", "COLUMNS": "80"}

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.methods.adapter import Adapter

@@ -12,7 +12,8 @@ import torch
 import transformers
 
 from ltuning.backbones import families
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 

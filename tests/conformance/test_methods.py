@@ -13,7 +13,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import TRAINING, InTraining, Prefix, announced
-from ltuning.classifier import LabelClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.methods.adapter import AdapterModel
 from ltuning.methods.catalog import METHODS
 from ltuning.scoring import Scorer

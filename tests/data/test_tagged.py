@@ -17,7 +17,7 @@ from ltuning.data.sources import Columns, read_tagged_split, read_tagged_splits
 from ltuning.data.tables import Table
 from ltuning.data.tagged import TaggedExamples, hold_out_sentences, tagged_from_table
 from ltuning.errors import DataError
-from ltuning.tags import Sentence
+from ltuning.sentences import Sentence
 
 words = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4)
 columns = st.lists(words.filter(lambda word: word != "-DOCSTART-"), min_size=1, max_size=5)

@@ -23,11 +23,11 @@ import yaml
 from ltuning.config import BackboneOptions
 from ltuning.errors import TrainingError
 from ltuning.experiments import cell as cells
+from ltuning.experiments.cell_texts import read_measured, read_texts
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.report import circumstances
 from ltuning.experiments.results import Result, ResultFolder
 from ltuning.experiments.runner import Outcome, run
-from ltuning.experiments.texts import read_measured, read_texts
 
 Make = Callable[..., Grid]
 Measured = Callable[..., ResultFolder]

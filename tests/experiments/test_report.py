@@ -16,8 +16,9 @@ from markdown_it import MarkdownIt  # what rich reads Markdown with
 from ltuning.experiments.analysis import Row, settings_of
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.plots import COLOURS, short, styles
-from ltuning.experiments.report import decimal, write_report
+from ltuning.experiments.report import write_report
 from ltuning.experiments.results import Result, ResultFolder
+from ltuning.experiments.tables import decimal
 
 Make, Measured = Callable[..., Grid], Callable[..., ResultFolder]
 EVIL = "<script>alert('x')</script> & \"quotes\""

@@ -16,13 +16,14 @@ from ltuning.experiments.analysis import settings_of
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.own import _applying
 from ltuning.experiments.page import _details
-from ltuning.experiments.report import circumstances, decimal, legend, overviews, write_report
+from ltuning.experiments.report import circumstances, write_report
 from ltuning.experiments.results import Result, ResultFolder
+from ltuning.experiments.tables import decimal, legend, overviews
 from ltuning.metrics import multilabel_report, span_report
-from ltuning.tag_scoring import tag_names
-from ltuning.tasks.catalog import TASKS
+from ltuning.scoring import tag_names
+from ltuning.tasks.table import TASKS
 
-from .. import test_multilabel, test_tagger
+from ..estimators import test_multilabel_classifier, test_token_classifier
 
 Make, Measured = Callable[..., Grid], Callable[..., ResultFolder]
 
@@ -40,9 +41,9 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     (folder / "several").mkdir()
     for split in ("TRAINING", "TEST"):
         name = {"TRAINING": "train", "TEST": "test"}[split]
-        rows = getattr(test_tagger, split)
+        rows = getattr(test_token_classifier, split)
         write_rows(folder / "tagged" / f"{name}.jsonl", ("tokens", "tags"), rows)
-        rows = getattr(test_multilabel, split)
+        rows = getattr(test_multilabel_classifier, split)
         write_rows(folder / "several" / f"{name}.jsonl", ("text", "labels"), rows)
     return {
         "tagged": {"path": str(folder / "tagged"), "task": "tags", "max_test": 12},

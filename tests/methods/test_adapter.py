@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import FAMILIES, Sizes
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.config import MethodOptions
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import METHODS, one_pass, resolve, uses_labels

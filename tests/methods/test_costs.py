@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.methods.costs import Cost, Step, scored_text, training_step
-from ltuning.multilabel import MultilabelClassifier
 
 
 @contextmanager

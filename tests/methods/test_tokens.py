@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ltuning.backbones.backbone import Backbone, LabelStates
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import LabelStates
 from ltuning.config import MethodOptions
 from ltuning.methods.starts import free_start
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap

@@ -15,9 +15,9 @@ import torch
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import FAMILIES
 from ltuning.backbones.loading import fingerprint
-from ltuning.classifier import LabelClassifier
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
+from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.methods.catalog import problems, resolve, training_defaults
 from ltuning.methods.tuned import LORA, Tuned
 from ltuning.methods.weights import WEIGHT_METHODS

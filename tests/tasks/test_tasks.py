@@ -7,8 +7,8 @@ import pytest
 
 from ltuning.config import DEFAULT_METHODS, STOPPING_METRICS
 from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
-from ltuning.tags import Sentence
-from ltuning.tasks.catalog import TASKS
+from ltuning.sentences import Sentence
+from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import right
 
 DRAW = np.random.default_rng(0)

@@ -10,11 +10,11 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import ConfigError, Problem, TrainingError
-from ltuning.multilabel import MultilabelClassifier
-from ltuning.tagger import TokenClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 from ltuning.training.arguments import Chosen, trainer_problems
 
 Make = Callable[..., LabelClassifier]

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 from ltuning.metrics import WORDS
-from ltuning.multilabel import MultilabelClassifier
 from ltuning.stages import Advance, shown_on
-from ltuning.tagger import TokenClassifier
-from ltuning.tasks.catalog import TASKS
+from ltuning.tasks.table import TASKS
 from ltuning.training.bar import Lines, Steps
 from ltuning.training.forecast import Forecast, _words
 

@@ -14,8 +14,8 @@ import torch
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
-from ltuning.tagger import TokenClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 
 Make = Callable[..., LabelClassifier]
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.errors import TrainingError
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.labels import Labels
-from ltuning.multilabel import MultilabelClassifier
 from ltuning.training.objectives import (
     Classes,
     Contrast,

@@ -19,15 +19,15 @@ from transformers import TrainerCallback
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import tokenized
 from ltuning.backbones.prefix import RUNNING, TRAINING
-from ltuning.classifier import LabelClassifier
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
+from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.methods.adapter import Adapter
 from ltuning.training.arguments import Chosen, resolved_stopping, training_arguments
-from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import Tally, TimedCheckpoints
-from ltuning.training.classes import Validation
+from ltuning.training.datasets import LengthGroupedBatches, TokenDataset
 from ltuning.training.trainer import AdapterTrainer
+from ltuning.training.validation import Validation
 
 Make = Callable[..., LabelClassifier]
 LENGTHS = st.lists(st.integers(1, 40), min_size=1, max_size=120)
@@ -380,7 +380,7 @@ def test_the_labels_are_encoded_once_per_fit(
         asked.append(texts)
         return tokenized(tokenizer, texts, *rest, **options)
 
-    monkeypatch.setattr("ltuning.backbones.backbone.tokenized", tokenize)
+    monkeypatch.setattr("ltuning.backbones.frozen.tokenized", tokenize)
     make = Adapter.virtual_tokens
 
     def count(self: Adapter, labels: Any, embedding: Any) -> Any:

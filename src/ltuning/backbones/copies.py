@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, TypeVar
 
-from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import FrozenModel
+
+AnyModel = TypeVar("AnyModel", bound=FrozenModel)
 
 
-def shared_copy(backbone: Backbone) -> Backbone:
+def shared_copy(backbone: AnyModel) -> AnyModel:
     """A copy whose modules and configuration are its own and whose weights are the backbone's.
 
     Layers may be put beside the copied ones, or left out, without a trace in the backbone. It
@@ -19,12 +21,12 @@ def shared_copy(backbone: Backbone) -> Backbone:
     return _around(backbone, copy.deepcopy(model, shared))
 
 
-def own_copy(backbone: Backbone) -> Backbone:
+def own_copy(backbone: AnyModel) -> AnyModel:
     """A copy with weights of its own, in float32: in fewer bits small updates would be lost."""
     return _around(backbone, copy.deepcopy(backbone.model).float())
 
 
-def _around(backbone: Backbone, model: Any) -> Backbone:
+def _around(backbone: AnyModel, model: Any) -> AnyModel:
     copied = copy.copy(backbone)
     copied.model, copied.config = model, model.config
     return copied

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ltuning.errors import BackboneError
-from ltuning.registry import suggest
+from ltuning.names import suggest
 
 Pooling = Literal["cls", "mean", "max", "last"]
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones import layers
-from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.copies import shared_copy
+from ltuning.backbones.copies import AnyModel, shared_copy
 
 
-def unmasked(backbone: Backbone, numbers: Collection[int] | None = None) -> Backbone:
+def unmasked(backbone: AnyModel, numbers: Collection[int] | None = None) -> AnyModel:
     """A copy with the same weights, in some of whose layers a token sees the tokens after it.
 
     Args:

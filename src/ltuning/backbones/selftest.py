@@ -14,16 +14,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ltuning.backbones.frozen import FrozenModel, Problems
+from ltuning.backbones.masks import unmasked
 from ltuning.backbones.prefix import Prefix
 from ltuning.errors import BackboneError
-
-if TYPE_CHECKING:
-    from ltuning.backbones.backbone import Backbone
 
 # Differences that rounding explains, as a share of the states' size.
 _TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
@@ -48,20 +46,7 @@ class Finding:
     needed_by: str = "every method"
 
 
-@dataclass(frozen=True)
-class Problems:
-    """Why a model does not serve some methods; None where it serves them.
-
-    Attributes:
-        prefix: of the methods with a prefix.
-        unmasking: of `ls-unmask`.
-    """
-
-    prefix: str | None = None
-    unmasking: str | None = None
-
-
-def examine(backbone: Backbone) -> list[Finding]:
+def examine(backbone: FrozenModel) -> list[Finding]:
     """Try every property on the model; takes a dozen forwards of a few tokens."""
     findings = []
     for name, needed_by, check in _CHECKS:
@@ -77,7 +62,7 @@ def examine(backbone: Backbone) -> list[Finding]:
     return findings
 
 
-def require(backbone: Backbone) -> Problems:
+def require(backbone: FrozenModel) -> Problems:
     """Examine a model unless it has passed before, and refuse it where a property fails.
 
     A model that only fails in what prefixes or un-masking need is kept; why it takes no prefix, or
@@ -119,7 +104,7 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _record(backbone: Backbone) -> Path | None:
+def _record(backbone: FrozenModel) -> Path | None:
     """The file that says that this model, computed this way by this code, has passed.
 
     None where there is no home to keep it in.
@@ -142,7 +127,7 @@ def _record(backbone: Backbone) -> Path | None:
     return folder / "ltuning" / "selftest" / f"{name}.json"
 
 
-def _token_rows(backbone: Backbone) -> list[list[int]]:
+def _token_rows(backbone: FrozenModel) -> list[list[int]]:
     """Words from all over the vocabulary, the same at every call."""
     special = set(backbone.tokenizer.all_special_ids)
     usable = [word for word in range(backbone.vocabulary_size) if word not in special]
@@ -154,7 +139,7 @@ def _token_rows(backbone: Backbone) -> list[list[int]]:
 
 
 def _states(
-    backbone: Backbone, rows: Sequence[Sequence[int]], prefix: Prefix | None = None
+    backbone: FrozenModel, rows: Sequence[Sequence[int]], prefix: Prefix | None = None
 ) -> list[Tensor]:
     """States of each branch's real tokens, padded beside each other."""
     batch = backbone.batch([{"input_ids": list(row)} for row in rows]).to(backbone.device)
@@ -163,7 +148,7 @@ def _states(
     return [states[branch, : len(rows[text])] for branch, text in enumerate(texts)]
 
 
-def _prefix(backbone: Backbone, first_layer: int = 0) -> Prefix:
+def _prefix(backbone: FrozenModel, first_layer: int = 0) -> Prefix:
     """Two labels of two virtual tokens, drawn at random; the last one of them is padding."""
     sizes = backbone.sizes
     shape = (2, sizes.layers - first_layer, 2, sizes.kv_heads, 2, sizes.head_dim)
@@ -174,7 +159,9 @@ def _prefix(backbone: Backbone, first_layer: int = 0) -> Prefix:
     return Prefix(states, mask, first_layer, torch.tensor([0, 1], device=backbone.device))
 
 
-def _same(backbone: Backbone, left: Sequence[Tensor], right: Sequence[Tensor]) -> tuple[bool, str]:
+def _same(
+    backbone: FrozenModel, left: Sequence[Tensor], right: Sequence[Tensor]
+) -> tuple[bool, str]:
     """Whether two sets of states agree, and by how much they differ."""
     pairs = zip(left, right, strict=True)
     differences = [(a - b).norm() / b.norm().clamp(min=1e-12) for a, b in pairs]
@@ -183,13 +170,13 @@ def _same(backbone: Backbone, left: Sequence[Tensor], right: Sequence[Tensor]) -
     return largest <= _TOLERANCE[backbone.dtype], f"relative difference {largest:.1e}"
 
 
-def _is_frozen(backbone: Backbone) -> tuple[bool, str]:
+def _is_frozen(backbone: FrozenModel) -> tuple[bool, str]:
     trainable = sum(weight.requires_grad for weight in backbone.model.parameters())
     return trainable == 0 and not backbone.model.training, f"{trainable} trainable weights"
 
 
 @torch.no_grad()
-def _plain_states(backbone: Backbone) -> tuple[bool, str]:
+def _plain_states(backbone: FrozenModel) -> tuple[bool, str]:
     row = _token_rows(backbone)[0]
     ids = torch.tensor([row], device=backbone.device)
     plain = backbone.model(input_ids=ids, attention_mask=torch.ones_like(ids))
@@ -197,14 +184,14 @@ def _plain_states(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _padding_changes_nothing(backbone: Backbone) -> tuple[bool, str]:
+def _padding_changes_nothing(backbone: FrozenModel) -> tuple[bool, str]:
     rows = _token_rows(backbone)
     alone = [state for row in rows for state in _states(backbone, [row])]
     return _same(backbone, _states(backbone, rows), alone)
 
 
 @torch.no_grad()
-def _direction_is_as_listed(backbone: Backbone) -> tuple[bool, str]:
+def _direction_is_as_listed(backbone: FrozenModel) -> tuple[bool, str]:
     row = _token_rows(backbone)[0]
     first = _states(backbone, [row])[0][:1]
     changed = _states(backbone, [[*row[:-1], row[0]]])[0][:1]
@@ -214,14 +201,14 @@ def _direction_is_as_listed(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _no_prefix_is_none(backbone: Backbone) -> tuple[bool, str]:
+def _no_prefix_is_none(backbone: FrozenModel) -> tuple[bool, str]:
     rows = _token_rows(backbone)
     whole = _prefix(backbone)
     empty = Prefix(whole.states[..., :0, :], whole.mask[:, :0], 0, whole.rows)
     return _same(backbone, _states(backbone, rows, empty), _states(backbone, rows))
 
 
-def _prefix_reaches_every_layer(backbone: Backbone) -> tuple[bool, str]:
+def _prefix_reaches_every_layer(backbone: FrozenModel) -> tuple[bool, str]:
     prefix = _prefix(backbone)
     leaf = prefix.states.clone().requires_grad_()
     states = _states(backbone, _token_rows(backbone), Prefix(leaf, prefix.mask, 0, prefix.rows))
@@ -241,7 +228,7 @@ def _prefix_reaches_every_layer(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _padding_of_a_label_is_not_read(backbone: Backbone) -> tuple[bool, str]:
+def _padding_of_a_label_is_not_read(backbone: FrozenModel) -> tuple[bool, str]:
     row = _token_rows(backbone)[0]
     whole = _prefix(backbone)
     last = torch.tensor([1], device=backbone.device)
@@ -251,7 +238,7 @@ def _padding_of_a_label_is_not_read(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _prompt_of_words_is_those_words(backbone: Backbone) -> tuple[bool, str]:
+def _prompt_of_words_is_those_words(backbone: FrozenModel) -> tuple[bool, str]:
     row, other = _token_rows(backbone)
     batch = backbone.batch([{"input_ids": row}]).to(backbone.device)
     ids = torch.tensor([other], device=backbone.device)
@@ -260,7 +247,7 @@ def _prompt_of_words_is_those_words(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _branches_are_apart(backbone: Backbone) -> tuple[bool, str]:
+def _branches_are_apart(backbone: FrozenModel) -> tuple[bool, str]:
     rows = _token_rows(backbone)
     first = backbone.sizes.layers // 2
     whole = _prefix(backbone, first)
@@ -276,8 +263,8 @@ def _branches_are_apart(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _late_words_reach_early_states(backbone: Backbone) -> tuple[bool, str]:
-    free = _unmasked(backbone)
+def _late_words_reach_early_states(backbone: FrozenModel) -> tuple[bool, str]:
+    free = unmasked(backbone)
     row = _token_rows(backbone)[0]
     first, changed = (_states(free, [ids])[0][:1] for ids in (row, [*row[:-1], row[0]]))
     same, found = _same(backbone, [changed], [first])
@@ -285,14 +272,8 @@ def _late_words_reach_early_states(backbone: Backbone) -> tuple[bool, str]:
 
 
 @torch.no_grad()
-def _padding_stays_masked(backbone: Backbone) -> tuple[bool, str]:
-    return _padding_changes_nothing(_unmasked(backbone))
-
-
-def _unmasked(backbone: Backbone) -> Backbone:
-    from ltuning.backbones.masks import unmasked  # it copies backbones, which examine themselves
-
-    return unmasked(backbone)
+def _padding_stays_masked(backbone: FrozenModel) -> tuple[bool, str]:
+    return _padding_changes_nothing(unmasked(backbone))
 
 
 # What to do where computing attention in another way cannot help.
@@ -303,7 +284,7 @@ _HINTS = {
 
 _UNMASKING = "ls-unmask"
 
-_Check = Callable[["Backbone"], tuple[bool, str]]
+_Check = Callable[[FrozenModel], tuple[bool, str]]
 _CHECKS: tuple[tuple[str, str, _Check], ...] = (
     ("its weights are frozen", "every method", _is_frozen),
     ("its states are those of the plain model", "every method", _plain_states),

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batches import pieces
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.loading import tokenized
 from ltuning.errors import BackboneError
-from ltuning.tags import Sentence
+from ltuning.sentences import Sentence
 
 # Windows share a quarter of their tokens.
 _SHARED = 4

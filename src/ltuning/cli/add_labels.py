@@ -14,7 +14,7 @@ from ltuning.cli.terminal import Terminal, show_facts, show_next
 from ltuning.errors import ConfigError, LabelError, Problem
 
 if TYPE_CHECKING:
-    from ltuning.classifier import TextClassifier
+    from ltuning.estimators.label_classifier import TextClassifier
 
 
 def add_labels(
@@ -42,7 +42,7 @@ def add_labels(
     from ltuning.artifacts import store
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, read_labels, refusals
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     problems: list[Problem] = []
     new = read_labels(labels, label or [], problems)

@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ltuning import checking
 from ltuning.config import Config, absolute_path, apply_settings, yaml
 from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
+from ltuning.methods import checks
 
 # Giving one of them takes back the other, wherever that stands.
 _LENGTHS = {
@@ -45,7 +45,7 @@ def configure(
     found = list(problems)
     if needs_data and not _has_data(mapping, settings):
         found.append(Problem("data.path", "missing; say with --data where the texts are"))
-    config = checking.configure(mapping, settings, found)
+    config = checks.configure(mapping, settings, found)
     return _with_absolute_paths(config)
 
 
@@ -137,7 +137,7 @@ def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, A
     merged = base
     for path, value in given.items():
         if value is not None:
-            merged = _put(checking.without(merged, _LENGTHS.get(path, "")), path, value)
+            merged = _put(checks.without(merged, _LENGTHS.get(path, "")), path, value)
     return merged
 
 

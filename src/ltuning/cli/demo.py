@@ -15,8 +15,8 @@ from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts, show_next, silence_libraries
 
 if TYPE_CHECKING:
-    from ltuning.classifier import LabelClassifier
     from ltuning.data.demo import Demo
+    from ltuning.estimators.label_classifier import LabelClassifier
 
 STEPS = 100
 _EVAL_STEPS = 25
@@ -76,11 +76,11 @@ def _is_own(output: Path) -> bool:
 
 def _train(data: Demo, terminal: Terminal) -> LabelClassifier:
     with terminal.waiting("starting"):
-        from ltuning.classifier import LabelClassifier
         from ltuning.cli.training_bar import TrainingBar
         from ltuning.config import Config, DataOptions
         from ltuning.data.sources import Examples
         from ltuning.data.splits import hold_out
+        from ltuning.estimators.label_classifier import LabelClassifier
 
         silence_libraries()
     texts, labels = _columns(data.train)
@@ -129,7 +129,7 @@ def _introduce(data: Demo) -> None:
 
 
 def _show_test(classifier: LabelClassifier, report: dict[str, Any], rows: Rows) -> None:
-    from ltuning.cli import report as tables
+    from ltuning.cli import figures as tables
     from ltuning.tasks.classes import Classes
 
     training = classifier.figures["training"]

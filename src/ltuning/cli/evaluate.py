@@ -13,10 +13,10 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
-from ltuning.registry import unknown
+from ltuning.names import unknown
 
 if TYPE_CHECKING:
-    from ltuning.opening import Opened
+    from ltuning.artifacts.opened import Opened
 
 
 def evaluate(
@@ -95,7 +95,7 @@ def _read(
     """The labelled texts, as the classifier's task has them."""
     from ltuning.cli import saved
     from ltuning.data.sources import Dialect
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     empty_texts, missing_labels = rows.values()
     return TASKS[classifier.config.task].read_split(
@@ -125,8 +125,8 @@ def _measure(
 
 
 def _show(report: dict[str, Any], task: str) -> None:
-    from ltuning.cli import report as tables
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.cli import figures as tables
+    from ltuning.tasks.table import TASKS
 
     split = "" if Path(report["data"]).is_file() else f" ({report['split']})"
     where = f"{report['num_examples']:,} of {report['data']}{split}"

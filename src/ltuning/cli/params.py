@@ -13,7 +13,7 @@ from rich.table import Table
 from ltuning.cli.options import user_path
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.errors import BackboneError, ConfigError, Problem
-from ltuning.registry import listed
+from ltuning.names import listed
 
 if TYPE_CHECKING:
     from torch import nn

@@ -17,9 +17,9 @@ from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
+    from ltuning.artifacts.opened import Opened
     from ltuning.data.sources import Columns, Dialect, Table
-    from ltuning.opening import Opened
-    from ltuning.tagger import Entity, TokenClassifier
+    from ltuning.estimators.token_classifier import Entity, TokenClassifier
     from ltuning.tasks.task import Task
 
     # The classifier, another backbone, whether foreign code may run, and where to show it.
@@ -111,7 +111,7 @@ def predict(
     """
     from ltuning.cli import saved
     from ltuning.data.sources import Dialect, write_table
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     terminal = Terminal(quiet)
     _check_output(output, overwrite)
@@ -356,7 +356,7 @@ def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[
 
 def _writable(table: Table, format: str) -> Table:
     """With text in the place of lists of labels where the format written has no lists."""
-    from ltuning.data.multilabel import SEPARATOR
+    from ltuning.data.label_sets import SEPARATOR
     from ltuning.tasks.multilabel import Multilabel
 
     (column,) = Multilabel.predicted

@@ -12,8 +12,8 @@ from ltuning.cli.terminal import Terminal, silence_libraries
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
+    from ltuning.artifacts.opened import Opened
     from ltuning.data.sources import Columns
-    from ltuning.opening import Opened
 
 
 def opened(folder: Path) -> Opened:
@@ -22,9 +22,9 @@ def opened(folder: Path) -> Opened:
     Raises:
         ArtifactError: the folder does not hold a whole, unchanged classifier.
     """
-    from ltuning import opening
+    from ltuning.artifacts import opened
 
-    return opening.read(folder)
+    return opened.read(folder)
 
 
 def columns_of(
@@ -36,7 +36,7 @@ def columns_of(
         DataError: a column of the second text, of a tagger.
     """
     from ltuning.data.sources import Columns
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     if text_pair is not None and TASKS[classifier.config.task].of_words:
         raise DataError(
@@ -61,7 +61,7 @@ def load(
     """The trained classifier by the front door of its task, on the backbone where it is now."""
     with terminal.waiting(f"loading {classifier.folder}"):
         with _importing():
-            from ltuning.tasks.catalog import TASKS
+            from ltuning.tasks.table import TASKS
 
             door = TASKS[classifier.config.task].door()
         silence_libraries()

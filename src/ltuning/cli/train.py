@@ -14,12 +14,12 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.errors import ConfigError, DataError, LabelError, Problem
-from ltuning.registry import listed
+from ltuning.names import listed
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
     from ltuning.config import Config
-    from ltuning.front import Front
+    from ltuning.estimators.base import Front
     from ltuning.tasks.task import Labelled, Task
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
@@ -317,7 +317,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
     None to validate on where there is no such split and none are to be held out.
     """
     from ltuning.data.splits import take_shots
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     data, task = config.data, TASKS[config.task]
     with terminal.waiting(f"reading {data.path}"):
@@ -385,7 +385,7 @@ def _fit(
     terminal: Terminal,
 ) -> Front[Any]:
     from ltuning.cli.training_bar import TrainingBar
-    from ltuning.tasks.catalog import TASKS
+    from ltuning.tasks.table import TASKS
 
     task = TASKS[config.task]
     door = task.door()

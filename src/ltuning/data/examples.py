@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn, Self
 
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
-from ltuning.registry import unknown
+from ltuning.names import unknown
 from ltuning.texts import Text, is_empty
 from ltuning.values import is_missing, label_name
 

@@ -18,11 +18,11 @@ from ltuning.data.examples import (
 from ltuning.data.files import local_path, read_table, stem_of, write_table
 from ltuning.data.formats import FORMATS
 from ltuning.data.hub import hub_readers, looks_like_hub_id
-from ltuning.data.multilabel import MultilabelExamples, multilabel_from_table
+from ltuning.data.label_sets import MultilabelExamples, multilabel_from_table
 from ltuning.data.tables import AS_FOUND, Dialect, Table
 from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
-from ltuning.registry import unknown
+from ltuning.names import unknown
 from ltuning.texts import Text
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from ltuning.data.examples import Examples
-from ltuning.data.multilabel import MultilabelExamples
+from ltuning.data.label_sets import MultilabelExamples
 from ltuning.errors import DataError
 
 E = TypeVar("E", Examples, MultilabelExamples)

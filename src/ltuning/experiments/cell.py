@@ -21,14 +21,14 @@ from ltuning.backbones.loading import load_tokenizer, meta_backbone
 from ltuning.config import BackboneOptions
 from ltuning.errors import DataError, MissingExtraError, TrainingError
 from ltuning.experiments import own
+from ltuning.experiments.cell_texts import Texts, digest, read_measured, read_texts
 from ltuning.experiments.fitting import Fitted, Job, is_better
 from ltuning.experiments.grid import Cell, Search
 from ltuning.experiments.labelling import label_texts
 from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Predictions, ResultFolder
-from ltuning.experiments.texts import Texts, digest, read_measured, read_texts
-from ltuning.tags import Sentence
+from ltuning.sentences import Sentence
 from ltuning.tasks.task import Labelled, Task
 from ltuning.texts import Text
 

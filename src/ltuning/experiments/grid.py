@@ -17,7 +17,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from ltuning import checking
 from ltuning.config import (
     EVERY_METRIC,
     STOPPING_METRICS,
@@ -45,10 +44,10 @@ from ltuning.data.sources import SPLIT_NAMES
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.experiments.peers import PEERS
 from ltuning.labels import Labels
-from ltuning.methods import catalog
+from ltuning.methods import catalog, checks
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.registry import listed, unknown
-from ltuning.tasks.catalog import TASKS
+from ltuning.names import listed, unknown
+from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 
 OWN_METHODS = (*catalog.METHODS, *WEIGHT_METHODS)
@@ -514,11 +513,11 @@ def _label_problems(data: DataSet, path: str) -> list[Problem]:
         return [
             *(
                 dataclasses.replace(problem, path=path)
-                for problem in checking.type_problems(data.labels)
+                for problem in checks.type_problems(data.labels)
             ),
             *(
                 Problem(path, f"no method reads texts of types; give the name {name!r} alone")
-                for name in checking.with_texts(data.labels)
+                for name in checks.with_texts(data.labels)
             ),
         ]
     try:
@@ -648,7 +647,7 @@ def _own_problems(entry: MethodEntry, path: str, tasks: Mapping[str, str]) -> li
     found: dict[Problem, None] = {}  # what several tasks have to say, once
     for task in tasks or (DataSet.task,):
         try:
-            checking.configure({"task": task, **mapping})
+            checks.configure({"task": task, **mapping})
         except ConfigError as error:
             found |= dict.fromkeys(error.problems)
     for problem in found:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ltuning.experiments import tables
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.experiments.grid import Grid
 
@@ -37,7 +38,6 @@ def render(
     """
     from jinja2 import Environment, StrictUndefined
 
-    from ltuning.experiments import report
     from ltuning.experiments.plots import figures
 
     environment = Environment(
@@ -47,15 +47,15 @@ def render(
     return environment.from_string(source).render(
         title=grid.name,
         state=state,
-        overviews=report.overviews(settings),
+        overviews=tables.overviews(settings),
         settings=[
             {
                 "title": setting.title,
                 "problems": setting.problems,
-                "columns": report.columns(setting.task),
-                "methods": [report.method_cells(row) for row in setting.rows],
-                "majority": None if (share := setting.majority) is None else report.decimal(share),
-                "pairs": [report.comparison_cells(pair) for pair in setting.comparisons],
+                "columns": tables.columns(setting.task),
+                "methods": [tables.method_cells(row) for row in setting.rows],
+                "majority": None if (share := setting.majority) is None else tables.decimal(share),
+                "pairs": [tables.comparison_cells(pair) for pair in setting.comparisons],
                 "figures": figures(setting),
                 "each": setting.task.each,
                 "classes": _classes(setting),
@@ -63,7 +63,7 @@ def render(
             }
             for setting in settings
         ],
-        legend=report.legend(settings),
+        legend=tables.legend(settings),
         open_cells=open_cells,
         facts=facts,
         grid=grid.to_yaml(),

@@ -43,8 +43,8 @@ from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_bette
 from ltuning.locks import temporary_folder
 from ltuning.metrics import best_thresholds
 from ltuning.scoring import mean_states
-from ltuning.training.batches import LengthGroupedBatches
-from ltuning.training.classes import softmax
+from ltuning.training.datasets import LengthGroupedBatches
+from ltuning.training.validation import softmax
 
 # Texts at a time outside training; more would be padded to the length of the longest.
 _AT_A_TIME = 64

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ltuning.backbones.backbone import Backbone, LabelStates, TextBatch
+from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import Sizes
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
-from ltuning.methods.loading import fitting
 from ltuning.methods.model import Branches, Model, Trainable
+from ltuning.methods.saved import fitting
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.

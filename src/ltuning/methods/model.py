@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ltuning.backbones.backbone import Backbone, LabelStates
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import LabelStates
 from ltuning.backbones.lower import Lower
 from ltuning.config import MethodOptions
 from ltuning.methods.catalog import one_pass, uses_labels

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ltuning.backbones.backbone import LabelStates
+from ltuning.backbones.frozen import LabelStates
 
 
 class FreeTokens(nn.Module):

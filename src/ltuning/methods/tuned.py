@@ -17,8 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones import selftest
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.copies import own_copy, shared_copy
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
@@ -28,8 +29,8 @@ from ltuning.errors import ArtifactError, BackboneError
 from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import TAU, CentredMatchHead, pool
-from ltuning.methods.loading import fitting
 from ltuning.methods.model import Branches, Model, Trainable
+from ltuning.methods.saved import fitting
 from ltuning.methods.weights import WEIGHT_METHODS
 
 LORA = "lora"

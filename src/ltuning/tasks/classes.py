@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ltuning.data.multilabel import refuse_joined
+from ltuning.data.label_sets import refuse_joined
 from ltuning.data.sources import Columns, Examples, read_split, read_splits
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
 from ltuning.tasks.task import Labelled, Task
 
 if TYPE_CHECKING:
-    from ltuning.classifier import LabelClassifier
+    from ltuning.estimators.label_classifier import LabelClassifier
 
 logger = logging.getLogger("ltuning")
 
@@ -33,7 +33,7 @@ class Classes(Task):
 
     def door(self) -> type[LabelClassifier]:
         """`LabelClassifier`."""
-        from ltuning.classifier import LabelClassifier
+        from ltuning.estimators.label_classifier import LabelClassifier
 
         return LabelClassifier
 

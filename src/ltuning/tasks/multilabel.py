@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from ltuning.data.multilabel import MultilabelExamples
+from ltuning.data.label_sets import MultilabelExamples
 from ltuning.data.sources import Columns, read_multilabel_split, read_multilabel_splits
 from ltuning.metrics import binary_log_loss, multilabel_report
 from ltuning.tasks.task import Labelled, Task
 
 if TYPE_CHECKING:
-    from ltuning.multilabel import MultilabelClassifier
+    from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 
 
 class Multilabel(Task):
@@ -36,7 +36,7 @@ class Multilabel(Task):
 
     def door(self) -> type[MultilabelClassifier]:
         """`MultilabelClassifier`."""
-        from ltuning.multilabel import MultilabelClassifier
+        from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 
         return MultilabelClassifier
 

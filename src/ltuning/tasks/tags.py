@@ -11,11 +11,11 @@ import numpy as np
 from ltuning.data.sources import Columns, read_tagged_split, read_tagged_splits
 from ltuning.data.tagged import TaggedExamples, hold_out_sentences, refuse_skipping
 from ltuning.metrics import span_report
-from ltuning.tags import Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.sentences import Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.tasks.task import Labelled, Task
 
 if TYPE_CHECKING:
-    from ltuning.tagger import TokenClassifier
+    from ltuning.estimators.token_classifier import TokenClassifier
 
 # In a table of sentences, where a sentence has no more words.
 _NO_WORD = -1
@@ -44,7 +44,7 @@ class Tags(Task):
 
     def door(self) -> type[TokenClassifier]:
         """`TokenClassifier`."""
-        from ltuning.tagger import TokenClassifier
+        from ltuning.estimators.token_classifier import TokenClassifier
 
         return TokenClassifier
 
@@ -72,7 +72,7 @@ class Tags(Task):
 
     def truth(self, examples: Labelled, names: Sequence[str]) -> np.ndarray:
         """`[N, W]` places of tags."""
-        from ltuning.tag_scoring import tag_names
+        from ltuning.scoring import tag_names
 
         place = {tag: index for index, tag in enumerate(tag_names(names))}
         lengths = [len(tags) for tags in examples.labels or ()]
@@ -89,7 +89,7 @@ class Tags(Task):
 
     def decide(self, scored: Sequence[np.ndarray], thresholds: np.ndarray | None) -> np.ndarray:
         """`[N, W]` places of tags, of the best sequences."""
-        from ltuning.tag_scoring import best_tags
+        from ltuning.scoring import best_tags
 
         return _padded([best_tags(table).tolist() for table in scored])
 
@@ -170,7 +170,7 @@ def _words(table: np.ndarray) -> np.ndarray:
 
 def _tags(table: np.ndarray, names: Sequence[str]) -> list[list[str]]:
     """The tags of each sentence of a table."""
-    from ltuning.tag_scoring import tag_names
+    from ltuning.scoring import tag_names
 
     tags = tag_names(names)
     return [[tags[place] for place in _words(row)] for row in table]

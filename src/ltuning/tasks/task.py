@@ -16,7 +16,7 @@ from ltuning.data.sources import Columns
 from ltuning.data.splits import hold_out
 
 if TYPE_CHECKING:
-    from ltuning.front import Front
+    from ltuning.estimators.base import Front
 
 
 class Labelled(Protocol):

@@ -27,11 +27,11 @@ from ltuning.errors import TrainingError
 from ltuning.methods.model import Model
 from ltuning.stages import Advance, counting
 from ltuning.training.arguments import Run
-from ltuning.training.batches import LengthGroupedBatches, TokenDataset
 from ltuning.training.checkpoints import STATE, Tally, newest
+from ltuning.training.datasets import LengthGroupedBatches, TokenDataset
 from ltuning.training.forecast import Forecast
+from ltuning.training.lower_store import LowerStore
 from ltuning.training.objectives import Draw, Objective
-from ltuning.training.store import LowerStore
 
 
 class TrainingModel(nn.Module):

@@ -12,23 +12,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ltuning.artifacts.opened import Opened
 from ltuning.backbones.words import windows_of
-from ltuning.checking import with_texts
 from ltuning.errors import DataError
-from ltuning.front import Front, check_device
-from ltuning.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
+from ltuning.estimators.base import Front, check_device
+from ltuning.estimators.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
+from ltuning.methods.checks import with_texts
 from ltuning.methods.tuned import TagModel, Tuned
 from ltuning.metrics import span_report
-from ltuning.opening import Opened
-from ltuning.registry import listed, unknown
+from ltuning.names import listed, unknown
+from ltuning.scoring import Progress, TagScorer, best_tags, tag_names
+from ltuning.sentences import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.stages import counting
-from ltuning.tag_scoring import Progress, TagScorer, best_tags, tag_names
-from ltuning.tags import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.training.datasets import WindowDataset
 from ltuning.training.isolation import alone
 from ltuning.training.objectives import Tags
-from ltuning.training.tagging import TagValidation, WindowDataset
+from ltuning.training.validation import TagValidation
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from ltuning.backbones.backbone import Backbone, TextBatch
-from ltuning.backbones.words import WordBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.words import Window, WordBatch
 
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
@@ -43,6 +44,24 @@ class TokenDataset(Dataset):
     def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
         """Some of the texts, padded."""
         return backbone.batch([self.tokens[row] for row in rows])
+
+
+class WindowDataset(TokenDataset):
+    """Windows, and the tag of each word that is read in them.
+
+    Args:
+        windows: of the sentences.
+        targets: for each sentence, the index of each word's tag.
+    """
+
+    def __init__(self, windows: Sequence[Window], targets: Sequence[Sequence[int]]):
+        read = [[targets[window.sentence][word] for word in window.words] for window in windows]
+        super().__init__([window.tokens for window in windows], read)
+        self.windows = windows
+
+    def batch(self, backbone: Backbone, rows: Sequence[int]) -> WordBatch:
+        """Some of the windows, padded."""
+        return WordBatch.of(backbone, [self.windows[row] for row in rows])
 
 
 class LengthGroupedBatches(Sampler[int]):

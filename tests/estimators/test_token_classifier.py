@@ -17,16 +17,16 @@ from transformers import TrainerCallback
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
 from ltuning.backbones.words import WordBatch, windows_of
-from ltuning.classifier import LabelClassifier
 from ltuning.config import Config
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError, LabelError
-from ltuning.tagger import Entity, TokenClassifier
-from ltuning.tags import Sentence
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.token_classifier import Entity, TokenClassifier
+from ltuning.sentences import Sentence
 from ltuning.training.objectives import Tags
 from ltuning.training.trainer import AdapterTrainer, TrainingModel
 
-from .conformance.tiny import FAMILIES, WORDS
-from .conftest import FILLERS, TOPICS
+from ..conformance.tiny import FAMILIES, WORDS
+from ..conftest import FILLERS, TOPICS
 
 Rows = tuple[list[list[str]], list[list[str]]]
 FOOD, SPORT = TOPICS["food"].split(), TOPICS["sport"].split()
@@ -187,7 +187,7 @@ def test_sentences_are_tagged_piece_by_piece(
         return windows_of(backbone, some)
 
     monkeypatch.setattr("ltuning.backbones.batches._TEXTS", 6)
-    monkeypatch.setattr("ltuning.tag_scoring.windows_of", watched)
+    monkeypatch.setattr("ltuning.scoring.windows_of", watched)
     tables = trained.scorer().probabilities(sentences, done.append)
     assert waiting == [6, 6, 4] and sum(done) == 16
     for table, other in zip(tables, expected, strict=True):

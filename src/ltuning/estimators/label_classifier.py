@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 
-from ltuning.backbones.backbone import LabelStates, TextBatch
+from ltuning.artifacts.opened import Opened
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
@@ -22,8 +23,8 @@ from ltuning.errors import (
     LabelError,
     Problem,
 )
-from ltuning.front import Front, check_device
-from ltuning.inputs import labels_of, pair_of, rows_of, texts_of
+from ltuning.estimators.base import Front, check_device
+from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.labels import Labels, LabelType
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
@@ -34,16 +35,14 @@ from ltuning.methods.starts import free_start
 from ltuning.methods.tuned import Tuned, TunedModel
 from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.metrics import classification_report, expected_calibration_error, log_loss
-from ltuning.opening import Opened
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
-from ltuning.training.batches import TokenDataset
 from ltuning.training.centers import center
-from ltuning.training.classes import Validation, softmax
+from ltuning.training.datasets import TokenDataset
 from ltuning.training.isolation import alone
-from ltuning.training.multilabel import MultilabelValidation
 from ltuning.training.objectives import objective_of
+from ltuning.training.validation import MultilabelValidation, Validation, softmax
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult

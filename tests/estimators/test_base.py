@@ -14,11 +14,11 @@ import transformers
 from huggingface_hub.utils import are_progress_bars_disabled
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.config import BackboneOptions, Config
 from ltuning.errors import ConfigError
-from ltuning.multilabel import MultilabelClassifier
-from ltuning.tagger import TokenClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 
 
 def problems(make: Callable[[], Any]) -> list[str]:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
-from ltuning.backbones.backbone import TextBatch
-from ltuning.classifier import FittedLabels, TextClassifier, checked_texts
+from ltuning.artifacts.opened import Opened
+from ltuning.backbones.frozen import TextBatch
 from ltuning.errors import DataError
-from ltuning.inputs import label_lists_of, pair_of
+from ltuning.estimators.inputs import label_lists_of, pair_of
+from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
 from ltuning.metrics import binary_log_loss, multilabel_report
-from ltuning.opening import Opened
 from ltuning.scoring import Progress
 from ltuning.stages import counting
-from ltuning.training.batches import TokenDataset
-from ltuning.training.multilabel import MultilabelValidation, sigmoid, start_at_base_rate
+from ltuning.training.datasets import TokenDataset
 from ltuning.training.objectives import multi_hot
+from ltuning.training.validation import MultilabelValidation, sigmoid, start_at_base_rate
 
 if TYPE_CHECKING:
     from ltuning.training.trainer import TrainingResult

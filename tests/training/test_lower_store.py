@@ -14,9 +14,9 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.prefix import RUNNING
-from ltuning.classifier import LabelClassifier
-from ltuning.training import store
-from ltuning.training.store import GIB, LowerStore
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.training import lower_store
+from ltuning.training.lower_store import GIB, LowerStore
 
 from ..conformance.cases import counted
 from ..conformance.tiny import FAMILIES
@@ -113,10 +113,10 @@ def test_a_file_holds_what_memory_holds(
 ) -> None:
     in_memory = fit(bert)
     reserved: list[int] = []
-    reserve = store._reserve
-    monkeypatch.setattr(store, "_IN_MEMORY", 0)
+    reserve = lower_store._reserve
+    monkeypatch.setattr(lower_store, "_IN_MEMORY", 0)
     monkeypatch.setattr(
-        store, "_reserve", lambda file, size: (reserved.append(size), reserve(file, size))
+        lower_store, "_reserve", lambda file, size: (reserved.append(size), reserve(file, size))
     )
     assert differences(in_memory, fit(bert)) == 0
     assert reserved == [filled[1]._states.nbytes]
@@ -176,8 +176,8 @@ def test_a_full_disk_is_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     without = fit(bert, backbone__cache_size=0)
-    monkeypatch.setattr(store, "_IN_MEMORY", 0)
-    monkeypatch.setattr(store, "_reserve", full_disk)
+    monkeypatch.setattr(lower_store, "_IN_MEMORY", 0)
+    monkeypatch.setattr(lower_store, "_reserve", full_disk)
     assert differences(without, fit(bert)) == 0
     assert filled == [None]
     (message,) = [record.message for record in caplog.records if record.name == "ltuning"]
@@ -194,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(store, "_IN_MEMORY", 0)
+    monkeypatch.setattr(lower_store, "_IN_MEMORY", 0)
     (tmp_path / "file").touch()
     tokens = bert.tokenize(texts[0])
     folder = tmp_path / "file" / "run"
@@ -218,10 +218,10 @@ def test_a_batch_is_what_the_layers_make_of_it_and_zero_at_padding(
 ) -> None:
     llama = load(tiny_llama, dtype=dtype)
     if where != "memory":
-        monkeypatch.setattr(store, "_IN_MEMORY", 0)
+        monkeypatch.setattr(lower_store, "_IN_MEMORY", 0)
     if where == "written file":
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
-        monkeypatch.setattr(store, "_CHUNK", 100)
+        monkeypatch.setattr(lower_store, "_CHUNK", 100)
     tokens = llama.tokenize([*texts[0], "ball"])
     kept = LowerStore.fill(llama, tokens, 2, **FIELDS, folder=tmp_path / "run")
     assert not any(tmp_path.rglob("*lower*"))

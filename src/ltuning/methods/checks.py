@@ -10,7 +10,7 @@ from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.registry import listed
+from ltuning.names import listed
 
 
 def check(config: Config) -> None:

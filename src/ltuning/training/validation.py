@@ -1,4 +1,4 @@
-"""Training where several labels apply to a text, or none: start, validation and thresholds."""
+"""What is computed on held-out texts while a model is trained, by task; where scores start."""
 
 from __future__ import annotations
 
@@ -9,10 +9,39 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ltuning.metrics import best_thresholds, binary_log_loss, multilabel_report
-from ltuning.scoring import Scorer
+from ltuning.backbones.words import Window
+from ltuning.metrics import (
+    best_thresholds,
+    binary_log_loss,
+    classification_report,
+    log_loss,
+    multilabel_report,
+    span_report,
+)
+from ltuning.scoring import Scorer, TagScorer, best_tags
 from ltuning.stages import Advance
 from ltuning.training.objectives import check_scores, multi_hot
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Held-out texts and the figures that are computed on them."""
+
+    scorer_class: ClassVar = Scorer
+
+    tokens: Sequence[dict[str, Any]]
+    targets: Sequence[int]
+    names: Sequence[str]
+
+    def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
+        """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
+        scores = scorer.score_tokens(self.tokens, progress)
+        check_scores([scores], "texts")
+        truth = [self.names[target] for target in self.targets]
+        predicted = [self.names[index] for index in scores.argmax(1)]
+        report = classification_report(truth, predicted, self.names)
+        figures = {name: report[name] for name in ("accuracy", "macro_f1", "mcc")}
+        return {"loss": log_loss(softmax(scores), self.targets), **figures}
 
 
 @dataclass(frozen=True)
@@ -53,6 +82,37 @@ class MultilabelValidation:
         return thresholds, {"loss": binary_log_loss(probabilities, truth), **figures}
 
 
+@dataclass(frozen=True)
+class TagValidation:
+    """Held-out sentences and the figures that are computed on them.
+
+    Attributes:
+        windows: of the sentences.
+        targets: for each sentence, the index of each word's tag.
+        names: the tags.
+    """
+
+    scorer_class: ClassVar = TagScorer
+
+    windows: Sequence[Window]
+    targets: Sequence[Sequence[int]]
+    names: Sequence[str]
+
+    def figures(self, scorer: TagScorer, progress: Advance | None = None) -> dict[str, float]:
+        """Loss per word, and precision, recall and F1 of the entities."""
+        lengths = [len(tags) for tags in self.targets]
+        tables = scorer.of_windows(self.windows, lengths, progress)
+        check_scores(tables, "sentences")
+        every, truth = np.concatenate(tables), np.concatenate([np.array(t) for t in self.targets])
+        chances = np.maximum(every[np.arange(len(truth)), truth], np.finfo(np.float32).tiny)
+        report = span_report(
+            [[self.names[tag] for tag in tags] for tags in self.targets],
+            [[self.names[tag] for tag in best_tags(table)] for table in tables],
+        )
+        figures = {name: report[name] for name in ("precision", "recall", "f1")}
+        return {"loss": float(-np.log(chances).mean()), **figures}
+
+
 def start_at_base_rate(
     scorer: Scorer,
     tokens: Sequence[dict[str, Any]],
@@ -83,6 +143,12 @@ def start_at_base_rate(
     wanted = np.log(counts + 0.5) - np.log(size - counts + 0.5)
     by = torch.from_numpy(wanted - scores.mean(0)).to(model.backbone.device, torch.float32)
     model.adapter.shift(by.squeeze() if is_shared else by)
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    """Softmax over the labels: `[N, K] -> [N, K]`."""
+    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:

@@ -18,7 +18,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from ltuning.backbones.backbone import Backbone, TextBatch
+from ltuning.backbones.backbone import Backbone
+from ltuning.backbones.frozen import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.stages import counting
 

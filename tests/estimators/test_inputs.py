@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from ltuning.errors import DataError
-from ltuning.inputs import (
+from ltuning.estimators.inputs import (
     label_lists_of,
     labels_of,
     pair_of,
@@ -20,7 +20,7 @@ from ltuning.inputs import (
     tag_lists_of,
     texts_of,
 )
-from ltuning.tags import Sentence
+from ltuning.sentences import Sentence
 
 TEXTS = ["one", "two", "three"]
 PAIRS = [("one", "a"), ("two", "b"), ("three", "c")]

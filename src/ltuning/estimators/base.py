@@ -21,11 +21,11 @@ from typing import (
 
 import torch
 
-from ltuning import opening
 from ltuning.artifacts import card, store
+from ltuning.artifacts.opened import Opened, untrained
+from ltuning.artifacts.opened import read as read_artifact
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
-from ltuning.checking import check, configure
 from ltuning.config import (
     BackboneOptions,
     Config,
@@ -35,8 +35,8 @@ from ltuning.config import (
 )
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
 from ltuning.methods import catalog
+from ltuning.methods.checks import check, configure
 from ltuning.methods.model import Model
-from ltuning.opening import Opened
 from ltuning.stages import loading
 
 # What stands on transformers' Trainer is imported where a training begins: the Trainer imports
@@ -238,7 +238,7 @@ class Front(ABC, Generic[F]):
                 an artifact of another task.
             ConfigError: `revision` or `device` beside a loaded backbone.
         """
-        opened = folder if isinstance(folder, Opened) else opening.read(folder)
+        opened = folder if isinstance(folder, Opened) else read_artifact(folder)
         config, folder = opened.config, opened.folder
         if config.task != cls.task:
             raise ArtifactError(
@@ -264,7 +264,7 @@ class Front(ABC, Generic[F]):
         # How it was trained is on record, and no longer checked: it was taken then.
         on_record = {name: getattr(config, name) for name in ("data", "stopping", "training")}
         given = backbone if isinstance(backbone, Backbone) else None
-        door = cls(given, config=opening.untrained(config))
+        door = cls(given, config=untrained(config))
         door.config = replace(door.config, **on_record)
         door._check_fingerprint(folder, opened.fields)
         opened.check_fits(door.backbone)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ltuning.data.multilabel import MultilabelExamples, refuse_joined
+from ltuning.data.label_sets import MultilabelExamples, refuse_joined
 from ltuning.data.sources import (
     Columns,
     Table,

@@ -15,18 +15,18 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.errors import ArtifactError, ConfigError, DataError, LabelError
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.labels import Labels
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.counts import closed_forms
-from ltuning.multilabel import MultilabelClassifier
 from ltuning.scoring import Scorer
-from ltuning.training.multilabel import sigmoid, start_at_base_rate
 from ltuning.training.objectives import objective_of
 from ltuning.training.trainer import AdapterTrainer, TrainingModel
+from ltuning.training.validation import sigmoid, start_at_base_rate
 
-from .conftest import FILLERS, TOPICS
+from ..conftest import FILLERS, TOPICS
 
 Rows = tuple[list[str], list[list[str]]]
 LABELS = {"food": "bread", "sport": "ball and team", "travel": "the hotel"}

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ltuning.artifacts import store
 from ltuning.artifacts.folders import CONFIG
-from ltuning.checking import check
 from ltuning.config import Config, DataOptions, MethodOptions, StoppingOptions, read_section
 from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
 from ltuning.labels import LabelType
 from ltuning.methods import catalog
-from ltuning.tags import Scheme
+from ltuning.methods.checks import check
+from ltuning.sentences import Scheme
 
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone

@@ -14,13 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ltuning import opening
-from ltuning.artifacts import store
+from ltuning.artifacts import opened, store
 from ltuning.backbones.backbone import Backbone
-from ltuning.classifier import LabelClassifier
 from ltuning.errors import ArtifactError
-from ltuning.multilabel import MultilabelClassifier
-from ltuning.tagger import TokenClassifier
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+from ltuning.estimators.token_classifier import TokenClassifier
 
 CONFIG, TENSORS = "ltuning_config.json", "adapter_model.safetensors"
 LORA = f"lora/{TENSORS}"
@@ -240,7 +239,7 @@ def test_all_that_is_wrong_is_said_at_once(changed: Callable[..., Path]) -> None
         found.update(labels=3, length=None, max_length="x")
 
     with pytest.raises(ArtifactError) as caught:
-        opening.read(changed("prefix", config=change))
+        opened.read(changed("prefix", config=change))
     for name in ("labels: ", "length: ", "max_length: ", "num_labels: "):
         assert f"\n  {name}expected " in str(caught.value)
 

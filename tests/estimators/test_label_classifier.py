@@ -13,7 +13,6 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
-from ltuning.classifier import LabelClassifier, label_array, softmax
 from ltuning.config import Config
 from ltuning.errors import (
     ArtifactError,
@@ -23,6 +22,7 @@ from ltuning.errors import (
     LabelError,
     TrainingError,
 )
+from ltuning.estimators.label_classifier import LabelClassifier, label_array, softmax
 from ltuning.labels import Labels
 
 Make = Callable[..., LabelClassifier]
