@@ -155,3 +155,18 @@ def test_a_full_disk_ends_the_run_with_one_sentence(
         f"error: {tmp_path / 'out'}: cannot be written (No space left on device); what is finished "
         "is kept. Make room or rights for it, and the same command goes on"
     )
+
+
+def test_label_texts_that_no_method_reads_are_told_of(compare: Any) -> None:
+    said = "no method of the grid reads label texts: those of the data sets 'toy' have no effect"
+    outcome = compare("--set", "methods=[probe]")
+    assert outcome.code == 0, outcome.stderr
+    assert outcome.stderr.startswith(f"warning: {said}\n")
+    assert "reads no label texts" not in outcome.stderr + outcome.stdout
+    assert said not in compare("--list", "--set", "methods=[probe, lt-prefix]").stderr
+
+
+def test_a_list_and_a_report_are_not_asked_for_together(compare: Any) -> None:
+    outcome = compare("--list", "--report-only")
+    assert outcome.code == 1
+    assert "--list: expected one of --list and --report-only, got both" in outcome.stderr

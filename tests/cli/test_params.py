@@ -168,3 +168,22 @@ def test_the_cost_of_scoring_is_shown(
 ) -> None:
     outcome = ltuning("params", "--backbone", tiny_bert, *options)
     assert f"a text of 32 tokens, with all its labels, costs {passes} times" in outcome.stdout
+
+
+def test_options_that_change_no_number_are_refused(
+    ltuning: Callable[..., Any], tiny_bert: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.yaml").write_text("[a, b]")
+    words = ("--backbone", tiny_bert, "--labels", tmp_path / "labels.yaml", "--num-labels", 3)
+    outcome = ltuning("params", *words, "--set", "training.max_steps=3", "--set", "seed=1")
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr == (
+        "error: 3 problems in the configuration:\n"
+        "  seed: it changes no number of parameters; leave it out\n"
+        "  training: it changes no number of parameters; leave it out\n"
+        "  --num-labels: expected one of --labels and --num-labels, got both\n"
+    )
+    words = ("--method", "prefix", "--label-length", 5, "--set", "method.num_tokens=8")
+    outcome = ltuning("params", "--backbone", tiny_bert, *words)
+    assert outcome.code == 1
+    assert "expected one of --label-length and method.num_tokens, got both" in outcome.stderr

@@ -76,6 +76,22 @@ def test_a_validation_split_is_used_and_shots_leave_it_alone(
     assert metrics(tmp_path / "run")["training"]["texts"] == 12
 
 
+def test_a_part_to_hold_out_beside_a_validation_split_is_told_of(
+    run: Callable[..., Any], tmp_path: Path, data: Path
+) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data, folder)
+    (folder / "test.csv").rename(folder / "dev.csv")
+    options = ("--data", folder, "--steps", 1, "--set", "data.validation_fraction=0", "--quiet")
+    outcome = run("--output", tmp_path / "run", *options)
+    assert outcome.code == 0
+    assert outcome.stderr == (
+        f"warning: data.validation_fraction=0 has no effect: {folder} has a validation split, and "
+        "no training text is held out\n"
+    )
+    assert metrics(tmp_path / "run")["training"]["texts"] == 48
+
+
 def test_the_test_split_is_never_opened(
     run: Callable[..., Any], tmp_path: Path, data: Path
 ) -> None:

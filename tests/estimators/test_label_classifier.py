@@ -1034,3 +1034,33 @@ def test_training_on_another_gpu_than_the_first_is_refused(
     monkeypatch.setattr(Backbone, "device", torch.device("cuda:1"))
     with pytest.raises(BackboneError, match="got cuda:1; set CUDA_VISIBLE_DEVICES=1 and leave"):
         classifier(bert, "prompt").fit(toy.texts, toy.labels)
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "also"),
+    [
+        ("prefix", {}, ""),
+        ("probe", {}, "; with method.head=match it reads them"),
+        ("probe", {"head": "match"}, None),
+        ("prefix", {"start": "text"}, None),
+    ],
+)
+def test_label_texts_that_a_method_does_not_read_are_told_of(
+    bert: Backbone,
+    classifier: Any,
+    toy: Any,
+    caplog: pytest.LogCaptureFixture,
+    method: str,
+    options: dict[str, str],
+    also: str | None,
+) -> None:
+    made = classifier(bert, method, steps=1, **options).fit(toy.texts[:6], toy.labels[:6])
+    assert made.labels_.to_dict() == {name: [text] for name, text in toy.label_texts.items()}
+    said = (
+        f"method '{method}' reads no label texts: those given have no effect, and are kept with "
+        f"the classifier{also}"
+    )
+    assert caplog.messages == ([] if also is None else [said])
+    caplog.clear()
+    classifier(bert, method, toy.names, steps=1, **options).fit(toy.texts[:6], toy.labels[:6])
+    assert caplog.messages == []

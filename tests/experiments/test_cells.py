@@ -331,6 +331,28 @@ def test_labels_that_nothing_is_trained_on_choose_nothing(make: Make, data: Path
     assert {*texts.validation.labels} <= {*texts.train.labels} < {"food", "sport", "travel"}
 
 
+def test_a_part_to_hold_out_beside_a_validation_split_is_told_of(
+    make: Make, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fraction = {"path": "pairs", "validation_fraction": 0.5}
+    for measured, said in (("validation", 0), ("test", 1)):
+        sets = {"pairs": {**fraction, "measure_on": measured}}
+        read_texts(next(make(data=sets).cells()), data)
+        words = "validation_fraction 0.5 has no effect: pairs has a validation split"
+        assert caplog.messages == [words] * said
+
+
+def test_a_method_is_trained_at_its_own_rate(make: Make, measured: Measured) -> None:
+    """The rate of few texts is of labels that are read together."""
+    apart = {"method": "lt-prefix", "options": {"method.labels": "apart"}}
+    budget = {"steps": 1, "batch": 12, "evaluations": 1}
+    grid = make(methods={"apart": apart, "lt-prefix": {}, "prefix": {}}, seeds=[0], budget=budget)
+    found = by_method(grid, measured(grid))
+    rates = {name: result.record["rate"] for name, result in found.items()}
+    assert rates == {"apart": 6e-3, "lt-prefix": 3e-3, "prefix": 3e-2}
+    assert not any(result.record["warnings"] for result in found.values())
+
+
 def test_with_few_texts_as_many_choose(make: Make, data: Path) -> None:
     sets = {"toy": {"path": "toy", "validation_fraction": 0.5}}
     cell = next(make(data=sets, shots=[4]).cells())

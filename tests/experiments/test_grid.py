@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ltuning.errors import ConfigError
-from ltuning.experiments.grid import Grid, check_data, data_path
+from ltuning.experiments.grid import Grid, check_data, data_path, unread_texts
 
 GRIDS = Path(__file__).parent.parent.parent / "grids"
 
@@ -256,3 +256,19 @@ def test_data_folders_are_relative_to_the_data_folder_or_absolute(data: Path) ->
     grid = Grid.from_dict(small(data=sets))
     found = {name: data_path(one, data) for name, one in grid.data.items()}
     assert found == {"near": str(data / "toy"), "far": str(data / "pairs"), "hub": "a/b"}
+
+
+def test_data_sets_whose_label_texts_no_method_reads() -> None:
+    described = {"reviews": {"path": "reviews", "labels": {"pos": "a good one", "neg": "neg"}}}
+
+    def unread(methods: Any, data: Any = described) -> list[str]:
+        return unread_texts(Grid.from_dict(small(methods=methods, data=data)))
+
+    assert unread(["probe", "tfidf"]) == ["reviews"]
+    for methods in (
+        ["probe", "lt-prefix"],
+        ["cosine"],
+        {"prefix": {"options": {"method.start": "text"}}},
+    ):
+        assert unread(methods) == []
+    assert unread(["probe"], {"reviews": {"path": "reviews", "labels": ["pos", "neg"]}}) == []

@@ -13,6 +13,8 @@ import typer
 
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
+from ltuning.errors import ConfigError, Problem
+from ltuning.names import listed
 
 if TYPE_CHECKING:
     from ltuning.experiments.grid import Cell, Grid
@@ -95,12 +97,15 @@ def compare(
     once on test texts; its result is a file in DIR. A run that was stopped goes on where it was. At
     the end DIR holds report.md and report.html.
     """
+    if list_ and report_only:
+        message = "expected one of --list and --report-only, got both"
+        raise ConfigError([Problem("--list", message)])
     terminal = Terminal(quiet)
     settings = [*(set_ or [])]
     if label_text:
         settings.append(f"label_texts=[{', '.join(label_text)}]")
     with terminal.waiting("checking the grid"):
-        from ltuning.experiments.grid import Grid, check_data
+        from ltuning.experiments.grid import Grid, check_data, unread_texts
         from ltuning.experiments.report import require_plots
         from ltuning.experiments.results import ResultFolder
 
@@ -112,6 +117,12 @@ def compare(
         if not list_ and not report_only:
             _require_search(chosen)
             check_data(chosen, data)
+            if unread := unread_texts(chosen):
+                logger.warning(
+                    "no method of the grid reads label texts: those of the data sets %s have no "
+                    "effect",
+                    listed(unread),
+                )
     cells = list(chosen.cells())
     if list_:
         folder.check(chosen)

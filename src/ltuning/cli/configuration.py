@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,19 @@ def configure(
 def _has_data(mapping: Mapping[str, Any], settings: Sequence[str]) -> bool:
     data = apply_settings(mapping, settings, []).get("data")  # its problems are said by the check
     return isinstance(data, Mapping) and data.get("path") is not None
+
+
+def unread(settings: Iterable[str], read: Collection[str], words: str) -> list[Problem]:
+    """Settings of sections that a verb does not read.
+
+    Args:
+        settings: `a.b=c`.
+        read: the sections that it does.
+        words: what is said of each of the others.
+    """
+    named = {setting.partition("=")[0].partition(".")[0].strip() for setting in settings}
+    names = (item.name for item in fields(Config))
+    return [Problem(name, words) for name in names if name in named and name not in read]
 
 
 def refusals(checks: Iterable[Callable[[], object]]) -> list[LTuningError]:

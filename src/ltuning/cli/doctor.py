@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +9,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
-from ltuning.errors import Problem
 
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
@@ -33,9 +30,11 @@ def doctor(
 
     The same is tried at every first load. The exit code is 1 if something does not hold.
     """
-    from ltuning.cli.configuration import configure
+    from ltuning.cli.configuration import configure, unread
 
-    config = configure({}, {"backbone.name": backbone}, set_ or [], _unread(set_ or []))
+    words = "`ltuning doctor` tries the backbone alone; leave it out"
+    problems = unread(set_ or [], ("backbone",), words)
+    config = configure({}, {"backbone.name": backbone}, set_ or [], problems)
     silence_libraries()
     terminal = Terminal(quiet=False)
     with terminal.loading(backbone):
@@ -49,18 +48,6 @@ def doctor(
     _show(findings)
     if not all(finding.holds for finding in findings):
         raise typer.Exit(1)
-
-
-def _unread(settings: Sequence[str]) -> list[Problem]:
-    """Settings of anything but the backbone."""
-    from ltuning.config import Config
-
-    named = {setting.partition("=")[0].partition(".")[0].strip() for setting in settings}
-    return [
-        Problem(item.name, "`ltuning doctor` tries the backbone alone; leave it out")
-        for item in fields(Config)
-        if item.name in named - {"backbone"}
-    ]
 
 
 def _facts(backbone: Backbone) -> dict[str, str]:

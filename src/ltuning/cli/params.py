@@ -77,12 +77,13 @@ def params(
 
     Nothing but the backbone's configuration is loaded. The exit code is 1 if the two differ.
     """
-    from ltuning.cli.configuration import configure, read_labels
+    from ltuning.cli.configuration import configure, read_labels, unread
 
-    problems: list[Problem] = []
-    if labels is not None and label_length is not None:
-        message = "expected one of --labels and --label-length, got both"
-        problems.append(Problem("--label-length", message))
+    words = "it changes no number of parameters; leave it out"
+    problems = unread(set_ or [], ("task", "backbone", "labels", "method"), words)
+    for option, value in {"--label-length": label_length, "--num-labels": num_labels}.items():
+        if labels is not None and value is not None:
+            problems.append(Problem(option, f"expected one of --labels and {option}, got both"))
     given = {
         "backbone.name": backbone,
         "method.name": method,
@@ -91,7 +92,7 @@ def params(
     }
     with Terminal(quiet=False).waiting("counting"):
         config = configure({}, given, set_ or [], problems)
-        _check_method(config)
+        _check(config, label_length)
         silence_libraries()
         counted = _count(config, label_length, num_labels)
     _show(config.backbone.name, counted)
@@ -99,8 +100,12 @@ def params(
         raise typer.Exit(1)
 
 
-def _check_method(config: Config) -> None:
+def _check(config: Config, label_length: int | None) -> None:
     from ltuning.methods.catalog import METHODS
+
+    if label_length is not None and config.method.num_tokens is not None:
+        message = "expected one of --label-length and method.num_tokens, got both"
+        raise ConfigError([Problem("--label-length", message)])
 
     if config.method.name not in METHODS:
         message = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -18,9 +19,11 @@ from ltuning.names import listed
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
-    from ltuning.config import Config
+    from ltuning.config import Config, DataOptions
     from ltuning.estimators.base import Front
     from ltuning.tasks.task import Labelled, Task
+
+logger = logging.getLogger("ltuning")
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
 
@@ -336,8 +339,20 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
             f"{len(training):,} texts to train on, {len(splits['validation']):,} to validate on"
         )
         terminal.note(counts)
+        _warn_of_fraction(data)
         return training, splits["validation"]
     return _held_out(config, task, training, terminal)
+
+
+def _warn_of_fraction(data: DataOptions) -> None:
+    """Say where a part to hold out was given beside a split to validate on."""
+    if data.validation_fraction != type(data).validation_fraction:
+        logger.warning(
+            "data.validation_fraction=%g has no effect: %s has a validation split, and no "
+            "training text is held out",
+            data.validation_fraction,
+            data.path,
+        )
 
 
 def _splits(config: Config, task: Task) -> Mapping[str, Any]:

@@ -29,6 +29,7 @@ from ltuning.labels import Labels, LabelType
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.adapter import Adapter, AdapterModel
+from ltuning.methods.checks import with_texts
 from ltuning.methods.counts import check_fits, closed_forms
 from ltuning.methods.model import Model
 from ltuning.methods.starts import free_start
@@ -340,6 +341,7 @@ class TextClassifier(Front[FittedLabels]):
         callbacks: Sequence[Any],
     ) -> None:
         self._check_training(held_out is not None)
+        _warn_of_unread_texts(self.config)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
         with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
@@ -519,6 +521,19 @@ class LabelClassifier(TextClassifier):
 def _label_length(method: MethodOptions, states: LabelStates) -> int:
     """Virtual tokens of the longest label."""
     return 1 if method.label_tokens == "mean" else states.hidden.shape[1]
+
+
+def _warn_of_unread_texts(config: Config) -> None:
+    """Say where label texts were given that the method does not read."""
+    if catalog.reads_texts(config.method) or not with_texts(config.labels or {}):
+        return
+    name = config.method.name
+    logger.warning(
+        "method '%s' reads no label texts: those given have no effect, and are kept with the "
+        "classifier%s",
+        name,
+        "; with method.head=match it reads them" if name in WEIGHT_METHODS else "",
+    )
 
 
 def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:

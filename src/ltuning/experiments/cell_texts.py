@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from ltuning.data.splits import take_shots
 from ltuning.errors import DataError
 from ltuning.experiments.grid import Cell, DataSet, data_path
 from ltuning.tasks.task import Labelled
+
+logger = logging.getLogger("ltuning")
 
 # The texts that are measured on are the same for every seed.
 _FIXED = 0
@@ -60,6 +63,12 @@ def read_texts(cell: Cell, folder: Path | None) -> Texts:
         validation = replace(validation, origin=f"{whole}, the part held out to choose by")
     else:
         validation = splits["validation"]
+        if data.validation_fraction != DataSet.validation_fraction:
+            logger.warning(
+                "validation_fraction %g has no effect: %s has a validation split",
+                data.validation_fraction,
+                data.path,
+            )
     if cell.shots is not None:
         train = take_shots(train, cell.shots, cell.seed)
         validation = take_shots(validation, cell.shots, cell.seed)

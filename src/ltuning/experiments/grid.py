@@ -448,6 +448,17 @@ def reads_labels(entry: MethodEntry) -> bool:
     return catalog.uses_labels(MethodOptions(name=entry.method, head=head))  # type: ignore[arg-type]
 
 
+def unread_texts(grid: Grid) -> list[str]:
+    """Data sets with label texts, where no method of the grid reads any, be it for a start."""
+    if any(map(_reads_texts, grid.methods.values())):
+        return []
+    return [name for name, data in grid.data.items() if checks.with_texts(data.labels or {})]
+
+
+def _reads_texts(entry: MethodEntry) -> bool:
+    return reads_labels(entry) or entry.options.get("method.start") == "text"
+
+
 def _loads(entry: MethodEntry) -> bool:
     return entry.method in PEERS and PEERS[entry.method].loads
 

@@ -6,9 +6,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ltuning.backbones.backbone import Backbone
+from ltuning.config import Config
 from ltuning.errors import ConfigError, Problem
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of
 from ltuning.methods import catalog
+from ltuning.methods.checks import configure
 from ltuning.methods.costs import trained_branches
 
 
@@ -23,40 +26,18 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
     Raises:
         ConfigError: a batch of fewer passes than one text takes.
     """
-    backbone, budget, door = job.load(), job.budget, job.task.door()
-    options = {
-        **job.options,
-        "stopping.metric": job.metric,
-        "training.eval_strategy": "steps",
-        "training.eval_steps": job.eval_steps,
+    backbone, config = job.load(), _config(method, job)
+    texts = _texts_per_step(config, backbone, job)
+    training = {
+        "max_steps": job.budget.steps,
+        "per_device_train_batch_size": texts,
+        "eval_strategy": "steps",
+        "eval_steps": job.eval_steps,
     }
     if rate is not None:
-        options["training.learning_rate"] = rate
-    classifier = door(
-        backbone,
-        job.labels,
-        method,
-        recipe=job.recipe,
-        seed=job.seed,
-        steps=budget.steps,
-        options=options,
-    )
-    resolved = catalog.resolve(
-        catalog.options_of(classifier.config),
-        backbone.family,
-        backbone.sizes.layers,
-        len(job.train),
-    )
-    per_text = trained_branches(resolved, len(job.labels), _applying(job))
-    texts = budget.batch // per_text
-    if not texts:
-        message = (
-            f"expected {per_text} or more, the passes of one text with its labels, got "
-            f"{budget.batch}; set a larger batch, or fewer method.negatives"
-        )
-        raise ConfigError([Problem("budget.batch", message)])
-    config = classifier.config.with_set([f"training.per_device_train_batch_size={texts}"])
-    trained: Any = door(backbone, config=replace(config, backbone=job.backbone))
+        training["learning_rate"] = rate
+    config = replace(config, training={**config.training, **training})
+    trained: Any = job.task.door()(backbone, config=config)
     clock = Clock(job.task.main)
     clock.start()
     trained.fit(
@@ -77,6 +58,41 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
     )
 
 
+def _config(method: str, job: Job) -> Config:
+    """Of a method, with its training as the grid's entry has it."""
+    mapping: dict[str, Any] = {
+        "task": job.task.name,
+        "backbone": job.backbone,
+        "labels": job.labels,
+        "method": {"name": method, "recipe": job.recipe},
+        "stopping": {"metric": job.metric},
+        "seed": job.seed,
+        "training": {},
+    }
+    for path, value in job.options.items():
+        section, _, name = path.partition(".")
+        mapping[section][name] = value
+    config = configure(mapping)
+    if catalog.reads_texts(config.method):
+        return config
+    # A twin that reads no texts is not to warn of those that are there for the others.
+    return replace(config, labels={name: [name] for name in job.names})
+
+
+def _texts_per_step(config: Config, backbone: Backbone, job: Job) -> int:
+    layers, batch = backbone.sizes.layers, job.budget.batch
+    options = catalog.options_of(config)
+    resolved = catalog.resolve(options, backbone.family, layers, len(job.train))
+    per_text = trained_branches(resolved, len(job.labels), _applying(job))
+    if batch < per_text:
+        message = (
+            f"expected {per_text} or more, the passes of one text with its labels, got {batch}; "
+            "set a larger batch, or fewer method.negatives"
+        )
+        raise ConfigError([Problem("budget.batch", message)])
+    return batch // per_text
+
+
 def _applying(job: Job) -> int:
     """Labels that apply to a training text: their mean, rounded up."""
     labels = job.train.labels
@@ -87,5 +103,5 @@ def _applying(job: Job) -> int:
 
 def own_rate(method: str, job: Job) -> float:
     """The learning rate that the recipe has for a method."""
-    config = job.task.door()(method=method, recipe=job.recipe).config
-    return float(catalog.training_defaults(config.method, len(job.train))["learning_rate"])
+    options = _config(method, job).method
+    return float(catalog.training_defaults(options, len(job.train))["learning_rate"])

@@ -117,9 +117,9 @@ def type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
     return [Problem("labels", message.format(name)) for name in wrong]
 
 
-def with_texts(types: Mapping[str, Sequence[str]]) -> list[str]:
-    """Types of entities that have other texts than their names, which no method reads."""
-    return [name for name, texts in types.items() if not {*texts} <= {name, name_as_text(name)}]
+def with_texts(labels: Mapping[str, Sequence[str]]) -> list[str]:
+    """Labels, or types of entities, that have other texts than their names."""
+    return [name for name, texts in labels.items() if not {*texts} <= {name, name_as_text(name)}]
 
 
 def _task_problems(config: Config) -> list[Problem]:
