@@ -1,8 +1,10 @@
-"""The README's example prints what it says; commands of the pages name options that exist."""
+"""The pages: the README's example prints what it says, commands name options that exist, links
+lead somewhere, and the page of the Python interface is of the docstrings as they are."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import re
 import shlex
@@ -56,3 +58,26 @@ def test_every_file_that_is_linked_is_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!https?:)([^)#:]+)\)", text):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_heading_that_is_linked_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", text):
+        linked = (page.parent / target if target else page).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.+)", linked, flags=re.MULTILINE)
+        anchors = [
+            re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings
+        ]
+        assert anchor in anchors, f"{target}#{anchor}"
+
+
+def test_the_page_of_the_python_interface_is_of_today() -> None:
+    place = ROOT / "scripts" / "api_page.py"
+    spec = importlib.util.spec_from_file_location("api_page", place)
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    committed = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    renew = "docs/api.md is not of these docstrings: run `python scripts/api_page.py`"
+    assert script.render() == committed, renew

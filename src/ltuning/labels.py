@@ -42,8 +42,8 @@ class Labels:
     """Two or more labels, in order, each with one or more texts. `from_any` makes them.
 
     Attributes:
-        names: [K] what the data calls the labels, as text.
-        texts: [K] for each label, the words that stand for it.
+        names: `[K]` what the data calls the labels, as text.
+        texts: `[K]` for each label, the words that stand for it.
         type: what the labels are in the data, and what prediction gives.
 
     Raises:
@@ -73,7 +73,7 @@ class Labels:
         all booleans, but not in a file.
 
         Args:
-            value: as it came.
+            value: names, names with their texts, the path of a file, or Labels, which stay.
             texts_read: whether a method reads the texts. If not, names that leave no text or the
                 same one, such as `+` and `-`, have themselves as their texts.
 
@@ -125,7 +125,7 @@ class Labels:
 
     @property
     def values(self) -> tuple[Label, ...]:
-        """[K] the labels as they are in the data."""
+        """`[K]` the labels as they are in the data."""
         return tuple(_FROM_NAME[self.type](name) for name in self.names)
 
     def to_dict(self) -> dict[str, list[str]]:

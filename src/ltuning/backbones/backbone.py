@@ -9,15 +9,19 @@ from ltuning.config import BackboneOptions, absolute_path
 
 
 class Backbone(FrozenModel):
-    """A frozen language model with its tokenizer, opened by its name."""
+    """A frozen language model with its tokenizer; `Backbone.load` opens one by its name.
+
+    One in memory serves any number of classifiers: give it to each of them as `backbone`.
+    """
 
     @classmethod
     def load(cls, options: BackboneOptions | str, *, tested: bool = True) -> Backbone:
-        """Load a backbone by builtin name, local folder or hub id, and try it (`selftest`).
+        """Load a backbone by builtin name, local folder or hub id, and try it.
 
         Args:
-            options: how it is loaded, or its name alone.
-            tested: whether it is tried.
+            options: its name alone, or how it is loaded: `BackboneOptions` of `ltuning.config`.
+            tested: whether it is tried: that padding changes nothing, that a prefix reaches every
+                layer, and that texts of a batch do not mix.
 
         Raises:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,

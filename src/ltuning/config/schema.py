@@ -126,11 +126,21 @@ class MethodOptions:
             `apart`, each in a pass of its own, as published.
         label_tokens: with `together`, what stands for a label in the prefix: `all` of its tokens,
             or their `mean`; None is all of them up to 256 tokens of all labels.
-        transform: label states -> virtual tokens, of the label methods.
-        start: what the virtual tokens are before the first step.
-        head: how a score is read from the text's states.
-        objective: what a step minimises.
-        pooling: which state stands for a text.
+        transform: what makes virtual tokens of the states of a label text: `lowrank`, a map of
+            each token through a narrow middle; `square`, one matrix for each token, of prompts;
+            `pooled`, as published, of prefixes.
+        start: what the virtual tokens are before the first step. Label methods: `random`, as
+            published; `small`, near zero; `label-kv`, what the backbone itself makes of the label
+            text in a prefix; `text`, its words in a prompt. Plain ones: `random`, words drawn from
+            the `vocabulary`, or the `text` of the labels.
+        head: what makes a score of a text's state: `match` compares it with those of the label
+            texts, `classes` has an output for each label, `binary` says whether one label is true,
+            as published.
+        objective: what a step minimises: `contrast`, a text's label against wrong ones; `pairs`,
+            as published, whether a text and a label belong together; `classes`, of the head
+            `classes`; `multilabel`, whether each label applies.
+        pooling: which state stands for a text: of its first token (`cls`), of its `last`, or the
+            `mean` or `max` of all.
         rank: inner width of the `lowrank` transform, or of LoRA.
         first_layer: the lowest layer that gets a prefix, counted from 0.
         num_tokens: virtual tokens of the plain methods; label methods: room for a label, None
@@ -139,7 +149,7 @@ class MethodOptions:
             per text in a training step; 0 is all others.
         alpha: LoRA's updates are scaled by `alpha / rank`.
         dropout: of LoRA's inputs, while it trains.
-        merge: save the weights that LoRA changed instead of LoRA itself.
+        merge: whether the weights that LoRA changed are saved instead of LoRA itself.
         unmask_layers: layers whose causal mask `ls-unmask` removes: `all`, `none`, `8-31`, `0,2,4`.
     """
 
@@ -176,8 +186,8 @@ class DataOptions:
         shots: training texts per class, drawn at random; None is all.
         validation_fraction: part of the training split held out where there is no validation
             split; 0 trains on every text and keeps the last weights.
-        empty_texts: what to do with rows whose text is empty.
-        missing_labels: what to do with rows of `path` that have no label.
+        empty_texts: whether rows whose text is empty are refused or left out.
+        missing_labels: whether rows of `path` that have no label are refused or left out.
         delimiter: what stands between the fields of csv and tsv; None is found.
         encoding: of files of text; None is by their byte-order mark, else UTF-8.
     """
@@ -249,7 +259,7 @@ class Config:
         data: where texts and labels come from.
         stopping: when training ends early.
         seed: of every random choice.
-        training: fields of `transformers.TrainingArguments`; see `check_training`.
+        training: fields of `transformers.TrainingArguments`.
 
     Raises:
         ConfigError: with every problem there is.

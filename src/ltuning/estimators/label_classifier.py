@@ -100,6 +100,10 @@ class TextClassifier(Front[FittedLabels]):
     def scores(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
         """Scores `[N, K]` before they are probabilities, by texts and by `classes_`.
 
+        Args:
+            texts: as `fit` takes them.
+            progress: called with the number of texts just done.
+
         Raises:
             DataError: what is no column of texts.
         """
@@ -481,13 +485,29 @@ class LabelClassifier(TextClassifier):
         return self
 
     def predict(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
-        """The most probable label of each text, `[N]`, of the type that the data had."""
+        """The most probable label of each text, `[N]`, of the type that the data had.
+
+        Args:
+            texts: as `fit` takes them.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: what is no column of texts.
+        """
         fitted = self._trained()
         best = self._scores(fitted, texts, progress).argmax(axis=1)
         return label_array(fitted.labels)[best]
 
     def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
-        """Probabilities `[N, K]`: softmax over the labels' scores."""
+        """Probabilities `[N, K]`: softmax over the labels' scores.
+
+        Args:
+            texts: as `fit` takes them.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: what is no column of texts.
+        """
         return super().predict_proba(texts, progress)
 
     @staticmethod
@@ -497,7 +517,16 @@ class LabelClassifier(TextClassifier):
     def evaluate(self, texts: Any, labels: Any, progress: Progress | None = None) -> dict[str, Any]:
         """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
 
-        The report has the labels' names, which are texts.
+        Args:
+            texts: as `fit` takes them; empty ones are read too.
+            labels: the true label of each.
+            progress: called with the number of texts just done.
+
+        Returns:
+            `accuracy`, `macro_f1`, `mcc` (Matthews' correlation), `log_loss` in nats,
+            `expected_calibration_error`, `num_examples`, `per_class` (`precision`, `recall`, `f1`
+            and `support` of each label) and `confusion` (`counts`, whose rows are the truth, and
+            the `labels` of its rows and columns). Labels go by their names, which are texts.
 
         Raises:
             DataError: texts and labels of different number, or that are none; missing labels.

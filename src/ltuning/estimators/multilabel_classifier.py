@@ -126,6 +126,13 @@ class MultilabelClassifier(TextClassifier):
         """The labels that apply to each text, in the order of `classes_`, or none.
 
         They are of the type that the data had.
+
+        Args:
+            texts: as `fit` takes them.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: what is no column of texts.
         """
         fitted = self._trained()
         reached = self._probabilities(self._scores(fitted, texts, progress)) >= fitted.thresholds
@@ -137,7 +144,15 @@ class MultilabelClassifier(TextClassifier):
         return _of_columns(fitted.labels.names, probabilities >= fitted.thresholds)
 
     def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
-        """`[N, K]` the probability that each label applies: the sigmoid of its score."""
+        """`[N, K]` the probability that each label applies: the sigmoid of its score.
+
+        Args:
+            texts: as `fit` takes them.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: what is no column of texts.
+        """
         return super().predict_proba(texts, progress)
 
     @staticmethod
@@ -149,7 +164,17 @@ class MultilabelClassifier(TextClassifier):
     ) -> dict[str, Any]:
         """Figures on labelled texts: F1, precision and recall, exact match, and per label.
 
-        The report has the labels' names, which are texts.
+        Args:
+            texts: as `fit` takes them; empty ones are read too.
+            label_lists: the true labels of each.
+            progress: called with the number of texts just done.
+
+        Returns:
+            `micro_f1`, `micro_precision` and `micro_recall` over all pairs of text and label;
+            `macro_f1`, `macro_precision` and `macro_recall`, means over labels; `exact_match`, the
+            share of texts whose labels are all right; `log_loss` in nats, `num_examples`, and
+            `per_class` (`precision`, `recall`, `f1`, `support` and `threshold` of each label).
+            Labels go by their names, which are texts.
 
         Raises:
             DataError: texts and label lists of different number, or that are none; missing labels,

@@ -163,6 +163,9 @@ class TokenClassifier(Front[_Fitted]):
         Args:
             texts: texts, whose words are found by `Sentence.of_text`, or sentences.
             progress: called with the number of texts just done.
+
+        Raises:
+            DataError: what is neither; lists of words go to `predict_tags`.
         """
         fitted = self._trained()
         given = rows_of(texts, "a list of texts", "[text]")
@@ -183,7 +186,13 @@ class TokenClassifier(Front[_Fitted]):
     def predict_tags(self, token_lists: Any, progress: Progress | None = None) -> list[list[str]]:
         """A tag for each word of each sentence, of the scheme that the training tags had.
 
-        A sentence without words has no tags.
+        Args:
+            token_lists: sentences, each a list of words or a `Sentence`; one without words has no
+                tags.
+            progress: called with the number of sentences just done.
+
+        Raises:
+            DataError: what is no list of sentences.
         """
         fitted = self._trained()
         sentences = sentences_of(token_lists, "the texts")
@@ -199,6 +208,17 @@ class TokenClassifier(Front[_Fitted]):
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Precision, recall and F1 of entities, overall and per type; seqeval, strict.
+
+        An entity counts where its words and its type are all right.
+
+        Args:
+            token_lists: sentences, as `fit` takes them.
+            tag_lists: their true tags.
+            progress: called with the number of sentences just done.
+
+        Returns:
+            `precision`, `recall` and `f1` over all entities, `num_examples` (sentences),
+            `num_entities`, and `per_class`: the same figures and the `support` of each type.
 
         Raises:
             DataError: as `fit`, and a type that the tagger does not know.
