@@ -195,7 +195,7 @@ def read_yaml(path: str | Path) -> dict[str, list[str]]:
         raise LabelError(f"labels file {path}: {error}") from error
 
 
-def _as_text(value: Any) -> tuple[Any, LabelType]:
+def _as_text(value: object) -> tuple[Any, LabelType]:
     """Names that are all integers, numbers or booleans as text, and what they were."""
     if not isinstance(value, Mapping | list | tuple):
         return value, "text"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from ltuning.errors import DataError
 from ltuning.names import unknown
@@ -26,9 +26,61 @@ WORDS = {
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
 
 
+class Figures(TypedDict):
+    """Precision, recall and F1."""
+
+    precision: float
+    recall: float
+    f1: float
+
+
+class OfClass(Figures):
+    """The figures of a class, a label or a type of entities."""
+
+    label: str
+    support: int
+    threshold: NotRequired[float]
+
+
+class Confusion(TypedDict):
+    """How often which label was predicted for which: rows are the truth."""
+
+    labels: list[str]
+    counts: list[list[int]]
+
+
+class Report(TypedDict, total=False):
+    """What is measured on labelled texts; which figures there are, the task says."""
+
+    accuracy: float
+    exact_match: float
+    mcc: float
+    micro_f1: float
+    micro_precision: float
+    micro_recall: float
+    macro_f1: float
+    macro_precision: float
+    macro_recall: float
+    precision: float
+    recall: float
+    f1: float
+    loss: float
+    log_loss: float
+    expected_calibration_error: float
+    num_examples: int
+    num_entities: int
+    per_class: list[OfClass]
+    confusion: Confusion
+
+
+def figures_of(report: Mapping[str, object]) -> dict[str, float]:
+    """The figures of a report over all its examples."""
+    return {name: of for name, of in report.items() if isinstance(of, int | float)}
+
+
 def classification_report(
     truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
+) -> Report:
     """Compare predicted with true labels; plain numbers, ready for JSON.
 
     Args:
@@ -75,9 +127,7 @@ def classification_report(
     }
 
 
-def multilabel_report(
-    truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]
-) -> dict[str, Any]:
+def multilabel_report(truth: ArrayLike, predicted: ArrayLike, names: Sequence[str]) -> Report:
     """Compare the labels that apply with those that were predicted; plain numbers.
 
     Args:
@@ -103,7 +153,6 @@ def multilabel_report(
             f"expected truth and prediction [n, {len(names)}] of one example or more, got the "
             f"shapes {list(real.shape)} and {list(guess.shape)}"
         )
-    figures = ("precision", "recall", "f1")
     every = metrics.precision_recall_fscore_support(real, guess, zero_division=0)
     micro = metrics.precision_recall_fscore_support(real, guess, average="micro", zero_division=0)
     occurring = (real | guess).any(axis=0)
@@ -112,16 +161,20 @@ def multilabel_report(
         "micro_f1": float(micro[2]),
         "macro_f1": macro[2],
         "exact_match": float(metrics.accuracy_score(real, guess)),
-        **{f"micro_{name}": float(value) for name, value in zip(figures[:2], micro, strict=False)},
-        **{f"macro_{name}": value for name, value in zip(figures[:2], macro, strict=False)},
+        "micro_precision": float(micro[0]),
+        "micro_recall": float(micro[1]),
+        "macro_precision": macro[0],
+        "macro_recall": macro[1],
         "num_examples": len(real),
         "per_class": [
             {
                 "label": name,
-                **{figure: float(value) for figure, value in zip(figures, of, strict=False)},
-                "support": int(of[3]),
+                "precision": float(precision),
+                "recall": float(recall),
+                "f1": float(f1),
+                "support": int(support),
             }
-            for name, of in zip(names, zip(*every, strict=True), strict=True)
+            for name, precision, recall, f1, support in zip(names, *every, strict=True)
         ],
     }
 
@@ -178,9 +231,7 @@ def binary_log_loss(probabilities: ArrayLike, truth: ArrayLike) -> float:
     return float(-numpy.log(numpy.maximum(of_truth, numpy.finfo(numpy.float64).eps)).mean())
 
 
-def span_report(
-    truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> dict[str, Any]:
+def span_report(truth: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> Report:
     """Compare entities: one counts where its words and its type are all right (seqeval, strict).
 
     Args:
@@ -205,7 +256,7 @@ def span_report(
 
     lists = [[list(tags) for tags in side] for side in (truth, predicted)]
     if not any(tag != "O" for side in lists for tags in side for tag in tags):
-        report: dict[str, Any] = {}
+        report: dict[str, dict[str, float]] = {}
     else:
         report = seqeval_report(
             *lists, mode="strict", scheme=IOB2, output_dict=True, zero_division=0
@@ -213,17 +264,17 @@ def span_report(
     rows = {name: row for name, row in report.items() if not name.endswith(" avg")}
     overall = report.get("micro avg", {"precision": 0.0, "recall": 0.0, "f1-score": 0.0})
     return {
-        **_figures_of(overall),
+        **_named(overall),
         "num_examples": len(truth),
         "num_entities": sum(int(row["support"]) for row in rows.values()),
         "per_class": [
-            {"label": name, **_figures_of(row), "support": int(row["support"])}
+            {"label": name, **_named(row), "support": int(row["support"])}
             for name, row in sorted(rows.items())
         ],
     }
 
 
-def _figures_of(row: dict[str, Any]) -> dict[str, float]:
+def _named(row: Mapping[str, float]) -> Figures:
     return {
         "precision": float(row["precision"]),
         "recall": float(row["recall"]),

@@ -94,7 +94,7 @@ class Scorer:
                     progress(len(rows))
         return scores
 
-    def _batches(self, tokens: Sequence[dict[str, Any]]) -> list[list[int]]:
+    def _batches(self, tokens: Sequence[dict[str, object]]) -> list[list[int]]:
         passes = self.model.passes
         most = max(1, self.max_branches // passes)
         if columns := self.model.columns(self.side):

@@ -12,7 +12,7 @@ def plain_value(value: Any) -> Any:
     return value.item() if is_scalar else value
 
 
-def is_missing(value: Any) -> bool:
+def is_missing(value: object) -> bool:
     """Whether a value stands for none: None, NaN, or the NA and NaT of pandas."""
     pandas = sys.modules.get("pandas")
     if pandas is not None and (value is pandas.NA or value is pandas.NaT):

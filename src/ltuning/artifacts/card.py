@@ -60,15 +60,15 @@ def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
 
 
-def _task(config: Mapping[str, Any]) -> str:
+def _task(config: Mapping[str, object]) -> str:
     return str(config.get("task", "classes"))
 
 
-def _is_tagger(config: Mapping[str, Any]) -> bool:
+def _is_tagger(config: Mapping[str, object]) -> bool:
     return _task(config) == "tags"
 
 
-def _pipeline(config: Mapping[str, Any]) -> str:
+def _pipeline(config: Mapping[str, object]) -> str:
     return "token-classification" if _is_tagger(config) else "text-classification"
 
 
@@ -110,7 +110,7 @@ def _labels(config: Mapping[str, Any]) -> str:
     )
 
 
-def _usage(config: Mapping[str, Any]) -> str:
+def _usage(config: Mapping[str, object]) -> str:
     door = _DOORS[_task(config)]
     asked = "A text to read." if _is_tagger(config) else "A text to sort."
     return f"""## Use
@@ -153,7 +153,7 @@ def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:
     return "## Training\n\n" + _table(("fact", "value"), rows)
 
 
-def _limits(config: Mapping[str, Any]) -> str:
+def _limits(config: Mapping[str, object]) -> str:
     limits = [
         "The figures are those of one run; another seed or other training texts give others.",
         "What the language model has learned, its languages and its biases, is still in it.",

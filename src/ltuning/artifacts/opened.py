@@ -107,7 +107,7 @@ def untrained(config: Config) -> Config:
     return replace(config, data=DataOptions(), stopping=StoppingOptions(), training={})
 
 
-def _of_today(saved: Mapping[str, Any], problems: list[Problem]) -> Mapping[str, Any]:
+def _of_today(saved: Mapping[str, object], problems: list[Problem]) -> Mapping[str, Any]:
     """What older versions wrote, in the words of this one: a reading of labels, no shortlist."""
     method = saved.get("method")
     if not isinstance(method, Mapping):
@@ -126,7 +126,7 @@ def _of_today(saved: Mapping[str, Any], problems: list[Problem]) -> Mapping[str,
     return made
 
 
-def _in_words_of_today(method: Mapping[str, Any], is_older: bool) -> dict[str, Any]:
+def _in_words_of_today(method: Mapping[str, object], is_older: bool) -> dict[str, Any]:
     made = {name: value for name, value in method.items() if name != "shortlist"}
     return made | ({"labels": "apart"} if is_older else {})
 
@@ -139,7 +139,7 @@ def _sentence(folder: Path, problems: list[str]) -> str:
     )
 
 
-def _config(saved: Mapping[str, Any], problems: list[Problem]) -> Config:
+def _config(saved: Mapping[str, object], problems: list[Problem]) -> Config:
     given = saved.get("config")
     if not isinstance(given, Mapping):
         message = f"expected the options it was trained with, got {shown(given)}"
@@ -161,7 +161,7 @@ def _combined(config: Config) -> list[Problem]:
     return []
 
 
-def _expected(saved: Mapping[str, Any], task: str) -> dict[str, tuple[str, _Fits]]:
+def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _Fits]]:
     """For each part of the configuration that loading reads, what it must be, in words and code."""
     labels = saved.get("labels")
     count = len(labels) if isinstance(labels, dict) else 0
@@ -198,7 +198,7 @@ def _expected(saved: Mapping[str, Any], task: str) -> dict[str, tuple[str, _Fits
     return expected
 
 
-def _is_count(value: Any, least: int) -> bool:
+def _is_count(value: object, least: int) -> bool:
     return type(value) is int and least <= value < 2**31
 
 
@@ -206,15 +206,15 @@ def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _is_backbone(value: Any) -> bool:
+def _is_backbone(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in _BACKBONE)
 
 
-def _is_method(value: Any) -> bool:
+def _is_method(value: object) -> bool:
     return isinstance(value, dict) and "name" in value
 
 
-def _are_labels(value: Any) -> bool:
+def _are_labels(value: object) -> bool:
     if not isinstance(value, dict) or not value:
         return False
     return all(
@@ -223,5 +223,5 @@ def _are_labels(value: Any) -> bool:
     )
 
 
-def _are_figures(value: Any) -> bool:
+def _are_figures(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(one, dict) for one in value.values())

@@ -100,7 +100,7 @@ def check_output(folder: str | Path, overwrite: bool = False) -> None:
 def save(
     folder: str | Path,
     tensors: Mapping[str, torch.Tensor],
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     card: str,
     *,
     overwrite: bool = False,
@@ -265,7 +265,7 @@ def _check_files(files: Mapping[str, str]) -> Mapping[str, str]:
     return files
 
 
-def _plain_json(config: Mapping[str, Any]) -> dict[str, Any]:
+def _plain_json(config: Mapping[str, object]) -> dict[str, Any]:
     """The configuration as it will be when read back: string keys, lists for tuples."""
     if reserved := sorted(RESERVED_KEYS & config.keys()):
         raise ArtifactError(
@@ -417,7 +417,7 @@ def _parse_json(content: bytes, path: Path) -> Any:
     return parsed
 
 
-def _check_depth(value: Any, left: int) -> None:
+def _check_depth(value: object, left: int) -> None:
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     if inner and not left:
         raise ValueError("nested too deeply")
@@ -425,7 +425,7 @@ def _check_depth(value: Any, left: int) -> None:
         _check_depth(one, left - 1)
 
 
-def _check_shas(config: Mapping[str, Any], path: Path) -> None:
+def _check_shas(config: Mapping[str, object], path: Path) -> None:
     """Only files of the artifact are looked at, whatever else the configuration names."""
     shas = config.get("parts_sha256", {})
     parts = [*shas] if isinstance(shas, dict) else []
@@ -454,12 +454,12 @@ def _changed(path: Path, key: str) -> ArtifactError:
     )
 
 
-def _config_text(config: dict[str, Any]) -> str:
+def _config_text(config: Mapping[str, object]) -> str:
     signed = {**config, "config_sha256": _config_sha(config)}
     return json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
 
 
-def _config_sha(config: Mapping[str, Any]) -> str:
+def _config_sha(config: Mapping[str, object]) -> str:
     rest = {key: value for key, value in config.items() if key != "config_sha256"}
     canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -78,7 +78,7 @@ class Family:
         """Position of the first token."""
         return config.pad_token_id + 1 if self.first_position == "after-padding-id" else 0
 
-    def position_budget(self, config: Any) -> int | None:
+    def position_budget(self, config: object) -> int | None:
         """Most tokens that the model has positions for, virtual ones included; None = no limit."""
         number = getattr(config, "max_position_embeddings", None)
         if number is None or self.positions == "relative":

@@ -430,7 +430,7 @@ class FrozenModel:
         joined = torch.cat([prompt.to(embeddings.dtype), embeddings], dim=1)
         return self._run(mask, self.positions(mask), Pass(), inputs_embeds=joined, **extra)
 
-    def _run(self, mask: Tensor, positions: Tensor, running: Pass, **inputs: Any) -> Tensor:
+    def _run(self, mask: Tensor, positions: Tensor, running: Pass, **inputs: object) -> Tensor:
         """One forward of the model, with the pass announced to its layers."""
         prefix, recorder = running.prefix, running.recorder
         if self.family.causal:

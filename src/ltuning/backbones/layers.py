@@ -58,7 +58,7 @@ class _LayerForward:
         self.starts_with_branches = starts_with_branches
         self.names = list(inspect.signature(forward).parameters)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> Any:
         running = RUNNING.get()
         if running is None:
             return self.forward(*args, **kwargs)
@@ -70,13 +70,15 @@ class _LayerForward:
             running.output = self._read_on(output)
         return output
 
-    def _read_on(self, output: Any) -> Any:
+    def _read_on(self, output: object) -> Any:
         """Without the attention weights that Bloom and Falcon return, and here nobody reads."""
         if self.starts_with_branches and isinstance(output, tuple):
             return output[0], *(None for _ in output[1:])
         return output
 
-    def _run(self, layer: int, running: Pass, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _run(
+        self, layer: int, running: Pass, args: tuple[object, ...], kwargs: dict[str, object]
+    ) -> Any:
         prefix = running.prefix
         if prefix is not None:
             args, kwargs = self._fan(prefix, layer, running, args, kwargs)
@@ -84,7 +86,7 @@ class _LayerForward:
         compiler = None if in_training is None else in_training.compiler
         forward = self.forward if compiler is None else compiler(self.forward)
 
-        def run(*inputs: Any) -> Any:
+        def run(*inputs: object) -> Any:
             # Computed again in backward, possibly on another thread: the pass is announced here.
             with announced(LAYER, LayerPass.of(prefix, layer, running.recorder)):
                 return forward(*inputs, **kwargs)
@@ -146,7 +148,7 @@ def _align(prefix: Prefix, layer: int, named: dict[str, Any]) -> None:
                 named[name] = prefix.aligned(named[name])
 
 
-def _per_text(value: Any, prefix: Prefix, num_texts: int) -> Any:
+def _per_text(value: object, prefix: Prefix, num_texts: int) -> Any:
     if isinstance(value, tuple):
         return tuple(_per_text(part, prefix, num_texts) for part in value)
     # What all texts share has one row, or is not a tensor.

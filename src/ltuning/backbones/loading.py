@@ -163,7 +163,7 @@ def load_config(options: BackboneOptions) -> tuple[Any, Family]:
     return config, family_of(config)
 
 
-def load_model(config: Any, family: Family, options: BackboneOptions) -> Any:
+def load_model(config: object, family: Family, options: BackboneOptions) -> Any:
     """The base model on its device, every weight of it from the checkpoint.
 
     Args:
@@ -239,7 +239,7 @@ def _moved(base: Any, device: torch.device, name: str) -> Any:
         ) from error
 
 
-def _read_weights(family: Family, options: BackboneOptions, **extra: Any) -> Any:
+def _read_weights(family: Family, options: BackboneOptions, **extra: object) -> Any:
     with _quiet_transformers():
         model, info = _load(
             getattr(transformers, family.loader),
@@ -367,7 +367,7 @@ def with_padding(tokenizer: Any, name: str) -> Any:
     return tokenizer
 
 
-def _padding_candidates(tokenizer: Any) -> Iterator[str]:
+def _padding_candidates(tokenizer: object) -> Iterator[str]:
     for name in ("eos_token", "unk_token", "bos_token"):
         token = getattr(tokenizer, name, None)
         if token is not None:
@@ -402,7 +402,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _is_quantised(config: Any) -> bool:
+def _is_quantised(config: object) -> bool:
     return getattr(config, "quantization_config", None) is not None
 
 

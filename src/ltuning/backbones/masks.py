@@ -88,7 +88,7 @@ def causal(mask: Tensor, window: int | None = None) -> Tensor:
     return mask.masked_fill(hidden, lowest)
 
 
-def _window(layer: nn.Module, config: Any) -> int | None:
+def _window(layer: nn.Module, config: object) -> int | None:
     for module in layer.modules():
         if "sliding_window" in vars(module):
             return vars(module)["sliding_window"]

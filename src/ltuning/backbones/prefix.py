@@ -130,7 +130,7 @@ class Compiler:
             self._options["backend"] = backend
         self._made: dict[Callable[..., Any], Callable[..., Any]] = {}
 
-    def __call__(self, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def __call__(self, forward: Callable[..., object]) -> Callable[..., Any]:
         """The compiled one."""
         if forward not in self._made:
             self._made[forward] = torch.compile(forward, dynamic=True, **self._options)

@@ -105,7 +105,7 @@ def _widened(label: Tensor, text: Tensor) -> Tensor:
 def _explicit(mask: Callable[..., Tensor | None]) -> Callable[..., Tensor | None]:
     """A mask function that writes the mask out even where a kernel could do without."""
 
-    def explicit(*args: Any, **kwargs: Any) -> Tensor | None:
+    def explicit(*args: object, **kwargs: object) -> Tensor | None:
         kwargs["allow_is_causal_skip"] = False
         kwargs["allow_is_bidirectional_skip"] = False
         return mask(*args, **kwargs)
@@ -113,7 +113,7 @@ def _explicit(mask: Callable[..., Tensor | None]) -> Callable[..., Tensor | None
     return explicit
 
 
-def _eager(module: nn.Module, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None]:
+def _eager(module: nn.Module, *args: object, **kwargs: object) -> tuple[Tensor, Tensor | None]:
     # Each model has an eager function of its own, with what only it does (soft caps, sinks).
     return sys.modules[type(module).__module__].eager_attention_forward(module, *args, **kwargs)
 
@@ -130,7 +130,7 @@ class PrefixCache(Cache):
         self.length = length
 
     def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
         """`[prefix; text]` for keys and values, `[R, N, L + T, D]`."""
         here = LAYER.get()
@@ -179,7 +179,7 @@ class _WrappedForward:
 
     # A graph that breaks inside would lose the prefix's columns without a word.
     @torch.compiler.disable
-    def __call__(self, states: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, states: Tensor, *args: object, **kwargs: object) -> Any:
         here = LAYER.get()
         if here is None or (here.keys is None and here.recorder is None):
             return self.forward(states, *args, **kwargs)

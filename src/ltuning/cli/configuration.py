@@ -21,8 +21,8 @@ _LENGTHS = {
 
 
 def configure(
-    base: Mapping[str, Any],
-    given: Mapping[str, Any],
+    base: Mapping[str, object],
+    given: Mapping[str, object],
     settings: Sequence[str],
     problems: Sequence[Problem],
     *,
@@ -49,7 +49,7 @@ def configure(
     return _with_absolute_paths(config)
 
 
-def _has_data(mapping: Mapping[str, Any], settings: Sequence[str]) -> bool:
+def _has_data(mapping: Mapping[str, object], settings: Sequence[str]) -> bool:
     data = apply_settings(mapping, settings, []).get("data")  # its problems are said by the check
     return isinstance(data, Mapping) and data.get("path") is not None
 
@@ -126,7 +126,7 @@ def read_labels(
     return labels or None
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
     """Options that differ, each as `path: old -> new`."""
     before, after = _flat(old), _flat(new)
     return [
@@ -136,7 +136,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -146,7 +146,7 @@ def _flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, Any]:
+def _merged(base: Mapping[str, object], given: Mapping[str, object]) -> Mapping[str, Any]:
     merged = base
     for path, value in given.items():
         if value is not None:
@@ -154,7 +154,7 @@ def _merged(base: Mapping[str, Any], given: Mapping[str, Any]) -> Mapping[str, A
     return merged
 
 
-def _put(options: Mapping[str, Any], path: str, value: Any) -> Mapping[str, Any]:
+def _put(options: Mapping[str, object], path: str, value: object) -> Mapping[str, Any]:
     section, _, name = path.partition(".")
     if not name:
         return {**options, section: value}

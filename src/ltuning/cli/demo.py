@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -17,6 +17,7 @@ from ltuning.cli.terminal import Terminal, results, show_facts, show_next, silen
 if TYPE_CHECKING:
     from ltuning.data.demo import Demo
     from ltuning.estimators.label_classifier import LabelClassifier
+    from ltuning.metrics import Report
 
 STEPS = 100
 _EVAL_STEPS = 25
@@ -103,9 +104,7 @@ def _train(data: Demo, terminal: Terminal) -> LabelClassifier:
     return classifier
 
 
-def _evaluate(
-    classifier: LabelClassifier, rows: Rows, what: str, terminal: Terminal
-) -> dict[str, Any]:
+def _evaluate(classifier: LabelClassifier, rows: Rows, what: str, terminal: Terminal) -> Report:
     texts, labels = _columns(rows)
     with terminal.counting(what, len(texts)) as advance:
         return classifier.evaluate(texts, labels, progress=advance)
@@ -128,7 +127,7 @@ def _introduce(data: Demo) -> None:
     )
 
 
-def _show_test(classifier: LabelClassifier, report: dict[str, Any], rows: Rows) -> None:
+def _show_test(classifier: LabelClassifier, report: Report, rows: Rows) -> None:
     from ltuning.cli import figures as tables
     from ltuning.tasks.classes import Classes
 
@@ -165,7 +164,10 @@ def _predictions(classifier: LabelClassifier, rows: Rows, title: str) -> Table:
 
 
 def _show_new_label(
-    classifier: LabelClassifier, before: dict[str, Any], after: dict[str, Any], data: Demo
+    classifier: LabelClassifier,
+    before: Report,
+    after: Report,
+    data: Demo,
 ) -> None:
     ((name, text),) = data.new_label.items()
     right, of = _right(after, [name])
@@ -183,7 +185,7 @@ def _show_new_label(
     results().print(_predictions(classifier, data.new[:_EXAMPLES], "A few of its messages"))
 
 
-def _right(report: dict[str, Any], labels: Sequence[str]) -> tuple[int, int]:
+def _right(report: Report, labels: Sequence[str]) -> tuple[int, int]:
     """How many texts of these labels are right, and how many there are."""
     order, counts = report["confusion"]["labels"], report["confusion"]["counts"]
     places = [order.index(label) for label in labels]

@@ -17,6 +17,9 @@ from ltuning.names import unknown
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened
+    from ltuning.estimators.base import Front
+    from ltuning.metrics import Report
+    from ltuning.tasks.task import Labelled
 
 
 def evaluate(
@@ -71,12 +74,13 @@ def evaluate(
     opened = saved.opened(folder)
     read = partial(_read, opened, data, split, named, (encoding, delimiter), rows)
     report = _measure(opened, (backbone, trust_remote_code), read, Terminal(quiet))
-    report |= {"classifier": str(folder), "data": data, "split": split}
     if output is not None:
-        text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+        whole = {**report, "classifier": str(folder), "data": data, "split": split}
+        text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
     if not quiet:
-        _show(report, opened.config.task)
+        where = data if Path(data).is_file() else f"{data} ({split})"
+        _show(report, where, opened.config.task)
 
 
 def _check_skipping(option: str, value: str) -> None:
@@ -91,7 +95,7 @@ def _read(
     named: tuple[str | None, str | None, str | None],
     written: tuple[str | None, str | None],
     rows: dict[str, str],
-) -> Any:
+) -> Labelled:
     """The labelled texts, as the classifier's task has them."""
     from ltuning.cli import saved
     from ltuning.data.sources import Dialect
@@ -111,26 +115,24 @@ def _read(
 def _measure(
     classifier: Opened,
     backbone: tuple[str | None, bool],
-    read: Callable[[], Any],
+    read: Callable[[], Labelled],
     terminal: Terminal,
-) -> dict[str, Any]:
+) -> Report:
     from ltuning.cli import saved
 
     with terminal.waiting("reading the texts"):
         examples = read()
-    door = saved.load(classifier, *backbone, terminal)
+    door: Front[Any] = saved.load(classifier, *backbone, terminal)
     with terminal.counting("evaluating", len(examples)) as advance:
-        report: dict[str, Any] = door.evaluate(examples.inputs, examples.labels, progress=advance)
-    return report
+        return door.evaluate(examples.inputs, examples.labels, progress=advance)
 
 
-def _show(report: dict[str, Any], task: str) -> None:
+def _show(report: Report, where: str, task: str) -> None:
     from ltuning.cli import figures as tables
     from ltuning.tasks.table import TASKS
 
-    split = "" if Path(report["data"]).is_file() else f" ({report['split']})"
-    where = f"{report['num_examples']:,} of {report['data']}{split}"
-    show_facts({"texts": where, **tables.figures(report)})
+    texts = f"{report['num_examples']:,} of {where}"
+    show_facts({"texts": texts, **tables.figures(report)})
     results().print(tables.per_class(report, TASKS[task]))
     if "confusion" in report:
         results().print(tables.confusion(report))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ltuning.metrics import Report, figures_of
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
@@ -36,12 +37,13 @@ _FIGURES = {
 }
 
 
-def figures(report: Mapping[str, Any]) -> dict[str, str]:
+def figures(report: Report) -> dict[str, str]:
     """The figures over all texts, by their names in words."""
-    return {words: f"{report[name]:.4f}" for name, words in _FIGURES.items() if name in report}
+    found = figures_of(report)
+    return {words: f"{found[name]:.4f}" for name, words in _FIGURES.items() if name in found}
 
 
-def per_class(report: Mapping[str, Any], task: Task) -> RenderableType:
+def per_class(report: Report, task: Task) -> RenderableType:
     """Precision, recall and F1 of each class, with its threshold where it has one."""
     table = Table(header_style="bold")
     table.add_column("label", overflow="fold")
@@ -52,12 +54,13 @@ def per_class(report: Mapping[str, Any], task: Task) -> RenderableType:
     for name in (*shown.values(), "entities" if task.of_words else "texts"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in report["per_class"]:
-        numbers = [f"{row[name]:.3f}" for name in shown]
+        found = figures_of(row)
+        numbers = [f"{found[name]:.3f}" for name in shown]
         table.add_row(Text(visible(row["label"])), *numbers, f"{row['support']:,}")
     return _titled(f"per {task.each}", table)
 
 
-def confusion(report: Mapping[str, Any]) -> RenderableType:
+def confusion(report: Report) -> RenderableType:
     """The confusion matrix, or of many classes the pairs that are confused most."""
     labels, counts = report["confusion"]["labels"], report["confusion"]["counts"]
     if len(labels) <= _LARGEST_MATRIX:

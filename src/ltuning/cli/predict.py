@@ -265,7 +265,7 @@ class _Writing:
         return table.format if self.output is None else format_of(self.output)
 
 
-def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[Any]]) -> Table:
+def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[object]]) -> Table:
     """The table with columns behind its own, their values row by row."""
     rows = [
         {**row, **dict(zip(added, said, strict=True))}

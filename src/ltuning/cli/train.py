@@ -408,7 +408,7 @@ def _fit(
     if task.reads_labels and config.labels is not None:
         _refuse_labels_without_texts(task, config.labels, [training, validation])
     task.check_given(config.labels or (), training)
-    classifier: Any = door(config=config)
+    classifier = door(config=config)
     begin = None if resume else partial(folder.begin, config, sha)
     bar = TrainingBar(terminal, begin)
     kept = folder.newest_step() if resume else None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+
+from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from ltuning.cli.terminal import Terminal
 from ltuning.training.bar import Bars, Lines, Steps, TrainingDisplay
@@ -21,7 +22,9 @@ class TrainingBar(Steps):
         super().__init__(_display(terminal))
         self._begin = begin
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: object
+    ) -> None:
         """Everything is checked and loaded."""
         if self._begin is not None:
             self._begin()

@@ -38,7 +38,7 @@ FRACTION = Range("between 0 and 1, both excluded", lambda number: 0 < number < 1
 SEED = Range("from 0 to 4294967295", lambda number: 0 <= number < 2**32)
 
 
-def number_option(default: Any, range: Range) -> Any:
+def number_option(default: object, range: Range) -> Any:
     """A field of options that takes numbers of a range."""
     return field(default=default, metadata={"range": range})
 
@@ -66,7 +66,7 @@ def read_options(
 
 
 def _read(
-    item: dataclasses.Field[Any], hint: Any, value: object, path: str, problems: list[Problem]
+    item: dataclasses.Field[object], hint: object, value: object, path: str, problems: list[Problem]
 ) -> Any:
     if "read" in item.metadata:
         return item.metadata["read"](value, path, problems)
@@ -129,7 +129,7 @@ _SCALARS: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
 
 
 def read_scalar(
-    hint: Any, range: Range | None, value: object, path: str, problems: list[Problem]
+    hint: object, range: Range | None, value: object, path: str, problems: list[Problem]
 ) -> Any:
     """A plain integer, number or text, as `hint` says; None where it is a problem."""
     instance_of, words, convert = _SCALARS[hint]
@@ -169,7 +169,7 @@ _MOST_KEYS = 20  # of a dotted path; options lie four deep at most
 
 
 def apply_settings(
-    options: Mapping[str, Any], settings: Iterable[str], problems: list[Problem]
+    options: Mapping[str, object], settings: Iterable[str], problems: list[Problem]
 ) -> Mapping[str, Any]:
     """The options with every `a.b=value` put in place; what cannot be is a problem."""
     for setting in settings:
@@ -193,7 +193,7 @@ class _NoSection(Exception):
     """A dotted path that leads through something without options."""
 
 
-def _put(options: Mapping[str, Any], keys: Sequence[str], value: object) -> dict[str, Any]:
+def _put(options: Mapping[str, object], keys: Sequence[str], value: object) -> dict[str, Any]:
     key, *rest = keys
     if not rest:
         return {**options, key: value}

@@ -285,7 +285,7 @@ class Config:
             object.__setattr__(self, name, value)
 
     @classmethod
-    def from_dict(cls, mapping: Mapping[str, Any], settings: Iterable[str] = ()) -> Config:
+    def from_dict(cls, mapping: Mapping[str, object], settings: Iterable[str] = ()) -> Config:
         """The options of a nested mapping, changed by settings such as `method.rank=64`.
 
         Where they name no method, it is the default one of the task.

@@ -245,7 +245,7 @@ def _refusal(name: str, known: Collection[str]) -> str | None:
     return None
 
 
-def _check_value(name: str, hint: Any, value: object, problems: list[Problem]) -> None:
+def _check_value(name: str, hint: object, value: object, problems: list[Problem]) -> None:
     path = f"training.{name}"
     kinds = [kind for kind in get_args(hint) or (hint,) if kind is not type(None)]
     choices = [

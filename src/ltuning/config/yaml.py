@@ -113,7 +113,7 @@ def _inner(node: yaml.Node) -> list[yaml.Node]:
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
@@ -170,7 +170,7 @@ def parse(text: str) -> Any:
         raise YamlError(f"not readable as YAML: {' '.join(str(error).split())}") from error
 
 
-def dump(value: Any) -> str:
+def dump(value: object) -> str:
     """YAML text of plain values, keys in their order; ``parse(dump(value)) == value``."""
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NoReturn, Self
+from typing import Literal, NoReturn, Self
 
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
@@ -323,7 +323,7 @@ def _kind(label: object) -> str:
     return "texts" if isinstance(label, str) else "numbers"
 
 
-def name_of(cell: Any) -> str | None:
+def name_of(cell: object) -> str | None:
     """The name of the label in a cell; None for what is missing or can be no name."""
     if is_missing(cell) or not isinstance(cell, str | int | float):
         return None

@@ -22,7 +22,7 @@ from ltuning.errors import DataError
 _EXAMPLE = '{"text": "...", "label": "..."}'
 
 
-def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _object_without_doubles(pairs: list[tuple[str, object]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         name = Counter(key for key, _ in pairs).most_common(1)[0][0]

@@ -122,7 +122,7 @@ def refuse_joined(labels: Sequence[str], origin: str) -> None:
             )
 
 
-def _names(value: Any, column: str, table: Table, where: str) -> list[str]:
+def _names(value: object, column: str, table: Table, where: str) -> list[str]:
     if isinstance(value, str) and table.format not in _WITH_LISTS:
         given: Sequence[Any] = value.split(SEPARATOR) if value.strip() else []
     elif isinstance(value, list):

@@ -46,7 +46,7 @@ def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
     return Table(names, rows, "parquet", origin, kept=Kept(found, values))
 
 
-def _values(column: Any, name: str, origin: str) -> list[Any]:
+def _values(column: object, name: str, origin: str) -> list[Any]:
     try:
         return list(_without_nanoseconds(column).to_pylist())
     except Exception as error:  # times out of range, unknown zones and their kind
@@ -125,13 +125,13 @@ def _column(table: Table, name: str) -> tuple[Any, Any]:
     return array, pyarrow.field(name, array.type)
 
 
-def _is_too_large(value: Any) -> bool:
+def _is_too_large(value: object) -> bool:
     """Whether a number of a JSON file, or one inside a value, has become infinite."""
     if isinstance(value, list | dict):
         return any(map(_is_too_large, value.values() if isinstance(value, dict) else value))
     return isinstance(value, Number) and math.isinf(value) and "Inf" not in value.digits
 
 
-def _are_same(values: list[Any], before: list[Any]) -> bool:
+def _are_same(values: list[object], before: list[object]) -> bool:
     # The same objects: equal ones need not be, as 1 and 1.0 and True.
     return len(values) == len(before) and all(map(operator.is_, values, before))

@@ -240,7 +240,7 @@ class Number(float):
         self.digits = digits
 
 
-def json_text(value: Any) -> str:
+def json_text(value: object) -> str:
     """JSON of a value; numbers that were read from JSON keep their digits.
 
     Raises:
@@ -257,18 +257,18 @@ def json_text(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _is_plain(value: dict[Any, Any]) -> bool:
+def _is_plain(value: dict[object, object]) -> bool:
     """Whether `json.dumps`, which is faster, gives the same."""
     return {*map(type, value.values())} <= _PLAIN and {*map(type, value)} <= {str}
 
 
-def _key(key: Any) -> str:
+def _key(key: object) -> str:
     if not isinstance(key, str):
         raise TypeError(f"a key that is no text: {key!r}")
     return json.dumps(key, ensure_ascii=False)
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: object) -> str:
     """A value in a format that knows only text: nothing for None, lists and objects as JSON.
 
     Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Self
 
 from ltuning.data.examples import BY_CONVENTION, Columns
 from ltuning.data.tables import Table, each_row
@@ -162,7 +162,7 @@ def _column(
     return found
 
 
-def _sentence(value: Any, column: str, where: str, need_words: bool) -> Sentence:
+def _sentence(value: object, column: str, where: str, need_words: bool) -> Sentence:
     if isinstance(value, str):
         sentence = Sentence.of_text(value)
     elif isinstance(value, list) and all(isinstance(word, str) for word in value):
@@ -195,7 +195,9 @@ def _different_lengths(where: str, sentence: Sentence, number: int) -> DataError
     )
 
 
-def _tags(value: Any, column: str, sentence: Sentence, where: str, inexact: list[str]) -> list[str]:
+def _tags(
+    value: object, column: str, sentence: Sentence, where: str, inexact: list[str]
+) -> list[str]:
     if isinstance(value, list) and all(isinstance(tag, str) for tag in value) and value:
         if len(value) != len(sentence.words):
             raise _different_lengths(where, sentence, len(value))
@@ -209,7 +211,7 @@ def _tags(value: Any, column: str, sentence: Sentence, where: str, inexact: list
     )
 
 
-def _characters(span: dict[str, Any], sentence: Sentence, where: str) -> tuple[int, int, str]:
+def _characters(span: Mapping[str, object], sentence: Sentence, where: str) -> tuple[int, int, str]:
     start, end, type_ = span.get("start"), span.get("end"), span.get("type", span.get("label"))
     are_numbers = all(
         isinstance(place, int) and not isinstance(place, bool) for place in (start, end)

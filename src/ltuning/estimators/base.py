@@ -37,11 +37,15 @@ from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError
 from ltuning.methods import catalog
 from ltuning.methods.checks import check, configure
 from ltuning.methods.model import Model
+from ltuning.metrics import Report
+from ltuning.scoring import Progress
 from ltuning.stages import loading
 
 # What stands on transformers' Trainer is imported where a training begins: the Trainer imports
 # peft, datasets and pandas, which a first prediction would wait for.
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from ltuning.training.arguments import Chosen, Run
     from ltuning.training.trainer import TrainingResult
 
@@ -156,6 +160,24 @@ class Front(ABC, Generic[F]):
             state = f"{self.num_parameters:,} trained parameters"
         config = self.config
         return f"<{type(self).__name__} {config.method.name} on {config.backbone.name}, {state}>"
+
+    @abstractmethod
+    def fit(
+        self,
+        inputs: object,
+        labels: object,
+        validation: tuple[object, object] | None = None,
+        *,
+        checkpoints: Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[TrainerCallback] = (),
+        progress: bool | None = None,
+    ) -> Self:
+        """Train on texts or sentences, and what is true of each."""
+
+    @abstractmethod
+    def evaluate(self, inputs: object, labels: object, progress: Progress | None = None) -> Report:
+        """Figures on texts or sentences, and what is true of each."""
 
     @property
     def backbone(self) -> Backbone:
@@ -272,7 +294,7 @@ class Front(ABC, Generic[F]):
         door.figures = dict(opened.fields["figures"])
         return door
 
-    def _configured(self, given: Mapping[str, Any], options: Mapping[str, Any]) -> Config:
+    def _configured(self, given: Mapping[str, object], options: Mapping[str, object]) -> Config:
         """The configuration of what was given without one."""
         flat, problems = _flat_options(options, given, self._backbone is not None)
         loaded = {} if self._backbone is None else loaded_options(self._backbone)
@@ -296,7 +318,7 @@ class Front(ABC, Generic[F]):
         return config
 
     @abstractmethod
-    def _read_labels(self, labels: Any, texts_read: bool) -> Any:
+    def _read_labels(self, labels: object, texts_read: bool) -> Any:
         """Labels as given, as the configuration takes them."""
 
     @abstractmethod
@@ -333,7 +355,7 @@ class Front(ABC, Generic[F]):
         has_validation: bool,
         folder: Path,
         resume: bool,
-        callbacks: Sequence[Any],
+        callbacks: Sequence[TrainerCallback],
     ) -> Run:
         """How the training goes on.
 
@@ -361,7 +383,7 @@ class Front(ABC, Generic[F]):
             callbacks=callbacks,
         )
 
-    def _chosen(self, defaults: Mapping[str, Any], has_validation: bool, on_cpu: bool) -> Chosen:
+    def _chosen(self, defaults: Mapping[str, object], has_validation: bool, on_cpu: bool) -> Chosen:
         from ltuning.training.arguments import Chosen
 
         return Chosen(
@@ -388,7 +410,9 @@ class Front(ABC, Generic[F]):
         if found:
             raise ConfigError(found)
 
-    def _callbacks(self, given: Sequence[Any], checkpoints: Path | None) -> list[Any]:
+    def _callbacks(
+        self, given: Sequence[TrainerCallback], checkpoints: Path | None
+    ) -> list[TrainerCallback]:
         """With checkpoints by the clock where they are kept."""
         from ltuning.training.checkpoints import TimedCheckpoints
 
@@ -482,7 +506,7 @@ def _refuse_beside_loaded(revision: str | None, device: str) -> None:
 
 
 def _flat_options(
-    options: Mapping[str, Any], given: Mapping[str, Any], is_loaded: bool
+    options: Mapping[str, object], given: Mapping[str, object], is_loaded: bool
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Options by dotted path, and which of them say again what was said, or have no effect."""
     flat: dict[str, Any] = {}
@@ -505,7 +529,7 @@ def _flat_options(
     return flat, problems
 
 
-def _refuse_beside(config: Config, given: Mapping[str, Any], named: str | None) -> None:
+def _refuse_beside(config: Config, given: Mapping[str, object], named: str | None) -> None:
     """Refuse arguments beside a configuration, which would not be read.
 
     Raises:

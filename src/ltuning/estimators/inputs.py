@@ -20,7 +20,7 @@ _AS_LIST = ("tolist", "to_list", "to_pylist")
 _INDICATORS = frozenset({"0", "1", "True", "False"})
 
 
-def rows_of(given: Any, what: str, example: str, *, pairs: bool = False) -> list[Any]:
+def rows_of(given: object, what: str, example: str, *, pairs: bool = False) -> list[Any]:
     """The values of what is given, in its order.
 
     That may be a list, a tuple or another sequence, a generator, an array or a column (of NumPy,
@@ -50,7 +50,7 @@ def rows_of(given: Any, what: str, example: str, *, pairs: bool = False) -> list
     )
 
 
-def _columns(given: Any) -> list[list[Any]] | None:
+def _columns(given: object) -> list[list[Any]] | None:
     """The columns of a frame or a table of NumPy; None for what has none."""
     if isinstance(given, np.ndarray) and given.ndim == 2:
         return [column.tolist() for column in given.T]
@@ -60,7 +60,7 @@ def _columns(given: Any) -> list[list[Any]] | None:
     return None
 
 
-def _of_columns(columns: list[list[Any]], given: Any, what: str, pairs: bool) -> list[Any]:
+def _of_columns(columns: list[list[object]], given: object, what: str, pairs: bool) -> list[Any]:
     if len(columns) == 1:
         return columns[0]
     if len(columns) == 2 and pairs:
@@ -71,7 +71,7 @@ def _of_columns(columns: list[list[Any]], given: Any, what: str, pairs: bool) ->
     )
 
 
-def pair_of(validation: Any) -> tuple[Any, Any]:
+def pair_of(validation: object) -> tuple[Any, Any]:
     """Texts and labels of `validation`.
 
     Raises:
@@ -88,7 +88,7 @@ def pair_of(validation: Any) -> tuple[Any, Any]:
 # --- texts ----------------------------------------------------------------------------------------
 
 
-def texts_of(given: Any) -> list[Text]:
+def texts_of(given: object) -> list[Text]:
     """Texts, or pairs of texts.
 
     Raises:
@@ -129,13 +129,13 @@ def check_whole(text: str, where: str) -> None:
 # --- labels ---------------------------------------------------------------------------------------
 
 
-def _is_blank(value: Any) -> bool:
+def _is_blank(value: object) -> bool:
     """Whether a value is no label: a missing one, or a text of spaces."""
     value = plain_value(value)
     return is_missing(value) or (isinstance(value, str) and not value.strip())
 
 
-def labels_of(given: Any, what: str) -> tuple[list[str], LabelType]:
+def labels_of(given: object, what: str) -> tuple[list[str], LabelType]:
     """The names of labels, one for each text, and the type that the labels have.
 
     Args:
@@ -179,7 +179,7 @@ def _type_of(values: Sequence[tuple[Any, str]]) -> LabelType:
 
 
 def label_lists_of(
-    given: Any, what: str, known: Labels | None
+    given: object, what: str, known: Labels | None
 ) -> tuple[list[list[str]], LabelType]:
     """The names of the labels of each text, every one looked at, and the type that they have.
 
@@ -211,7 +211,7 @@ def label_lists_of(
     return lists, type_
 
 
-def _values_of_row(row: Any, where: str) -> list[Any]:
+def _values_of_row(row: object, where: str) -> list[Any]:
     try:
         return [plain_value(value) for value in rows_of(row, "", "")]
     except DataError:
@@ -248,7 +248,7 @@ def _check_names(names: Sequence[str], where: str, known: Labels | None) -> None
 # --- words ----------------------------------------------------------------------------------------
 
 
-def sentences_of(given: Any, what: str) -> list[Sentence]:
+def sentences_of(given: object, what: str) -> list[Sentence]:
     """Sentences, each given as a list of words or as a `Sentence`.
 
     Raises:
@@ -262,7 +262,7 @@ def sentences_of(given: Any, what: str) -> list[Sentence]:
     return sentences
 
 
-def _sentence(words: Any, where: str) -> Sentence:
+def _sentence(words: object, where: str) -> Sentence:
     try:
         tokens = rows_of(words, "", "")
     except DataError:
@@ -275,7 +275,7 @@ def _sentence(words: Any, where: str) -> Sentence:
     return Sentence.of_tokens(tokens)
 
 
-def tag_lists_of(given: Any, what: str) -> list[list[str]]:
+def tag_lists_of(given: object, what: str) -> list[list[str]]:
     """Tags, a list for each sentence.
 
     Raises:
@@ -295,7 +295,7 @@ def tag_lists_of(given: Any, what: str) -> list[list[str]]:
     return lists
 
 
-def _check_tags(lists: Sequence[Sequence[Any]], what: str) -> None:
+def _check_tags(lists: Sequence[Sequence[object]], what: str) -> None:
     places = [
         (tag, f"{what}, row {row}, word {place}")
         for row, tags in enumerate(lists, start=1)

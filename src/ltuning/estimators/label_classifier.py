@@ -35,7 +35,7 @@ from ltuning.methods.model import Model
 from ltuning.methods.starts import free_start
 from ltuning.methods.tuned import Tuned, TunedModel
 from ltuning.methods.weights import WEIGHT_METHODS
-from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
@@ -46,6 +46,8 @@ from ltuning.training.objectives import objective_of
 from ltuning.training.validation import MultilabelValidation, Validation, softmax
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from ltuning.training.trainer import TrainingResult
 
 logger = logging.getLogger("ltuning")
@@ -97,7 +99,7 @@ class TextClassifier(Front[FittedLabels]):
         """`[K]` labels as they are in the data, in the order of `predict_proba`'s columns."""
         return label_array(self.labels_)
 
-    def scores(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+    def scores(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Scores `[N, K]` before they are probabilities, by texts and by `classes_`.
 
         Args:
@@ -109,14 +111,14 @@ class TextClassifier(Front[FittedLabels]):
         """
         return self._scores(self._trained(), texts, progress)
 
-    def _scores(self, fitted: FittedLabels, texts: Any, progress: Progress | None) -> np.ndarray:
+    def _scores(self, fitted: FittedLabels, texts: object, progress: Progress | None) -> np.ndarray:
         given = texts_of(texts)
         if not given:
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
         _warn_of_others(given, fitted.pairs)
         return self._scorer_of(fitted).score(given, progress, fitted.max_length)
 
-    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels."""
         return self._probabilities(self.scores(texts, progress))
 
@@ -342,7 +344,7 @@ class TextClassifier(Front[FittedLabels]):
         held_out: Rows | None,
         checkpoints: Path | None,
         resume: bool,
-        callbacks: Sequence[Any],
+        callbacks: Sequence[TrainerCallback],
     ) -> None:
         self._check_training(held_out is not None)
         _warn_of_unread_texts(self.config)
@@ -390,7 +392,7 @@ class TextClassifier(Front[FittedLabels]):
         return TokenDataset(tokens, [self._target(fitted.labels, given) for given in labels])
 
     @abstractmethod
-    def _target(self, labels: Labels, given: Any) -> Any:
+    def _target(self, labels: Labels, given: object) -> Any:
         """What training is told of the labels of a text."""
 
     def _prepare(self, fitted: FittedLabels, data: TokenDataset) -> None:
@@ -433,13 +435,13 @@ class LabelClassifier(TextClassifier):
 
     def fit(
         self,
-        texts: Any,
-        labels: Any,
-        validation: tuple[Any, Any] | None = None,
+        texts: object,
+        labels: object,
+        validation: tuple[object, object] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[TrainerCallback] = (),
         progress: bool | None = None,
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
@@ -484,7 +486,7 @@ class LabelClassifier(TextClassifier):
             self._fit(known, (texts, labels), held_out, checkpoints, resume, every)
         return self
 
-    def predict(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+    def predict(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """The most probable label of each text, `[N]`, of the type that the data had.
 
         Args:
@@ -498,7 +500,7 @@ class LabelClassifier(TextClassifier):
         best = self._scores(fitted, texts, progress).argmax(axis=1)
         return label_array(fitted.labels)[best]
 
-    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]`: softmax over the labels' scores.
 
         Args:
@@ -514,7 +516,7 @@ class LabelClassifier(TextClassifier):
     def _probabilities(scores: np.ndarray) -> np.ndarray:
         return softmax(scores.astype(np.float64))
 
-    def evaluate(self, texts: Any, labels: Any, progress: Progress | None = None) -> dict[str, Any]:
+    def evaluate(self, texts: object, labels: object, progress: Progress | None = None) -> Report:
         """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
 
         Args:
@@ -590,7 +592,7 @@ def label_array(labels: Labels) -> np.ndarray:
     return np.array(labels.values, dtype=object) if bent else values
 
 
-def checked_texts(texts: Any, labels: Sequence[L], empty: str) -> tuple[list[Text], list[L]]:
+def checked_texts(texts: object, labels: Sequence[L], empty: str) -> tuple[list[Text], list[L]]:
     """Texts with what is said of each, as lists, less the empty ones if these are to be skipped.
 
     Args:

@@ -17,7 +17,7 @@ from ltuning.estimators.inputs import label_lists_of, pair_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
-from ltuning.metrics import binary_log_loss, multilabel_report
+from ltuning.metrics import Report, binary_log_loss, multilabel_report
 from ltuning.scoring import Progress
 from ltuning.stages import counting
 from ltuning.training.datasets import TokenDataset
@@ -25,6 +25,8 @@ from ltuning.training.objectives import multi_hot
 from ltuning.training.validation import MultilabelValidation, sigmoid, start_at_base_rate
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from ltuning.training.trainer import TrainingResult
 
 logger = logging.getLogger("ltuning")
@@ -72,13 +74,13 @@ class MultilabelClassifier(TextClassifier):
 
     def fit(
         self,
-        texts: Any,
-        label_lists: Any,
-        validation: tuple[Any, Any] | None = None,
+        texts: object,
+        label_lists: object,
+        validation: tuple[object, object] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[TrainerCallback] = (),
         progress: bool | None = None,
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
@@ -122,7 +124,7 @@ class MultilabelClassifier(TextClassifier):
             self._fit(known, (texts, lists), held_out, checkpoints, resume, every)
         return self
 
-    def predict(self, texts: Any, progress: Progress | None = None) -> list[list[Label]]:
+    def predict(self, texts: object, progress: Progress | None = None) -> list[list[Label]]:
         """The labels that apply to each text, in the order of `classes_`, or none.
 
         They are of the type that the data had.
@@ -143,7 +145,7 @@ class MultilabelClassifier(TextClassifier):
         fitted = self._trained()
         return _of_columns(fitted.labels.names, probabilities >= fitted.thresholds)
 
-    def predict_proba(self, texts: Any, progress: Progress | None = None) -> np.ndarray:
+    def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """`[N, K]` the probability that each label applies: the sigmoid of its score.
 
         Args:
@@ -160,8 +162,8 @@ class MultilabelClassifier(TextClassifier):
         return sigmoid(scores)
 
     def evaluate(
-        self, texts: Any, label_lists: Any, progress: Progress | None = None
-    ) -> dict[str, Any]:
+        self, texts: object, label_lists: object, progress: Progress | None = None
+    ) -> Report:
         """Figures on labelled texts: F1, precision and recall, exact match, and per label.
 
         Args:
@@ -192,7 +194,7 @@ class MultilabelClassifier(TextClassifier):
         report["log_loss"] = binary_log_loss(probabilities, truth)
         return report
 
-    def add_labels(self, labels: Any) -> Self:
+    def add_labels(self, labels: object) -> Self:
         """Add labels from their texts alone; nothing is trained.
 
         Their threshold is the median of the others', for want of texts to fit it to: .5 where

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.tuned import TagModel, Tuned
-from ltuning.metrics import span_report
+from ltuning.metrics import Report, span_report
 from ltuning.names import listed, unknown
 from ltuning.scoring import Progress, TagScorer, best_tags, tag_names
 from ltuning.sentences import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
@@ -32,6 +32,8 @@ from ltuning.training.objectives import Tags
 from ltuning.training.validation import TagValidation
 
 if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
     from ltuning.training.trainer import TrainingResult
 
 logger = logging.getLogger("ltuning")
@@ -105,15 +107,15 @@ class TokenClassifier(Front[_Fitted]):
 
     def fit(
         self,
-        token_lists: Any,
-        tag_lists: Any,
-        validation: tuple[Any, Any] | None = None,
+        token_lists: object,
+        tag_lists: object,
+        validation: tuple[object, object] | None = None,
         *,
         checkpoints: Path | None = None,
         resume: bool = False,
-        callbacks: Sequence[Any] = (),
+        callbacks: Sequence[TrainerCallback] = (),
         progress: bool | None = None,
-    ) -> TokenClassifier:
+    ) -> Self:
         """Train on sentences, each a list of words (or a `Sentence`), with a tag for each word.
 
         Args:
@@ -157,7 +159,7 @@ class TokenClassifier(Front[_Fitted]):
         self.figures = self._run_figures(result, fitted)
         return self
 
-    def predict(self, texts: Any, progress: Progress | None = None) -> list[list[Entity]]:
+    def predict(self, texts: object, progress: Progress | None = None) -> list[list[Entity]]:
         """The entities of each text, in its order.
 
         Args:
@@ -183,7 +185,9 @@ class TokenClassifier(Front[_Fitted]):
             for sentence, table in zip(sentences, tables, strict=True)
         ]
 
-    def predict_tags(self, token_lists: Any, progress: Progress | None = None) -> list[list[str]]:
+    def predict_tags(
+        self, token_lists: object, progress: Progress | None = None
+    ) -> list[list[str]]:
         """A tag for each word of each sentence, of the scheme that the training tags had.
 
         Args:
@@ -203,10 +207,10 @@ class TokenClassifier(Front[_Fitted]):
 
     def evaluate(
         self,
-        token_lists: Any,
-        tag_lists: Any,
+        token_lists: object,
+        tag_lists: object,
         progress: Progress | None = None,
-    ) -> dict[str, Any]:
+    ) -> Report:
         """Precision, recall and F1 of entities, overall and per type; seqeval, strict.
 
         An entity counts where its words and its type are all right.
@@ -284,7 +288,7 @@ class TokenClassifier(Front[_Fitted]):
         held_out: tuple[list[Sentence], list[list[Span]]] | None,
         folder: Path,
         resume: bool,
-        callbacks: Sequence[Any],
+        callbacks: Sequence[TrainerCallback],
     ) -> TrainingResult:
         from ltuning.training.trainer import train
 
@@ -322,7 +326,7 @@ class TokenClassifier(Front[_Fitted]):
 
 
 def _checked(
-    token_lists: Any, tag_lists: Any, what: str
+    token_lists: object, tag_lists: object, what: str
 ) -> tuple[list[Sentence], list[list[Span]], Scheme]:
     """Sentences, their entities, and the scheme of their tags."""
     sentences, tag_lists = sentences_of(token_lists, what), tag_lists_of(tag_lists, what)

@@ -262,7 +262,7 @@ def _counts(cell: Cell, texts: Texts, measured: Labelled, fitted: Fitted) -> dic
 
 
 def _mistakes(
-    job: Job, scored: Any, predicted: np.ndarray, truth: np.ndarray, measured: Labelled
+    job: Job, scored: object, predicted: np.ndarray, truth: np.ndarray, measured: Labelled
 ) -> list[dict[str, Any]]:
     """The wrong answers with the highest probabilities."""
     task, names, inputs = job.task, job.names, measured.inputs

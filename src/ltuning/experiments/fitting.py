@@ -9,10 +9,11 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import BackboneOptions
+from ltuning.metrics import figures_of
 from ltuning.tasks.task import Labelled, Task
 
 
@@ -77,11 +78,13 @@ class Job:
         """Steps between two measurements; the last step is measured after in any case."""
         return -(-self.budget.steps // self.budget.evaluations)
 
-    def on_validation(self, scored: Any, thresholds: np.ndarray | None = None) -> dict[str, Any]:
+    def on_validation(
+        self, scored: object, thresholds: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Figures of what a method says of the validation texts."""
         predicted = self.task.decide(scored, thresholds)
         truth = self.task.truth(self.validation, self.names)
-        return self.task.measure(scored, predicted, truth, self.names)
+        return figures_of(self.task.measure(scored, predicted, truth, self.names))
 
 
 @dataclass(frozen=True)
@@ -142,27 +145,35 @@ class Clock(TrainerCallback):
             self.seconds += time.perf_counter() - self._since
             self._since = None
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Training: runs."""
         self.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Before a measurement, and at the end: stands still."""
         if control.should_evaluate or state.global_step >= state.max_steps:
             self.stop()
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+    ) -> None:
         """Runs again, unless a checkpoint is written after the measurement."""
         figure = rest["metrics"][f"eval_{self.figure}"]
         self.curve.append((state.global_step, self.seconds, figure))
         if not control.should_save:
             self._go_on(state)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Runs again."""
         self._go_on(state)
 
-    def _go_on(self, state: Any) -> None:
+    def _go_on(self, state: TrainerState) -> None:
         if state.global_step < state.max_steps:
             self.start()
 

@@ -99,7 +99,7 @@ class Search:
 
 
 def _read_each(
-    read: Callable[[object, str, list[Problem]], Any],
+    read: Callable[[object, str, list[Problem]], object],
     words: str,
     value: object,
     path: str,
@@ -433,7 +433,7 @@ class Cell:
         return " ".join([*words, "on", self.data, *shots, f"seed {self.seed}, {self.backbone}"])
 
 
-def _drop_default_task(data: dict[str, Any]) -> None:
+def _drop_default_task(data: dict[str, object]) -> None:
     """As results and grids have it that were written before there were others."""
     if data["task"] == DataSet.task:
         del data["task"]
@@ -551,7 +551,7 @@ def _tasks_of(data: Mapping[str, DataSet]) -> dict[str, str]:
     return found
 
 
-def _axis_problems(values: Mapping[str, Any], data: Mapping[str, DataSet]) -> list[Problem]:
+def _axis_problems(values: Mapping[str, object], data: Mapping[str, DataSet]) -> list[Problem]:
     """What the grid says for all its data sets, and some of their tasks have not."""
     problems = []
     metric, shots = values.get("metric"), values.get("shots") or [None]

@@ -26,7 +26,7 @@ def label_texts(
     kind: str | None,
     given: Mapping[str, Sequence[str]] | None,
     names: Sequence[str],
-    tokenizer: Any,
+    tokenizer: object,
     seed: int,
 ) -> dict[str, list[str]]:
     """Name -> texts.

@@ -37,7 +37,7 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
     if rate is not None:
         training["learning_rate"] = rate
     config = replace(config, training={**config.training, **training})
-    trained: Any = job.task.door()(backbone, config=config)
+    trained = job.task.door()(backbone, config=config)
     clock = Clock(job.task.main)
     clock.start()
     trained.fit(
@@ -48,6 +48,7 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
         progress=False,
     )
     clock.stop()
+    assert trained.result_ is not None  # it is fitted
     return Fitted(
         partial(job.task.scored, trained),
         trained.num_parameters,

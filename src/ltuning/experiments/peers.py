@@ -255,7 +255,7 @@ PEERS: dict[str, Peer] = {
 
 
 def _fit_head(
-    name: str, job: Job, rate: float | None, features: Callable[[Sequence[Text], bool], Any]
+    name: str, job: Job, rate: float | None, features: Callable[[Sequence[Text], bool], object]
 ) -> Fitted:
     """Logistic regression, fitted to its end; where several labels may apply, one for each.
 
@@ -503,7 +503,9 @@ class _BestKept(Trainer):
         self._best: float | None = None
         self._weights: dict[str, Tensor] = {}
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+    def evaluate(
+        self, *_: object, metric_key_prefix: str = "eval", **__: object
+    ) -> dict[str, float]:
         """Figures on the validation texts."""
         found = self._figures()
         named = {f"{metric_key_prefix}_{name}": found[name] for name in self._logged}
@@ -525,5 +527,5 @@ class _BestKept(Trainer):
         assert self.model is not None
         return ((n, w) for n, w in self.model.named_parameters() if w.requires_grad)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedBatches:
+    def _get_train_sampler(self, train_dataset: object = None) -> LengthGroupedBatches:
         return LengthGroupedBatches(self._lengths, self.args.train_batch_size, self.args.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -176,7 +176,7 @@ def _facts(facts: Sequence[tuple[str, str]]) -> str:
     return "\n".join(["## How it was measured", "", *lines])
 
 
-def _pairs(mapping: dict[str, Any]) -> str:
+def _pairs(mapping: Mapping[str, object]) -> str:
     return ", ".join(f"{name} {value}" for name, value in mapping.items() if value is not None)
 
 

@@ -190,7 +190,7 @@ class ResultFolder:
         except (OSError, ValueError, KeyError, TypeError):
             return "an error whose file cannot be read"
 
-    def finish(self, cell: Cell, record: Mapping[str, Any], predictions: Predictions) -> None:
+    def finish(self, cell: Cell, record: Mapping[str, object], predictions: Predictions) -> None:
         """Write a finished cell; its predictions first."""
         packed = io.BytesIO()
         np.savez_compressed(
@@ -220,7 +220,7 @@ class ResultFolder:
     def _path(self, cell: Cell, ending: str) -> Path:
         return self.cells / f"{cell.stem}{ending}"
 
-    def _predictions(self, cell: Cell, record: Mapping[str, Any]) -> Predictions:
+    def _predictions(self, cell: Cell, record: Mapping[str, object]) -> Predictions:
         content = self._path(cell, ".npz").read_bytes()
         if hashlib.sha256(content).hexdigest() != record["predictions_sha256"]:
             raise ValueError("its predictions are not those that were written")
@@ -265,7 +265,9 @@ class ResultFolder:
             )
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(
+    old: Mapping[str, object], new: Mapping[str, object], prefix: str = ""
+) -> list[str]:
     """Options that differ, each as `path: old -> new`."""
     found = []
     for name in {**old, **new}:
@@ -292,7 +294,7 @@ def _half_written(folder: Path) -> list[Path]:
     return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
 
 
-def _checked(record: Any, cell: Cell) -> dict[str, Any]:
+def _checked(record: object, cell: Cell) -> dict[str, Any]:
     if not isinstance(record, dict) or record.get("format") != _FORMAT:
         raise ValueError("not a result of this version")
     missing = [name for name in _NEEDED if name not in record]
@@ -305,5 +307,5 @@ def _checked(record: Any, cell: Cell) -> dict[str, Any]:
     return record
 
 
-def _json(content: Mapping[str, Any]) -> bytes:
+def _json(content: Mapping[str, object]) -> bytes:
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()

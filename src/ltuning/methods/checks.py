@@ -31,7 +31,7 @@ def check(config: Config) -> None:
 
 
 def configure(
-    mapping: Mapping[str, Any],
+    mapping: Mapping[str, object],
     settings: Sequence[str] = (),
     problems: Sequence[Problem] = (),
 ) -> Config:
@@ -61,7 +61,7 @@ def configure(
     return config
 
 
-def without(options: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+def without(options: Mapping[str, object], path: str) -> Mapping[str, Any]:
     """Nested options less the one at a dotted path; those that lack it stay as they are."""
     section, _, name = path.partition(".")
     inner = options.get(section)
@@ -72,7 +72,7 @@ def without(options: Mapping[str, Any], path: str) -> Mapping[str, Any]:
 
 
 def _sound_part(
-    mapping: Mapping[str, Any], settings: Sequence[str], problems: Sequence[Problem]
+    mapping: Mapping[str, object], settings: Sequence[str], problems: Sequence[Problem]
 ) -> Config | None:
     """What is left without the options that have a problem."""
     paths = {problem.path for problem in problems}

@@ -104,7 +104,7 @@ class Tuned(Trainable):
         method: MethodOptions,
         num_outputs: int,
         tensors: Mapping[str, Tensor],
-        parts: Mapping[str, Any],
+        parts: Mapping[str, object],
         folder: Path,
     ) -> Tuned:
         """As it was when `tensors`, and `files` as parts, were saved to an artifact's folder.
@@ -356,7 +356,7 @@ def _saved_lora(
     return peft
 
 
-def _check_lora(options: Any, model: Backbone, method: MethodOptions, folder: Path) -> None:
+def _check_lora(options: object, model: Backbone, method: MethodOptions, folder: Path) -> None:
     """Refuse options of PEFT that are not those with which LoRA is made anew."""
     from peft import LoraConfig
 

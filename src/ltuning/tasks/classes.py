@@ -11,7 +11,8 @@ import numpy as np
 
 from ltuning.data.label_sets import refuse_joined
 from ltuning.data.sources import Columns, Examples, read_split, read_splits
-from ltuning.metrics import classification_report, expected_calibration_error, log_loss
+from ltuning.data.splits import hold_out
+from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
 from ltuning.tasks.task import Labelled, Task
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ltuning")
 
 
-class Classes(Task):
+class Classes(Task["LabelClassifier", Examples, np.ndarray]):
     """Scores are probabilities `[N, K]`; the class is the most probable one, `[N]`."""
 
     name = "classes"
@@ -47,6 +48,10 @@ class Classes(Task):
         """Texts with a label each."""
         return read_split(source, split, columns, **how)
 
+    def hold_out(self, examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+        """Training and validation texts, from each label its share."""
+        return hold_out(examples, fraction, seed)
+
     def check(self, training: Examples) -> None:
         """Refuse classes that are several with `|` between them."""
         refuse_joined(training.labels or [], training.origin)
@@ -65,7 +70,7 @@ class Classes(Task):
         """`[N]` indices of classes."""
         return np.array([names.index(label) for label in examples.labels or ()])
 
-    def scored(self, door: LabelClassifier, inputs: Sequence[Any]) -> np.ndarray:
+    def scored(self, door: LabelClassifier, inputs: Sequence[object]) -> np.ndarray:
         """`[N, K]` probabilities."""
         return door.predict_proba(inputs)
 
@@ -76,7 +81,7 @@ class Classes(Task):
 
     def measure(
         self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> Report:
         """`classification_report`, log loss and calibration error."""
         real, guess = ([names[place] for place in side] for side in (truth, predicted))
         report = classification_report(real, guess, names)
@@ -91,6 +96,6 @@ class Classes(Task):
         wrong = np.flatnonzero(predicted != truth)
         return {int(row): float(scored[row, predicted[row]]) for row in wrong}
 
-    def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
+    def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The class."""
         return names[int(decided)]

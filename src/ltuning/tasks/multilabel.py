@@ -10,14 +10,15 @@ import numpy as np
 
 from ltuning.data.label_sets import MultilabelExamples
 from ltuning.data.sources import Columns, read_multilabel_split, read_multilabel_splits
-from ltuning.metrics import binary_log_loss, multilabel_report
+from ltuning.data.splits import hold_out
+from ltuning.metrics import Report, binary_log_loss, multilabel_report
 from ltuning.tasks.task import Labelled, Task
 
 if TYPE_CHECKING:
     from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 
 
-class Multilabel(Task):
+class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
     """Scores are probabilities `[N, K]`; from its threshold on a label applies, `[N, K]` 0 or 1."""
 
     name = "multilabel"
@@ -52,6 +53,12 @@ class Multilabel(Task):
         """Texts with a list of labels each."""
         return read_multilabel_split(source, split, columns, **how)
 
+    def hold_out(
+        self, examples: MultilabelExamples, fraction: float, seed: int
+    ) -> tuple[MultilabelExamples, MultilabelExamples]:
+        """Training and validation texts, from each label its share."""
+        return hold_out(examples, fraction, seed)
+
     def names(self, examples: Labelled) -> list[str]:
         """The labels."""
         return sorted({name for names in examples.labels or () for name in names})
@@ -61,7 +68,7 @@ class Multilabel(Task):
         lists = examples.labels or ()
         return np.array([[int(name in labels) for name in names] for labels in lists])
 
-    def scored(self, door: MultilabelClassifier, inputs: Sequence[Any]) -> np.ndarray:
+    def scored(self, door: MultilabelClassifier, inputs: Sequence[object]) -> np.ndarray:
         """`[N, K]` probabilities."""
         return door.predict_proba(inputs)
 
@@ -76,7 +83,7 @@ class Multilabel(Task):
 
     def measure(
         self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> Report:
         """`multilabel_report`, and the log loss of a label of a text."""
         return multilabel_report(truth, predicted, names) | {"loss": binary_log_loss(scored, truth)}
 
@@ -92,6 +99,6 @@ class Multilabel(Task):
         rows = np.flatnonzero((predicted != truth).any(1))
         return {int(row): float(sure[row].max()) for row in rows}
 
-    def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
+    def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The labels, or a dash."""
         return ", ".join(names[place] for place in decided.nonzero()[0].tolist()) or "-"

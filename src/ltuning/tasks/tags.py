@@ -10,7 +10,7 @@ import numpy as np
 
 from ltuning.data.sources import Columns, read_tagged_split, read_tagged_splits
 from ltuning.data.tagged import TaggedExamples, hold_out_sentences, refuse_skipping
-from ltuning.metrics import span_report
+from ltuning.metrics import Report, span_report
 from ltuning.sentences import Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.tasks.task import Labelled, Task
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _NO_WORD = -1
 
 
-class Tags(Task):
+class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
     """Scores are probabilities `[W, 1 + 2K]` of each sentence; names are types of entities.
 
     What is true and what is predicted is `[N, W]`, of the longest sentence: the place of each
@@ -103,7 +103,7 @@ class Tags(Task):
         predicted: np.ndarray,
         truth: np.ndarray,
         names: Sequence[str],
-    ) -> dict[str, Any]:
+    ) -> Report:
         """`span_report`, and the log loss of a word as `loss`."""
         of_truth = self.packed(scored)[np.arange((truth != _NO_WORD).sum()), _words(truth)]
         loss = -np.log(np.maximum(of_truth, np.finfo(np.float32).tiny)).mean()

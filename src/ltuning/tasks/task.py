@@ -8,12 +8,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
 from ltuning.data.sources import Columns
-from ltuning.data.splits import hold_out
+from ltuning.metrics import Report
 
 if TYPE_CHECKING:
     from ltuning.estimators.base import Front
@@ -44,8 +44,13 @@ class Labelled(Protocol):
         """Some of the examples."""
 
 
-class Task(ABC):
-    """A task.
+Door = TypeVar("Door", bound="Front[Any]")
+Given = TypeVar("Given", bound=Labelled)
+Scored = TypeVar("Scored")
+
+
+class Task(ABC, Generic[Door, Given, Scored]):
+    """A task: its front door, its examples, and what a trained front door says of them.
 
     Attributes:
         name: as options call it.
@@ -86,11 +91,11 @@ class Task(ABC):
         return self.figures[self.main]
 
     @abstractmethod
-    def door(self) -> type[Front[Any]]:
+    def door(self) -> type[Door]:
         """The front door."""
 
     @abstractmethod
-    def read_splits(self, source: str | Path, columns: Columns, **how: Any) -> Mapping[str, Any]:
+    def read_splits(self, source: str | Path, columns: Columns, **how: Any) -> Mapping[str, Given]:
         """Labelled examples by split.
 
         Args:
@@ -103,18 +108,18 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def read_split(self, source: str | Path, split: str, columns: Columns, **how: Any) -> Any:
+    def read_split(self, source: str | Path, split: str, columns: Columns, **how: Any) -> Given:
         """As `read_splits`, of one split."""
 
-    def hold_out(self, examples: Any, fraction: float, seed: int) -> tuple[Any, Any]:
+    @abstractmethod
+    def hold_out(self, examples: Given, fraction: float, seed: int) -> tuple[Given, Given]:
         """Training and validation examples; equal seeds, equal parts.
 
         Raises:
             DataError: too few examples.
         """
-        return hold_out(examples, fraction, seed)
 
-    def check(self, training: Any) -> None:
+    def check(self, training: Given) -> None:
         """Refuse training examples that look like those of another task.
 
         Raises:
@@ -122,7 +127,7 @@ class Task(ABC):
         """
         return
 
-    def check_given(self, names: Collection[str], training: Any) -> None:
+    def check_given(self, names: Collection[str], training: Given) -> None:
         """Warn of names that were given and that the training examples lack.
 
         Where the front door says it itself, it is not said here.
@@ -138,25 +143,25 @@ class Task(ABC):
         """What is true of each example, as numbers; see `decide`."""
 
     @abstractmethod
-    def scored(self, door: Any, inputs: Sequence[Any]) -> Any:
+    def scored(self, door: Door, inputs: Sequence[Any]) -> Scored:
         """What a trained front door says of each example, before anything is decided."""
 
-    def thresholds(self, door: Any) -> np.ndarray | None:
+    def thresholds(self, door: Door) -> np.ndarray | None:
         """`[K]` where a trained front door has them."""
         return None
 
     @abstractmethod
-    def decide(self, scored: Any, thresholds: np.ndarray | None) -> np.ndarray:
+    def decide(self, scored: Scored, thresholds: np.ndarray | None) -> np.ndarray:
         """`[N, ...]` integers: what is predicted of each example, to be compared with `truth`."""
 
-    def packed(self, scored: Any) -> np.ndarray:
+    def packed(self, scored: Scored) -> np.ndarray:
         """What `scored` gives, as one array."""
         return np.asarray(scored)
 
     @abstractmethod
     def measure(
-        self, scored: Any, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
-    ) -> dict[str, Any]:
+        self, scored: Scored, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
+    ) -> Report:
         """`figures`, `loss`, `per_class` and more, as plain numbers."""
 
     def counts(
@@ -170,7 +175,7 @@ class Task(ABC):
 
     @abstractmethod
     def surest_mistakes(
-        self, scored: Any, predicted: np.ndarray, truth: np.ndarray
+        self, scored: Scored, predicted: np.ndarray, truth: np.ndarray
     ) -> dict[int, float]:
         """Of each example that is wrong the probability of the surest wrong decision."""
 

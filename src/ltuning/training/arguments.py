@@ -170,7 +170,7 @@ def _length(epoch: int, most: float) -> dict[str, Any]:
     return {"max_steps": most} if is_long else {"num_train_epochs": epochs}
 
 
-def _evaluations(fields: Mapping[str, Any], steps: int, published: bool) -> dict[str, Any]:
+def _evaluations(fields: Mapping[str, object], steps: int, published: bool) -> dict[str, Any]:
     """When a run of so many steps evaluates, and writes checkpoints.
 
     The best weights can only be kept where evaluations and checkpoints fall together.
@@ -197,7 +197,7 @@ def _every(steps: int) -> int:
     return min(choices, key=lambda every: steps % every)
 
 
-def _strategy(fields: Mapping[str, Any], published: bool) -> str:
+def _strategy(fields: Mapping[str, object], published: bool) -> str:
     """What a run with validation texts counts between its evaluations."""
     return str(fields.get("eval_strategy", "epoch" if published else "steps"))
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ltuning.metrics import WORDS
 from ltuning.stages import Advance, Display, shown_on
@@ -167,18 +167,24 @@ class Steps(TrainerCallback):
         self._training.close()
         self._open.close()
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The run begins, or goes on."""
         self.step = state.global_step
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The first step comes after what is done once for all of them, which is a stage itself."""
         if self._display is not None and self._update is None:
             shown = self._display.steps(state.global_step, state.max_steps)
             self._update = self._training.enter_context(shown)
         self._began = self.clock()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """One optimizer step is done."""
         self.step = state.global_step
         self._seconds += self.clock() - self._began
@@ -189,7 +195,12 @@ class Steps(TrainerCallback):
             self._show(state)
 
     def on_log(
-        self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: object,
     ) -> None:
         """There is a new loss, or a new figure of the task on validation."""
         found = logs or {}
@@ -198,15 +209,19 @@ class Steps(TrainerCallback):
         if name := next((name for name in WORDS if f"eval_{name}" in found), None):
             self._figures["validation"] = f"{WORDS[name]} {found[f'eval_{name}']:.2f}"
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """Validation is over."""
         self._show(state)
 
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """What comes after the last step are stages of their own."""
         self._training.close()
 
-    def _show(self, state: Any) -> None:
+    def _show(self, state: TrainerState) -> None:
         if self._update is not None:
             self._update(state.global_step, ", ".join(self._figures.values()))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -92,16 +92,22 @@ class TimedCheckpoints(TrainerCallback):
     def __init__(self, seconds: float = INTERVAL):
         self._seconds = seconds
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The run begins."""
         self._last = self.clock()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """One optimizer step is done."""
         if self.clock() - self._last >= self._seconds:
             control.should_save = True
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """A checkpoint is written, whatever for; the end of an epoch need not write it again."""
         self._last = self.clock()
         control.should_save = False
@@ -131,11 +137,15 @@ class Tally(TrainerCallback, ExportableState):
         self._pending: float | Tensor = pending
         self._logged_step = logged_step
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The run begins, or goes on."""
         self._began = self.clock()
-        if type(self).__name__ not in state.stateful_callbacks:  # a checkpoint of before
-            state.stateful_callbacks[type(self).__name__] = {}
+        # It is declared a list, and is a dictionary once a run begins.
+        kept: Any = state.stateful_callbacks
+        if type(self).__name__ not in kept:  # a checkpoint of before
+            kept[type(self).__name__] = {}
             self._logged_step = state.global_step
 
     def add(self, loss: Tensor) -> None:

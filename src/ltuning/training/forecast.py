@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ltuning import stages
 
@@ -33,17 +32,23 @@ class Forecast(TrainerCallback):
         self._durations: list[float] = []
         self._is_said = False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """What is known beforehand."""
         evaluations = _evaluations(args, state)
         on = f"; {_number(evaluations, 'evaluation')} on {self._num_validation:,} validation texts"
         stages.note(self._length(args, state) + (on if evaluations else ""))
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The time is taken, evaluations left out."""
         self._began = self.clock()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """When enough steps are done, the time is said, unless the run is over."""
         if self._is_said or state.global_step >= state.max_steps:
             return
@@ -54,7 +59,7 @@ class Forecast(TrainerCallback):
             step = sum(measured) / len(measured)
             stages.note(f"about {_words(self._seconds(args, state, step))} on this machine")
 
-    def _length(self, args: Any, state: Any) -> str:
+    def _length(self, args: TrainingArguments, state: TrainerState) -> str:
         batch = min(_batch(args), self._num_texts)
         seen = state.max_steps * batch
         times = f"{seen / self._num_texts:.1f}".removesuffix(".0")
@@ -64,7 +69,7 @@ class Forecast(TrainerCallback):
         texts = f"{self._num_texts:,} training texts"
         return f"{texts}, {_number(state.max_steps, 'step')} of {batch} texts: {how}"
 
-    def _seconds(self, args: Any, state: Any, step: float) -> float:
+    def _seconds(self, args: TrainingArguments, state: TrainerState, step: float) -> float:
         scored = _evaluations(args, state) * self._num_validation * _SCORED
         return step * (state.max_steps + scored / _batch(args))
 
@@ -73,11 +78,11 @@ def _number(count: int, what: str) -> str:
     return f"{count:,} {what}" + ("s" if count != 1 else "")
 
 
-def _batch(args: Any) -> int:
+def _batch(args: TrainingArguments) -> int:
     return int(args.train_batch_size * args.gradient_accumulation_steps)
 
 
-def _evaluations(args: Any, state: Any) -> int:
+def _evaluations(args: TrainingArguments, state: TrainerState) -> int:
     if args.eval_strategy == "steps":
         return int(state.max_steps // state.eval_steps)
     return math.ceil(args.num_train_epochs) if args.eval_strategy == "epoch" else 0

@@ -18,7 +18,9 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerControl,
     TrainerState,
+    TrainingArguments,
 )
 
 from ltuning.backbones.prefix import TRAINING, announced
@@ -95,7 +97,7 @@ class TrainingModel(nn.Module):
         return self.objective.loss(scores, draw)
 
 
-def _in_names_of_today(_: nn.Module, state: dict[str, Any], *__: Any) -> None:
+def _in_names_of_today(_: nn.Module, state: dict[str, object], *__: object) -> None:
     """Checkpoints of taggers had another name for what is trained."""
     for name in [name for name in state if name.startswith("tuned.")]:
         state[f"adapter.{name.removeprefix('tuned.')}"] = state.pop(name)
@@ -153,7 +155,7 @@ class AdapterTrainer(Trainer):
             batch["share"] /= items
         return batches, items
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], **_: Any) -> Tensor:  # type: ignore[override]
+    def compute_loss(self, model: nn.Module, inputs: dict[str, object], **_: object) -> Tensor:  # type: ignore[override]
         """A micro-batch's part of the loss of its step; NaN or infinity ends the run."""
         share = inputs.pop("share")
         loss = model(**inputs) * share
@@ -168,7 +170,9 @@ class AdapterTrainer(Trainer):
         self.tally.add(loss)
         return loss
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+    def evaluate(
+        self, *_: object, metric_key_prefix: str = "eval", **__: object
+    ) -> dict[str, float]:
         """Figures on the validation texts, each scored against every label."""
         if self._validation is None:
             return {}
@@ -285,7 +289,7 @@ class AdapterTrainer(Trainer):
         lengths = [len(row["input_ids"]) for row in self._data.tokens]
         return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int]:
+    def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
         return self.batches()
 
 
@@ -345,7 +349,7 @@ def train(
     )
 
 
-def early_stopping(stopping: StoppingOptions, validation: Any) -> list[TrainerCallback]:
+def early_stopping(stopping: StoppingOptions, validation: object) -> list[TrainerCallback]:
     """What ends a run, where validation and options say so."""
     if validation is None or not isinstance(stopping.patience, int):
         return []
@@ -371,7 +375,9 @@ class _AtBegin(TrainerCallback):
     def __init__(self, do: Callable[[], None]):
         self._do = do
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
         """The run begins."""
         self._do()
 
