@@ -140,6 +140,23 @@ def test_no_family_is_named_outside_its_table() -> None:
                 assert node.value not in FAMILIES, f"{module}:{node.lineno}"
 
 
+def test_no_task_is_told_by_its_name() -> None:
+    """Of what it gives there are facts, in the schema and in its row."""
+    from ltuning.config import TASK_FACTS
+
+    for module in MODULES:
+        for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Compare) and _names_a_task(node.left):
+                right = [getattr(side, "value", None) for side in node.comparators]
+                assert not {*TASK_FACTS} & {word for word in right if isinstance(word, str)}, (
+                    f"{module}:{node.lineno}"
+                )
+
+
+def _names_a_task(node: ast.expr) -> bool:
+    return getattr(node, "attr", getattr(node, "id", None)) == "task"
+
+
 @pytest.mark.parametrize(
     "name",
     [

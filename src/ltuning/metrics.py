@@ -23,6 +23,23 @@ WORDS = {
     "f1": "F1",
     "loss": "loss",
 }
+# Figures of a report in words, in the order in which they are shown.
+REPORT_WORDS = {
+    "accuracy": "accuracy",
+    "micro_f1": "micro F1",
+    "macro_f1": "macro F1",
+    "exact_match": "exact match",
+    "micro_precision": "micro precision",
+    "micro_recall": "micro recall",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "mcc": "Matthews correlation",
+    "log_loss": "log loss",
+    "expected_calibration_error": "calibration error",
+    "precision": "precision of entities",
+    "recall": "recall of entities",
+    "f1": "F1 of entities",
+}
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ltuning.config import DEFAULT_METHODS, STOPPING_METRICS
+from ltuning.config import TASK_FACTS
 from ltuning.data.sources import Examples, MultilabelExamples, TaggedExamples
 from ltuning.sentences import Sentence
 from ltuning.tasks.table import TASKS
@@ -33,10 +33,11 @@ def scored(task: str) -> object:
 
 @pytest.mark.parametrize("name", TASKS)
 def test_a_task_goes_with_its_door_and_with_what_may_choose(name: str) -> None:
-    task = TASKS[name]
-    assert task.door().task == name
-    assert task.door().default_method == DEFAULT_METHODS[name]
-    assert task.main in STOPPING_METRICS[name]
+    task, facts = TASKS[name], TASK_FACTS[name]
+    assert (task.door().task, task.door().__name__) == (name, facts.door)
+    assert task.door().default_method == facts.default_method
+    assert task.main in facts.metrics
+    assert (task.one_of_each, task.of_words) == (name == "classes", name == "tags")
     assert len(task.figures) == 3  # as many columns in every table of a report
 
 
@@ -67,6 +68,26 @@ def test_the_f1_of_the_report_is_that_of_the_counts(name: str) -> None:
         sure = task.surest_mistakes(answers, predicted, truth)
         assert sorted(sure) == np.flatnonzero(~right(predicted, truth)).tolist()
         assert all(0 < chance <= 1 for chance in sure.values())
+
+
+def test_what_predict_says_of_a_text_fills_its_columns() -> None:
+    scores = np.array([[0.25, 0.75], [0.8, 0.6]])
+    for name, expected in {
+        "classes": [["sport", 0.75], ["food", 0.8]],
+        "multilabel": [[["sport"]], [["food", "sport"]]],
+    }.items():
+        task = TASKS[name]
+        decided = task.decide(scores, np.array([0.5, 0.5]))
+        said = [task.row(one, of, NAMES) for one, of in zip(decided, scores, strict=True)]
+        assert said == expected
+        assert {len(row) for row in said} == {len(task.predicted)}
+
+
+def test_accuracy_is_the_mean_of_what_each_example_adds() -> None:
+    task, answers = TASKS["classes"], DRAW.dirichlet((1, 1), size=4)
+    truth, predicted = task.truth(CLASSES, NAMES), task.decide(answers, None)
+    report = task.measure(answers, predicted, truth, NAMES)
+    assert report[task.main] == task.points(predicted, truth, NAMES).mean()
 
 
 def test_the_loss_of_tags_is_that_of_a_word() -> None:

@@ -9,13 +9,10 @@ from typing import Any
 
 import yaml
 
+from ltuning.config import TASK_FACTS, TaskFacts
+
 # What our names of figures are called on model hubs.
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
-_DOORS = {
-    "classes": "LabelClassifier",
-    "multilabel": "MultilabelClassifier",
-    "tags": "TokenClassifier",
-}
 SPLITS = ("validation", "test")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Underscores within a word are letters in Markdown; at its ends they mean emphasis.
@@ -60,21 +57,17 @@ def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
 
 
-def _task(config: Mapping[str, object]) -> str:
-    return str(config.get("task", "classes"))
-
-
-def _is_tagger(config: Mapping[str, object]) -> bool:
-    return _task(config) == "tags"
+def _task(config: Mapping[str, object]) -> TaskFacts:
+    return TASK_FACTS[str(config.get("task", "classes"))]
 
 
 def _pipeline(config: Mapping[str, object]) -> str:
-    return "token-classification" if _is_tagger(config) else "text-classification"
+    return "token-classification" if _task(config).of_words else "text-classification"
 
 
 def _summary(config: Mapping[str, Any]) -> str:
     method, backbone, count = config["method"], config["backbone"], len(config["labels"])
-    if _is_tagger(config):
+    if _task(config).of_words:
         return (
             f"# Tagger of {count} types of entities\n\n"
             f"A tagger that ltuning trained with the method `{method['name']}` on the language "
@@ -84,7 +77,7 @@ def _summary(config: Mapping[str, Any]) -> str:
         )
     sorts = (
         f"It gives a text those of {count} labels that apply to it, which may be several or none."
-        if _task(config) == "multilabel"
+        if _task(config).several
         else f"It sorts a text into one of {count} labels."
     )
     return (
@@ -97,11 +90,11 @@ def _summary(config: Mapping[str, Any]) -> str:
 
 def _labels(config: Mapping[str, Any]) -> str:
     labels: Mapping[str, Sequence[str]] = config["labels"]
-    if _is_tagger(config):
+    if _task(config).of_words:
         return "## Types\n\n" + _table(("type",), [(_escape(name),) for name in labels])
     rows = [(_escape(name), "; ".join(map(_escape, texts))) for name, texts in labels.items()]
     header: tuple[str, ...] = ("label", "texts that stand for it")
-    if _task(config) != "multilabel":
+    if not _task(config).several:
         return "## Labels\n\n" + _table(header, rows)
     thresholds = (f"{threshold:.4f}" for threshold in config["thresholds"])
     with_thresholds = [(*row, of) for row, of in zip(rows, thresholds, strict=True)]
@@ -111,8 +104,8 @@ def _labels(config: Mapping[str, Any]) -> str:
 
 
 def _usage(config: Mapping[str, object]) -> str:
-    door = _DOORS[_task(config)]
-    asked = "A text to read." if _is_tagger(config) else "A text to sort."
+    door = _task(config).door
+    asked = "A text to read." if _task(config).of_words else "A text to sort."
     return f"""## Use
 
 ```python
@@ -160,7 +153,7 @@ def _limits(config: Mapping[str, object]) -> str:
         "It works on the weights with the fingerprint above and refuses others.",
     ]
     length = config.get("max_length")
-    if _is_tagger(config):
+    if _task(config).of_words:
         limits.insert(0, f"Longer texts than {length} tokens are read in parts that overlap.")
     else:
         of_all = (
@@ -171,7 +164,7 @@ def _limits(config: Mapping[str, object]) -> str:
             "others' median for a label added later; figures of validation are of the same texts "
             "and flatter."
         )
-        limits.insert(0, fitted if _task(config) == "multilabel" else of_all)
+        limits.insert(0, fitted if _task(config).several else of_all)
         if length:
             read = f"Of a text, the first {length} tokens are read; the rest is left out."
             limits.insert(1, read)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ltuning.artifacts import store
 from ltuning.artifacts.folders import CONFIG
-from ltuning.config import Config, DataOptions, MethodOptions, StoppingOptions, read_section
+from ltuning.config import (
+    TASK_FACTS,
+    Config,
+    DataOptions,
+    MethodOptions,
+    StoppingOptions,
+    read_section,
+)
 from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
 from ltuning.labels import LabelType
@@ -63,7 +70,7 @@ class Opened:
             raise ArtifactError(_sentence(self.folder, [str(error)])) from error
         for item in fields(MethodOptions):
             is_open = getattr(self.method, item.name) is None
-            is_of_texts = item.name == "pooling" and self.config.task == "tags"
+            is_of_texts = item.name == "pooling" and TASK_FACTS[self.config.task].of_words
             if is_open and not is_of_texts and item.name not in _LATER:
                 value = getattr(filled, item.name)
                 if value is not None:
@@ -174,7 +181,7 @@ def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _F
         "max_length": ("an integer of 1 or more", lambda value: _is_count(value, 1)),
         "figures": ("sections of figures", _are_figures),
     }
-    if task == "tags":
+    if TASK_FACTS[task].of_words:
         schemes = get_args(Scheme)
         expected["scheme"] = (" or ".join(schemes), lambda value: value in schemes)
     else:
@@ -188,7 +195,7 @@ def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _F
             f"{count}, the number of labels",
             lambda value: _is_count(value, 1) and value == count,
         )
-    if task == "multilabel":
+    if TASK_FACTS[task].several:
         expected["thresholds"] = (
             f"{count} numbers, one for each label",
             lambda value: (

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltuning.metrics import Report, figures_of
+from ltuning.metrics import REPORT_WORDS, Report, figures_of
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
@@ -19,28 +19,11 @@ if TYPE_CHECKING:
 _LARGEST_MATRIX = 12
 _MOST_PAIRS = 10
 
-_FIGURES = {
-    "accuracy": "accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "exact_match": "exact match",
-    "micro_precision": "micro precision",
-    "micro_recall": "micro recall",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "mcc": "Matthews correlation",
-    "log_loss": "log loss",
-    "expected_calibration_error": "calibration error",
-    "precision": "precision of entities",
-    "recall": "recall of entities",
-    "f1": "F1 of entities",
-}
-
 
 def figures(report: Report) -> dict[str, str]:
     """The figures over all texts, by their names in words."""
     found = figures_of(report)
-    return {words: f"{found[name]:.4f}" for name, words in _FIGURES.items() if name in found}
+    return {words: f"{found[name]:.4f}" for name, words in REPORT_WORDS.items() if name in found}
 
 
 def per_class(report: Report, task: Task) -> RenderableType:

@@ -331,18 +331,14 @@ def _labelled(
     write.check(_with_columns(table, added, likely))
     with place[-1].counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
-    found: list[list[Any]]
-    if task.one_of_each:
-        best = scored.argmax(axis=1)
-        found = [
-            [names[label], round(float(chances[label]), _DIGITS)]
-            for label, chances in zip(best, scored, strict=True)
-        ]
-    else:
-        found = [[labels] for labels in classifier.applying(scored)]
+    decided = task.decide(scored, task.thresholds(classifier))
+    said = (
+        task.row(one, chances, names) + (chances.tolist() if every else [])
+        for one, chances in zip(decided, scored, strict=True)
+    )
     values = (
-        said + [round(chance, _DIGITS) for chance in chances if every]
-        for said, chances in zip(found, scored.tolist(), strict=True)
+        [round(value, _DIGITS) if isinstance(value, float) else value for value in row]
+        for row in said
     )
     return _with_columns(table, added, values)
 

@@ -3,14 +3,14 @@
 from ltuning.config.label_texts import label_texts, name_as_text, read_labels
 from ltuning.config.reading import apply_settings, read_options, read_scalar, read_section
 from ltuning.config.schema import (
-    DEFAULT_METHODS,
     EVERY_METRIC,
-    STOPPING_METRICS,
+    TASK_FACTS,
     BackboneOptions,
     Config,
     DataOptions,
     MethodOptions,
     StoppingOptions,
+    TaskFacts,
     TaskName,
     absolute_path,
     layer_numbers,
@@ -18,14 +18,14 @@ from ltuning.config.schema import (
 from ltuning.config.trainer_options import check_training
 
 __all__ = [
-    "DEFAULT_METHODS",
     "EVERY_METRIC",
-    "STOPPING_METRICS",
+    "TASK_FACTS",
     "BackboneOptions",
     "Config",
     "DataOptions",
     "MethodOptions",
     "StoppingOptions",
+    "TaskFacts",
     "TaskName",
     "absolute_path",
     "apply_settings",

@@ -33,8 +33,48 @@ from ltuning.errors import ConfigError, Problem
 from ltuning.names import listed
 
 TaskName = Literal["classes", "multilabel", "tags"]
-# The method of who names a task and no method.
-DEFAULT_METHODS = {"classes": "lt-prefix", "multilabel": "lt-prefix", "tags": "ls-lora"}
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """What is known of a task before anything is read or loaded.
+
+    Attributes:
+        door: the class that is its front door.
+        default_method: the method of who names the task and no method.
+        metrics: what the best weights may be chosen by.
+        gives: one label of a text, several of them, each asked yes or no, or a tag for each word.
+    """
+
+    door: str
+    default_method: str
+    metrics: tuple[str, ...]
+    gives: Literal["one", "several", "tags"] = "one"
+
+    @property
+    def one_of_each(self) -> bool:
+        """Whether a text has one label: there are texts of a label to draw, a most frequent one."""
+        return self.gives == "one"
+
+    @property
+    def several(self) -> bool:
+        """Whether any number of labels apply to a text, each from its threshold on."""
+        return self.gives == "several"
+
+    @property
+    def of_words(self) -> bool:
+        """Whether words are answered, and not a text or a pair of texts as a whole."""
+        return self.gives == "tags"
+
+
+TASK_FACTS = {
+    "classes": TaskFacts("LabelClassifier", "lt-prefix", ("loss", "accuracy", "macro_f1", "mcc")),
+    "tags": TaskFacts("TokenClassifier", "ls-lora", ("loss", "f1"), "tags"),
+    "multilabel": TaskFacts(
+        "MultilabelClassifier", "lt-prefix", ("loss", "micro_f1", "macro_f1"), "several"
+    ),
+}
+EVERY_METRIC = tuple(dict.fromkeys(name for facts in TASK_FACTS.values() for name in facts.metrics))
 
 
 @dataclass(frozen=True)
@@ -204,15 +244,6 @@ class DataOptions:
     encoding: str | None = None
 
 
-# What the best weights may be chosen by, for each task.
-STOPPING_METRICS = {
-    "classes": ("loss", "accuracy", "macro_f1", "mcc"),
-    "tags": ("loss", "f1"),
-    "multilabel": ("loss", "micro_f1", "macro_f1"),
-}
-EVERY_METRIC = tuple(dict.fromkeys(name for of in STOPPING_METRICS.values() for name in of))
-
-
 def _read_patience(value: object, path: str, problems: list[Problem]) -> Any:
     if isinstance(value, str):
         return read_choice(("auto",), value, path, problems)
@@ -341,9 +372,9 @@ def _with_method(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """With the default method of the task where a task is named and no method is."""
     task, method = options.get("task"), options.get("method")
     is_open = method is None or (isinstance(method, Mapping) and "name" not in method)
-    if not is_open or not isinstance(task, str) or task not in DEFAULT_METHODS:
+    if not is_open or not isinstance(task, str) or task not in TASK_FACTS:
         return options  # what is wrong with it is said where it is read
-    return {**options, "method": {**(method or {}), "name": DEFAULT_METHODS[task]}}
+    return {**options, "method": {**(method or {}), "name": TASK_FACTS[task].default_method}}
 
 
 def absolute_path(name: str) -> str:

@@ -27,6 +27,7 @@ from ltuning.artifacts.opened import read as read_artifact
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
 from ltuning.config import (
+    TASK_FACTS,
     BackboneOptions,
     Config,
     MethodOptions,
@@ -67,13 +68,6 @@ class Fitted(Protocol):
 
 
 F = TypeVar("F", bound=Fitted)
-
-_DOORS = {
-    "classes": "LabelClassifier",
-    "multilabel": "MultilabelClassifier",
-    "tags": "TokenClassifier",
-}
-
 
 # Where the arguments of a front door stand in a configuration.
 _PATHS = {
@@ -144,8 +138,8 @@ class Front(ABC, Generic[F]):
             check(config)
         if config.task != self.task:
             message = (
-                f"expected '{self.task}' for {_DOORS[self.task]}, got '{config.task}'; use "
-                f"{_DOORS[config.task]}"
+                f"expected '{self.task}' for {TASK_FACTS[self.task].door}, got '{config.task}'; "
+                f"use {TASK_FACTS[config.task].door}"
             )
             raise ConfigError([Problem("task", message)])
         self.config = config
@@ -265,7 +259,7 @@ class Front(ABC, Generic[F]):
         if config.task != cls.task:
             raise ArtifactError(
                 f"expected an artifact of task '{cls.task}' in '{folder}', got one of task "
-                f"'{config.task}'; load it with {_DOORS[config.task]}"
+                f"'{config.task}'; load it with {TASK_FACTS[config.task].door}"
             )
         if isinstance(backbone, Backbone):
             _refuse_beside_loaded(revision, device)

@@ -218,11 +218,13 @@ class Setting:
 
     @property
     def majority(self) -> float | None:
-        """Accuracy of the test texts' most frequent class; None where there are no classes."""
+        """The task's figure of the test texts' most frequent class; None where there are none."""
         if not self.task.one_of_each:
             return None
-        truth = self.rows[0].results[0].predictions.truth
-        return float(np.bincount(truth).max() / len(truth))
+        result = self.rows[0].results[0]
+        truth = result.predictions.truth
+        most_frequent = np.full_like(truth, np.bincount(truth).argmax())
+        return float(self.task.points(most_frequent, truth, result.names).mean())
 
 
 def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
@@ -278,10 +280,10 @@ def area_under(history: Sequence[dict[str, float]], figure: str = "accuracy") ->
 
 
 def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, float]:
-    """The difference of two accuracies, with seeds and examples drawn anew, both.
+    """The difference of two means over examples, with seeds and examples drawn anew, both.
 
     Args:
-        label: `[S, N]` bool, which answers of which seed are right.
+        label: `[S, N]` what each answer of each seed adds; of accuracy, whether it is right.
         plain: the same of the other method.
 
     Returns:
@@ -428,7 +430,7 @@ def _compare(label: Row, plain: Row) -> Comparison | None:
         return None
     figure = label.task.main
     answers = [np.stack([_right(pair[side]) for pair in pairs]) for side in (0, 1)]
-    difference, p_bootstrap = _difference(pairs, answers)
+    difference, p_bootstrap = _difference(pairs)
     only_label, only_plain, p_mcnemar = mcnemar(answers[0], answers[1])
     curves = [[one.record["history"] for one in pair] for pair in pairs]
     has_curves = all(len(curve) > 1 for pair in curves for curve in pair)
@@ -455,13 +457,12 @@ def _compare(label: Row, plain: Row) -> Comparison | None:
     )
 
 
-def _difference(
-    pairs: Sequence[tuple[Result, Result]], answers: Sequence[np.ndarray]
-) -> tuple[Interval, float]:
-    """Of the figure of the task, which is a mean of right answers or an F1."""
+def _difference(pairs: Sequence[tuple[Result, Result]]) -> tuple[Interval, float]:
+    """Of the figure of the task, which is a mean over examples or an F1."""
     counts = [[found for one in pair if (found := _counts(one)) is not None] for pair in pairs]
     if not counts[0]:
-        return paired_bootstrap(answers[0], answers[1])
+        points = [np.stack([_points(pair[side]) for pair in pairs]) for side in (0, 1)]
+        return paired_bootstrap(points[0], points[1])
     label, plain = (np.stack([pair[side] for pair in counts]) for side in (0, 1))
     return paired_bootstrap_of_f1(label, plain)
 
@@ -469,6 +470,11 @@ def _difference(
 def _counts(result: Result) -> np.ndarray | None:
     found = result.predictions
     return result.cell.settings.task.counts(found.predicted, found.truth, result.names)
+
+
+def _points(result: Result) -> np.ndarray:
+    found = result.predictions
+    return result.cell.settings.task.points(found.predicted, found.truth, result.names)
 
 
 def _right(result: Result) -> np.ndarray:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from ltuning.config import (
     EVERY_METRIC,
-    STOPPING_METRICS,
+    TASK_FACTS,
     BackboneOptions,
     MethodOptions,
     TaskName,
@@ -556,7 +556,7 @@ def _axis_problems(values: Mapping[str, object], data: Mapping[str, DataSet]) ->
     problems = []
     metric, shots = values.get("metric"), values.get("shots") or [None]
     for task, name in _tasks_of(data).items():
-        fitting = STOPPING_METRICS[task]
+        fitting = TASK_FACTS[task].metrics
         if metric is not None and metric not in fitting:
             message = (
                 f"expected {listed(fitting[:-1])} or {fitting[-1]!r} with task '{task}' of the "

@@ -43,6 +43,7 @@ from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_bette
 from ltuning.locks import temporary_folder
 from ltuning.metrics import best_thresholds
 from ltuning.scoring import mean_states
+from ltuning.tasks.table import TASKS
 from ltuning.training.datasets import LengthGroupedBatches
 from ltuning.training.validation import softmax
 
@@ -55,7 +56,6 @@ _COSINE_SCALE = 20.0
 _LOGISTIC_STEPS = 1000
 # In a step, by SetFit's own default.
 _SETFIT_PAIRS = 16
-_OF_TEXTS = ("classes", "multilabel")
 
 logger = logging.getLogger("ltuning")
 
@@ -71,7 +71,7 @@ class Peer:
         reads_labels: whether the label texts change what it does.
         package: what has to be installed; None is nothing more than ltuning itself.
         loads: whether it loads a model of its own, instead of the shared frozen one.
-        tasks: those that it knows.
+        several: whether it knows several labels of a text, too.
     """
 
     fit: Callable[[Job, float | None], Fitted]
@@ -80,7 +80,16 @@ class Peer:
     reads_labels: bool = False
     package: str | None = None
     loads: bool = False
-    tasks: tuple[str, ...] = ("classes",)
+    several: bool = False
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those that it knows."""
+        return tuple(
+            name
+            for name, task in TASKS.items()
+            if task.one_of_each or (self.several and not task.of_words)
+        )
 
     @property
     def is_installed(self) -> bool:
@@ -247,8 +256,8 @@ PEERS: dict[str, Peer] = {
     "peft-prompt": Peer(fit_prompt, 1.0, {"num_tokens": 10}, loads=True),
     "peft-ptuning": Peer(fit_ptuning, 1e-3, {"num_tokens": 10}, loads=True),
     "peft-lora": Peer(fit_lora, 3e-3, {"rank": 8}, loads=True),
-    "logistic": Peer(fit_logistic, 10.0, tasks=_OF_TEXTS),
-    "tfidf": Peer(fit_tfidf, 10.0, tasks=_OF_TEXTS),
+    "logistic": Peer(fit_logistic, 10.0, several=True),
+    "tfidf": Peer(fit_tfidf, 10.0, several=True),
     "cosine": Peer(fit_cosine, None, reads_labels=True),
     "setfit": Peer(fit_setfit, 2e-5, {"iterations": 0}, package="setfit", loads=True),
 }

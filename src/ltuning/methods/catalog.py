@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ltuning.backbones.families import Family, Pooling
-from ltuning.config import Config, MethodOptions
+from ltuning.config import TASK_FACTS, Config, MethodOptions
 from ltuning.errors import ConfigError, Problem
 from ltuning.methods import weights
 
@@ -137,7 +137,7 @@ RECIPES: dict[tuple[str, str], Recipe] = {
 
 def options_of(config: Config) -> MethodOptions:
     """The options of the method, with the objective where the task leaves no choice of it."""
-    if config.task == "multilabel":
+    if TASK_FACTS[config.task].several:
         return replace(config.method, objective="multilabel")
     return config.method
 
@@ -228,7 +228,7 @@ def problems(config: Config) -> list[Problem]:
     if config.method.name in weights.WEIGHT_METHODS:
         return weights.problems(config)
     method = METHODS[config.method.name]
-    is_multilabel = config.task == "multilabel"
+    is_multilabel = TASK_FACTS[config.task].several
     chosen = {
         "labels": method.labels,
         "transform": method.transforms,

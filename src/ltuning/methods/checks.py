@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltuning.config import STOPPING_METRICS, Config, check_training, name_as_text
+from ltuning.config import TASK_FACTS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
@@ -98,7 +98,7 @@ def _further_problems(config: Config, broken: set[str]) -> list[Problem]:
 def _label_problems(config: Config) -> list[Problem]:
     if config.labels is None:
         return []
-    if config.task == "tags":
+    if TASK_FACTS[config.task].of_words:
         return type_problems(config.labels)
     try:
         reads = catalog.reads_texts(config.method)
@@ -124,38 +124,38 @@ def with_texts(labels: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _task_problems(config: Config) -> list[Problem]:
     """Options that the task has not."""
-    metric, fitting = config.stopping.metric, STOPPING_METRICS[config.task]
+    metric, facts = config.stopping.metric, TASK_FACTS[config.task]
     found = []
-    if metric not in fitting:
-        choices = f"{listed(fitting[:-1])} or {fitting[-1]!r}"
+    if metric not in facts.metrics:
+        choices = f"{listed(facts.metrics[:-1])} or {facts.metrics[-1]!r}"
         message = f"expected {choices} with task '{config.task}', got '{metric}'"
         found.append(Problem("stopping.metric", message))
-    if config.task != "classes" and config.data.shots is not None:
+    if not facts.one_of_each and config.data.shots is not None:
         message = f"task '{config.task}' has no texts of one class to draw from; leave it out"
         found.append(Problem("data.shots", message))
-    return found + (_tag_problems(config) if config.task == "tags" else [])
+    return found + (_tag_problems(config) if facts.of_words else [])
 
 
 def _tag_problems(config: Config) -> list[Problem]:
     """Options of texts as a whole, where words are read."""
     found = []
     if config.data.text_pair_column is not None:
-        message = "task 'tags' has no pairs of texts; leave it out"
+        message = f"task '{config.task}' has no pairs of texts; leave it out"
         found.append(Problem("data.text_pair_column", message))
     for name in ("empty_texts", "missing_labels"):
         if getattr(config.data, name) == "skip":
-            message = "task 'tags' skips no sentences; mend the rows and leave it out"
+            message = f"task '{config.task}' skips no sentences; mend the rows and leave it out"
             found.append(Problem(f"data.{name}", message))
     if config.method.name not in WEIGHT_METHODS:
         message = (
             f"expected a method that gives every word a score ({listed(WEIGHT_METHODS)}) with task "
-            f"'tags', got '{config.method.name}', which scores a text as a whole"
+            f"'{config.task}', got '{config.method.name}', which scores a text as a whole"
         )
         found.append(Problem("method.name", message))
     elif config.method.pooling is not None:
         message = (
-            f"task 'tags' reads every word and pools none, got '{config.method.pooling}'; leave it "
-            "out"
+            f"task '{config.task}' reads every word and pools none, got "
+            f"'{config.method.pooling}'; leave it out"
         )
         found.append(Problem("method.pooling", message))
     return found

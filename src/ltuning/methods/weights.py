@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ltuning.backbones.families import Family
-from ltuning.config import Config, MethodOptions, layer_numbers
+from ltuning.config import TASK_FACTS, Config, MethodOptions, layer_numbers
 from ltuning.errors import BackboneError, Problem
 
 
@@ -102,8 +102,9 @@ def problems(config: Config) -> list[Problem]:
     if not method.removes_mask:
         refused.append("unmask_layers")
     found = [_no_such_option(config.method, name) for name in refused]
-    objective = "multilabel" if config.task == "multilabel" else "classes"
-    heads = ("classes",) if config.task == "tags" else ("classes", "match")
+    task = TASK_FACTS[config.task]
+    objective = "multilabel" if task.several else "classes"
+    heads = ("classes",) if task.of_words else ("classes", "match")
     for name, fitting in {"head": heads, "objective": (objective,)}.items():
         if getattr(config.method, name) not in (None, *fitting):
             message = (

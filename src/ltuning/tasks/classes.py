@@ -25,7 +25,6 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
     """Scores are probabilities `[N, K]`; the class is the most probable one, `[N]`."""
 
     name = "classes"
-    one_of_each = True
     predicted = ("predicted_label", "probability")
     figures: ClassVar = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
     each = "class"
@@ -95,6 +94,10 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
         """The probability of each wrong class that was predicted."""
         wrong = np.flatnonzero(predicted != truth)
         return {int(row): float(scored[row, predicted[row]]) for row in wrong}
+
+    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
+        """The class, and its probability."""
+        return [names[int(decided)], float(scored[int(decided)])]
 
     def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The class."""

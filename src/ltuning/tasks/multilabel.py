@@ -99,6 +99,10 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
         rows = np.flatnonzero((predicted != truth).any(1))
         return {int(row): float(sure[row].max()) for row in rows}
 
+    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
+        """The list of the labels."""
+        return [[names[place] for place in decided.nonzero()[0].tolist()]]
+
     def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The labels, or a dash."""
         return ", ".join(names[place] for place in decided.nonzero()[0].tolist()) or "-"

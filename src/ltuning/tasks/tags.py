@@ -29,8 +29,6 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
     """
 
     name = "tags"
-    of_words = True
-    reads_labels = False
     predicted = ("predicted_spans", "predicted_tags")
     lines = "jsonl"
     held_out = ""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 import numpy as np
 
+from ltuning.config import TASK_FACTS
 from ltuning.data.sources import Columns
 from ltuning.metrics import Report
 
@@ -54,10 +55,6 @@ class Task(ABC, Generic[Door, Given, Scored]):
 
     Attributes:
         name: as options call it.
-        one_of_each: whether a text has one class, so that there are texts per class to draw, and
-            a most frequent one.
-        of_words: whether words are answered, and not a text or a pair of texts as a whole.
-        reads_labels: whether labels have texts that a method may read.
         predicted: the columns that `ltuning predict` adds to a row of text.
         lines: the format in which it answers lines of text.
         held_out: of what it holds out, in words.
@@ -69,9 +66,6 @@ class Task(ABC, Generic[Door, Given, Scored]):
     """
 
     name: ClassVar[str]
-    one_of_each: ClassVar[bool] = False
-    of_words: ClassVar[bool] = False
-    reads_labels: ClassVar[bool] = True
     predicted: ClassVar[tuple[str, ...]]
     lines: ClassVar[str] = "tsv"
     held_out: ClassVar[str] = ", from each label its share"
@@ -79,6 +73,21 @@ class Task(ABC, Generic[Door, Given, Scored]):
     each: ClassVar[str]
     answers: ClassVar[str]
     legend: ClassVar[str]
+
+    @property
+    def one_of_each(self) -> bool:
+        """Whether a text has one label: there are texts of a label to draw, a most frequent one."""
+        return TASK_FACTS[self.name].one_of_each
+
+    @property
+    def of_words(self) -> bool:
+        """Whether words are answered, and not a text or a pair of texts as a whole."""
+        return TASK_FACTS[self.name].of_words
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether labels have texts that a method may read."""
+        return not self.of_words
 
     @property
     def main(self) -> str:
@@ -164,12 +173,16 @@ class Task(ABC, Generic[Door, Given, Scored]):
     ) -> Report:
         """`figures`, `loss`, `per_class` and more, as plain numbers."""
 
+    def points(self, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """`[N]` what an example adds to the figure that reports show, where that is their mean."""
+        return right(predicted, truth)
+
     def counts(
         self, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
     ) -> np.ndarray | None:
         """`[N, 3]` what is right, what is predicted and what is true, of each example.
 
-        None where the figure that reports show is a mean of examples that are right or wrong.
+        None where the figure that reports show is the mean of `points`.
         """
         return None
 
@@ -178,6 +191,13 @@ class Task(ABC, Generic[Door, Given, Scored]):
         self, scored: Scored, predicted: np.ndarray, truth: np.ndarray
     ) -> dict[int, float]:
         """Of each example that is wrong the probability of the surest wrong decision."""
+
+    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
+        """What is said of a text, a value for each column of `predicted`.
+
+        Not of words, where it depends on what they came in.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:
