@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batches import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.methods.heads import check_finite, pool
 from ltuning.methods.model import Branches, Model
@@ -76,7 +75,7 @@ class Scorer:
 
     def score_tokens(
         self,
-        tokens: Sequence[dict[str, Any]],
+        tokens: Sequence[Tokens],
         progress: Progress | None = None,
     ) -> np.ndarray:
         """`score` for texts that are tokenized already.
@@ -94,7 +93,7 @@ class Scorer:
                     progress(len(rows))
         return scores
 
-    def _batches(self, tokens: Sequence[dict[str, object]]) -> list[list[int]]:
+    def _batches(self, tokens: Sequence[Tokens]) -> list[list[int]]:
         passes = self.model.passes
         most = max(1, self.max_branches // passes)
         if columns := self.model.columns(self.side):
@@ -102,7 +101,7 @@ class Scorer:
             most = max(1, min(most, limit // columns))
         return by_length(_lengths(tokens), most, self.model.backbone.device, passes)
 
-    def _score_batch(self, tokens: list[dict[str, Any]]) -> Tensor:
+    def _score_batch(self, tokens: list[Tokens]) -> Tensor:
         backbone = self.model.backbone
         batch = backbone.batch(tokens).to(backbone.device)
         self.num_branches += len(batch) * self.model.passes
@@ -126,7 +125,7 @@ class Scorer:
 
 def mean_states(
     backbone: Backbone,
-    tokens: Sequence[dict[str, Any]],
+    tokens: Sequence[Tokens],
     size: int,
     how: Pooling = "mean",
     progress: Progress | None = None,
@@ -150,7 +149,7 @@ def mean_states(
     return states
 
 
-def _lengths(tokens: Sequence[dict[str, Any]]) -> list[int]:
+def _lengths(tokens: Sequence[Tokens]) -> list[int]:
     return [len(row["input_ids"]) for row in tokens]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from transformers import PreTrainedModel
 
 from ltuning.backbones.frozen import FrozenModel
 
@@ -26,7 +28,7 @@ def own_copy(backbone: AnyModel) -> AnyModel:
     return _around(backbone, copy.deepcopy(backbone.model).float())
 
 
-def _around(backbone: AnyModel, model: Any) -> AnyModel:
+def _around(backbone: AnyModel, model: PreTrainedModel) -> AnyModel:
     copied = copy.copy(backbone)
     copied.model, copied.config = model, model.config
     return copied

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ltuning.errors import BackboneError
 from ltuning.names import suggest
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 Pooling = Literal["cls", "mean", "max", "last"]
 
 
-def _config_kv_heads(config: Any) -> int:
+def _config_kv_heads(config: PreTrainedConfig) -> int:
     return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
-def _falcon_kv_heads(config: Any) -> int:
+def _falcon_kv_heads(config: PreTrainedConfig) -> int:
     if config.new_decoder_architecture:
         return config.num_kv_heads
     return 1 if config.multi_query else config.num_attention_heads
@@ -58,9 +61,9 @@ class Family:
     attention: Literal["function", "cache", "wrapped"] = "function"
     first_position: Literal["zero", "after-padding-id"] = "zero"
     loader: Literal["AutoModel", "AutoModelForCausalLM", "AutoModelForTextEncoding"] = "AutoModel"
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, bool] = field(default_factory=dict)
     wrapped: tuple[str, str] | None = None
-    kv_heads: Callable[[Any], int] = _config_kv_heads
+    kv_heads: Callable[[PreTrainedConfig], int] = _config_kv_heads
     beside_first: str | None = None
     lora: tuple[str, ...] = ("q_proj", "v_proj")
 
@@ -74,11 +77,11 @@ class Family:
         """Whether a prefix takes places of the position table, as words before the text would."""
         return self.causal and self.positions == "absolute"
 
-    def position_offset(self, config: Any) -> int:
+    def position_offset(self, config: PreTrainedConfig) -> int:
         """Position of the first token."""
         return config.pad_token_id + 1 if self.first_position == "after-padding-id" else 0
 
-    def position_budget(self, config: object) -> int | None:
+    def position_budget(self, config: PreTrainedConfig) -> int | None:
         """Most tokens that the model has positions for, virtual ones included; None = no limit."""
         number = getattr(config, "max_position_embeddings", None)
         if number is None or self.positions == "relative":
@@ -100,8 +103,13 @@ def _decoder(name: str, layers: str = "layers", **rest: Any) -> Family:
 
 
 def _t5(name: str) -> Family:
-    loader: Any = "AutoModelForTextEncoding"
-    return _encoder(name, "encoder.block", positions="relative", loader=loader, lora=("q", "v"))
+    return _encoder(
+        name,
+        "encoder.block",
+        positions="relative",
+        loader="AutoModelForTextEncoding",
+        lora=("q", "v"),
+    )
 
 
 _FUSED = ("query_key_value",)
@@ -159,7 +167,7 @@ FAMILIES = {
 }
 
 
-def family_of(config: Any) -> Family:
+def family_of(config: PreTrainedConfig) -> Family:
     """The row of a checkpoint, or one made from its configuration where the table has none.
 
     A made row is a guess (attention interface, layers by their number, rotary where the
@@ -217,9 +225,10 @@ class Sizes:
             object.__setattr__(self, "embedding", self.hidden)
 
     @classmethod
-    def of(cls, model: Any, family: Family) -> Sizes:
+    def of(cls, model: PreTrainedModel, family: Family) -> Sizes:
         """Read off a base model (grouped queries, odd head widths, factorised embeddings)."""
         config = model.config
+        embeddings: Any = model.get_input_embeddings()
         try:
             return cls(
                 layers=config.num_hidden_layers,
@@ -228,7 +237,7 @@ class Sizes:
                 kv_heads=family.kv_heads(config),
                 head_dim=getattr(config, "head_dim", None)
                 or config.hidden_size // config.num_attention_heads,
-                embedding=model.get_input_embeddings().embedding_dim,
+                embedding=embeddings.embedding_dim,
             )
         except AttributeError as error:
             raise BackboneError(

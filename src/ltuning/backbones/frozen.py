@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ltuning.backbones import layers, prefix_attention
 from ltuning.backbones.batches import pieces
@@ -27,6 +27,9 @@ from ltuning.texts import Text, num_characters
 
 # What is read of a text where neither the model nor its tokenizer has a limit.
 _LONGEST_TEXT = 2048
+
+# A text as a model is given it: `input_ids`, and of a pair `token_type_ids`.
+Tokens = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,8 @@ class FrozenModel:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Any,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
         revision: str | None = None,
@@ -126,11 +129,11 @@ class FrozenModel:
     ):
         self.name = name
         self.revision = revision
-        self.config: Any = model.config
+        self.config = model.config
         self.family = family_of(self.config)
         self.sizes = Sizes.of(model, self.family)
         self.tokenizer = with_padding(tokenizer, name)
-        self.model: Any = model.requires_grad_(False).eval()
+        self.model = model.requires_grad_(False).eval()
         self.problems = Problems()
         self.options: BackboneOptions | None = None
         self._fingerprint: str | None = None
@@ -187,7 +190,7 @@ class FrozenModel:
         texts: Sequence[Text],
         max_length: int | None = None,
         progress: Advance | None = None,
-    ) -> list[dict[str, list[int]]]:
+    ) -> list[Tokens]:
         """Token ids (and segment ids) of each text, special tokens added, truncated to the room.
 
         Args:
@@ -195,7 +198,7 @@ class FrozenModel:
             max_length: most tokens of one text; None = `self.max_length`.
             progress: called with the number of texts just done.
         """
-        tokens: list[dict[str, list[int]]] = [{} for _ in texts]
+        tokens: list[Tokens] = [{} for _ in texts]
         for are_pairs in (False, True):
             rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
             for piece in pieces([num_characters(texts[row]) for row in rows]):
@@ -207,9 +210,7 @@ class FrozenModel:
                     progress(len(chosen))
         return tokens
 
-    def _tokenize_alike(
-        self, texts: Sequence[Text], max_length: int | None
-    ) -> list[dict[str, list[int]]]:
+    def _tokenize_alike(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
         """Tokens of texts that are all single, or all pairs."""
         room = max_length or self.max_length
         are_pairs = not isinstance(texts[0], str)
@@ -230,9 +231,7 @@ class FrozenModel:
         # An empty text where the tokenizer adds no special token; attention needs something.
         return [row if row["input_ids"] else self._placeholder(row) for row in rows]
 
-    def _cut_pair(
-        self, row: dict[str, list[int]], sides: Sequence[int | None], room: int
-    ) -> dict[str, list[int]]:
+    def _cut_pair(self, row: Tokens, sides: Sequence[int | None], room: int) -> Tokens:
         """A pair's tokens in a room: the longer text is cut to the other's length, then both.
 
         It is what tokenizers does by the name of `longest_first`.
@@ -259,12 +258,12 @@ class FrozenModel:
                 seen[side] += 1
         return {key: [values[place] for place in places] for key, values in row.items()}
 
-    def _placeholder(self, row: dict[str, list[int]]) -> dict[str, list[int]]:
+    def _placeholder(self, row: Tokens) -> Tokens:
         token = self.tokenizer.bos_token_id
         token = self.tokenizer.pad_token_id if token is None else token
         return {key: [token if key == "input_ids" else 0] for key in row}
 
-    def batch(self, tokens: Sequence[dict[str, list[int]]]) -> TextBatch:
+    def batch(self, tokens: Sequence[Tokens]) -> TextBatch:
         """Pad tokenized texts on the right: `[B, T]`."""
         ids = [torch.tensor(row["input_ids"], dtype=torch.long) for row in tokens]
         padding = self.tokenizer.pad_token_id
@@ -284,7 +283,7 @@ class FrozenModel:
         with torch.no_grad():
             return self.forward(batch), batch.mask
 
-    def tokenize_labels(self, texts: Sequence[str]) -> list[dict[str, list[int]]]:
+    def tokenize_labels(self, texts: Sequence[str]) -> list[Tokens]:
         """Token ids of each label text, special tokens added; nothing is cut."""
         encoded = tokenized(self.tokenizer, list(texts))
         return [{"input_ids": ids} for ids in encoded["input_ids"]]
@@ -295,7 +294,7 @@ class FrozenModel:
         max_tokens: int | None = None,
         *,
         key_values: bool = True,
-        tokens: list[dict[str, list[int]]] | None = None,
+        tokens: list[Tokens] | None = None,
     ) -> LabelStates:
         """Run the label texts through the backbone once.
 
@@ -407,7 +406,7 @@ class FrozenModel:
         return Lower(layer, running.output, shift)
 
     def _run_texts(self, batch: TextBatch, shift: int, running: Pass) -> Tensor:
-        extra: dict[str, Any] = {} if batch.types is None else {"token_type_ids": batch.types}
+        extra = {} if batch.types is None else {"token_type_ids": batch.types}
         positions = self.positions(batch.mask) + shift
         return self._run(batch.mask, positions, running, input_ids=batch.ids, **extra)
 
@@ -423,7 +422,7 @@ class FrozenModel:
         prompt = prompt.gather(1, order.unsqueeze(-1).expand_as(prompt))
         prompt_mask = prompt_mask.gather(1, order)
         mask = torch.cat([prompt_mask, batch.mask], dim=1)
-        extra: dict[str, Any] = {}
+        extra: dict[str, Tensor] = {}
         if batch.types is not None:
             zeros = batch.types.new_zeros(prompt_mask.shape)
             extra["token_type_ids"] = torch.cat([zeros, batch.types], dim=1)
@@ -468,7 +467,7 @@ class FrozenModel:
             )
         return room
 
-    def _check_distinct(self, texts: Sequence[str], tokens: list[dict[str, list[int]]]) -> None:
+    def _check_distinct(self, texts: Sequence[str], tokens: list[Tokens]) -> None:
         seen: dict[tuple[int, ...], str] = {}
         for text, row in zip(texts, tokens, strict=True):
             other = seen.setdefault(tuple(row["input_ids"]), text)
@@ -479,7 +478,7 @@ class FrozenModel:
                 )
 
     def _check_label_room(
-        self, texts: Sequence[str], tokens: list[dict[str, list[int]]], max_tokens: int | None
+        self, texts: Sequence[str], tokens: list[Tokens], max_tokens: int | None
     ) -> None:
         # Half of the positions is the least that a text should keep for itself.
         room = max_tokens or (self.position_budget or self.max_length) // 2

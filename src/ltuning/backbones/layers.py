@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from ltuning.backbones import prefix_attention
 from ltuning.backbones.families import FAMILIES, Family
@@ -19,7 +20,7 @@ from ltuning.errors import BackboneError
 _PER_TEXT = ("attention_mask", "position_embeddings", "position_bias", "position_ids", "alibi")
 
 
-def install(model: Any, family: Family) -> None:
+def install(model: PreTrainedModel, family: Family) -> None:
     """Make a model's layers, and their attention, see the passes that are announced to them.
 
     What is installed is part of the model: a second backbone around it installs nothing.
@@ -36,10 +37,11 @@ def install(model: Any, family: Family) -> None:
         _install_beside_first(model, family.beside_first)
 
 
-def find(model: Any, family: Family) -> Iterable[Any]:
+def find(model: PreTrainedModel, family: Family) -> Iterable[nn.Module]:
     """The layers of a base model: where its row says, or a list of as many as there should be."""
     if family.layers is not None:
-        return model.get_submodule(family.layers)
+        found: Any = model.get_submodule(family.layers)
+        return found
     number = model.config.num_hidden_layers
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == number:

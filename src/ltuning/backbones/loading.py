@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -36,6 +36,14 @@ from transformers import (
 from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
+
+if TYPE_CHECKING:
+    from transformers import (
+        BatchEncoding,
+        PreTrainedConfig,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+    )
 
 logger = logging.getLogger("ltuning")
 
@@ -89,7 +97,7 @@ def resolve(name: str) -> str:
     return str(get_model_path())
 
 
-def load_tokenizer(options: BackboneOptions) -> Any:
+def load_tokenizer(options: BackboneOptions) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone, without its model.
 
     Raises:
@@ -107,7 +115,7 @@ def load_tokenizer(options: BackboneOptions) -> Any:
     return tokenizer
 
 
-def tokenized(tokenizer: Any, *texts: Any, **options: Any) -> Any:
+def tokenized(tokenizer: PreTrainedTokenizerBase, *texts: Any, **options: Any) -> BatchEncoding:
     """What a tokenizer makes of texts, with its own options; one call at a time.
 
     A fast tokenizer keeps how it cuts a text: another thread's call would change it under way.
@@ -116,7 +124,7 @@ def tokenized(tokenizer: Any, *texts: Any, **options: Any) -> Any:
         return tokenizer(*texts, **options)
 
 
-def meta_backbone(options: BackboneOptions) -> tuple[nn.Module, Family]:
+def meta_backbone(options: BackboneOptions) -> tuple[PreTrainedModel, Family]:
     """A base model without memory for its weights, for counting, and its family.
 
     A folder with only `config.json` is enough.
@@ -145,7 +153,7 @@ def fingerprint(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def load_config(options: BackboneOptions) -> tuple[Any, Family]:
+def load_config(options: BackboneOptions) -> tuple[PreTrainedConfig, Family]:
     """The configuration of a checkpoint and the family that it belongs to.
 
     Raises:
@@ -163,7 +171,9 @@ def load_config(options: BackboneOptions) -> tuple[Any, Family]:
     return config, family_of(config)
 
 
-def load_model(config: object, family: Family, options: BackboneOptions) -> Any:
+def load_model(
+    config: PreTrainedConfig, family: Family, options: BackboneOptions
+) -> PreTrainedModel:
     """The base model on its device, every weight of it from the checkpoint.
 
     Args:
@@ -188,10 +198,14 @@ def load_model(config: object, family: Family, options: BackboneOptions) -> Any:
     if "quantization_config" in extra or _is_quantised(config):
         return base
     _cast(base, dtype)
-    return base if "device_map" in extra else _moved(base, device, options.name)
+    if "device_map" not in extra:
+        _move(base, device, options.name)
+    return base
 
 
-def load_classifier(options: BackboneOptions, num_labels: int) -> tuple[Any, Any]:
+def load_classifier(
+    options: BackboneOptions, num_labels: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """transformers' own classifier on a backbone's weights, and its tokenizer, for other libraries.
 
     A decoder's texts are padded on the left: given embeddings, its classifier reads the last place.
@@ -218,10 +232,12 @@ def load_classifier(options: BackboneOptions, num_labels: int) -> tuple[Any, Any
             **extra,
         )
     model.config.pad_token_id = tokenizer.pad_token_id
-    return (model if extra.get("device_map") else _moved(model, device, options.name)), tokenizer
+    if not extra.get("device_map"):
+        _move(model, device, options.name)
+    return model, tokenizer
 
 
-def _cast(base: Any, dtype: torch.dtype) -> None:
+def _cast(base: nn.Module, dtype: torch.dtype) -> None:
     """Cast what transformers leaves in float32 without meaning to: DeBERTa's biases, for one."""
     if getattr(base, "_keep_in_fp32_modules", None):
         return
@@ -230,16 +246,16 @@ def _cast(base: Any, dtype: torch.dtype) -> None:
             weight.data = weight.data.to(dtype)
 
 
-def _moved(base: Any, device: torch.device, name: str) -> Any:
+def _move(base: nn.Module, device: torch.device, name: str) -> None:
     try:
-        return base.to(device)
+        base.to(device)
     except torch.OutOfMemoryError as error:
         raise BackboneError(
             f"expected room for the backbone '{name}' on {device}, got: {_NO_ROOM}"
         ) from error
 
 
-def _read_weights(family: Family, options: BackboneOptions, **extra: object) -> Any:
+def _read_weights(family: Family, options: BackboneOptions, **extra: object) -> PreTrainedModel:
     with _quiet_transformers():
         model, info = _load(
             getattr(transformers, family.loader),
@@ -266,7 +282,7 @@ def _read_weights(family: Family, options: BackboneOptions, **extra: object) -> 
     return base
 
 
-def _say_what_is_special(config: Any, family: Family, name: str) -> None:
+def _say_what_is_special(config: PreTrainedConfig, family: Family, name: str) -> None:
     if family.name not in FAMILIES:
         kind = "a causal decoder" if family.causal else "an encoder"
         logger.warning(
@@ -309,7 +325,7 @@ def _quiet_transformers() -> Iterator[None]:
                 disable_progress_bars()
 
 
-def _without_base(name: str, model: Any) -> str:
+def _without_base(name: str, model: PreTrainedModel) -> str:
     return name.removeprefix(f"{model.base_model_prefix}.")
 
 
@@ -352,7 +368,7 @@ def _where(source: str) -> str:
     return "in that folder" if os.path.isdir(source) else "on the hub or in its cache"
 
 
-def with_padding(tokenizer: Any, name: str) -> Any:
+def with_padding(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
     """A tokenizer with right padding and a token that exists; decoders often ship without one."""
     tokenizer.padding_side = "right"
     if tokenizer.pad_token_id is None:
@@ -367,7 +383,7 @@ def with_padding(tokenizer: Any, name: str) -> Any:
     return tokenizer
 
 
-def _padding_candidates(tokenizer: object) -> Iterator[str]:
+def _padding_candidates(tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
     for name in ("eos_token", "unk_token", "bos_token"):
         token = getattr(tokenizer, name, None)
         if token is not None:
@@ -402,11 +418,13 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _is_quantised(config: object) -> bool:
+def _is_quantised(config: PreTrainedConfig) -> bool:
     return getattr(config, "quantization_config", None) is not None
 
 
-def _quantization(config: Any, options: BackboneOptions, device: torch.device) -> dict[str, Any]:
+def _quantization(
+    config: PreTrainedConfig, options: BackboneOptions, device: torch.device
+) -> dict[str, Any]:
     """What the loader is given where weights are, or will be, in fewer bits than floats have."""
     stored = config.quantization_config if _is_quantised(config) else None
     what, instead = f"quantize={options.quantize}", "leave quantize out"

@@ -9,7 +9,7 @@ of their own beside the one that they are given.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -32,7 +32,8 @@ def unmasked(backbone: AnyModel, numbers: Collection[int] | None = None) -> AnyM
         if numbers is not None and number not in numbers:
             layer.forward = _Causal(layer.forward, _window(layer, copied.config))
             continue
-        for module in layer.modules():
+        modules: Iterable[Any] = layer.modules()
+        for module in modules:
             # Where a mask is left out, the attention's own flag says what it would have been.
             if hasattr(module, "is_causal"):
                 module.is_causal = False

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.cache_utils import Cache
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -33,7 +33,7 @@ Attention = Callable[..., tuple[Tensor, Tensor | None]]
 _OWN = "ltuning_"
 
 
-def use(model: Any) -> None:
+def use(model: PreTrainedModel) -> None:
     """Let a model use our twin of its attention implementation: `ltuning_sdpa` for `sdpa`."""
     known = _implementations()
     for name, (attention, mask) in known.items():
@@ -157,7 +157,7 @@ class PrefixCache(Cache):
         return self.length + query_length, 0
 
 
-def wrap(module: Any, query: str) -> None:
+def wrap(module: nn.Module, query: str) -> None:
     """Wrap a self-attention module whose forward takes the states first and calls softmax once.
 
     Args:

@@ -11,7 +11,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any
 from unicodedata import category
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batches import pieces
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen import TextBatch, Tokens
 from ltuning.backbones.loading import tokenized
 from ltuning.errors import BackboneError
 from ltuning.sentences import Sentence
@@ -40,7 +39,7 @@ class Window:
         places: the first token of each, in the window.
     """
 
-    tokens: dict[str, list[int]]
+    tokens: Tokens
     sentence: int
     words: list[int]
     places: list[int]
@@ -212,5 +211,5 @@ def _first_tokens(words: _Offsets, offsets: _Offsets) -> Iterator[tuple[int, int
 
 def gather(states: Tensor, places: Tensor) -> Tensor:
     """`[B, T, H]` states at `[B, W]` places: `[B, W, H]`."""
-    rows: Any = torch.arange(len(states), device=states.device)[:, None]
+    rows = torch.arange(len(states), device=states.device)[:, None]
     return states[rows, places]

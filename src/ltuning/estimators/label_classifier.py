@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ltuning.artifacts.opened import Opened
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen import LabelStates, TextBatch, Tokens
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
@@ -292,7 +292,7 @@ class TextClassifier(Front[FittedLabels]):
         labels: Labels,
         max_tokens: int | None,
         method: MethodOptions,
-        tokens: list[dict[str, list[int]]] | None = None,
+        tokens: list[Tokens] | None = None,
     ) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one
         # and where the text's positions start after the label's room.

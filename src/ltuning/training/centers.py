@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ltuning.backbones.frozen import Tokens
 from ltuning.methods.heads import CentredMatchHead
 from ltuning.methods.model import Model
 from ltuning.scoring import mean_states
@@ -16,9 +17,7 @@ from ltuning.stages import counting
 _CENTERED = 1000
 
 
-def center(
-    model: Model[Any], tokens: Sequence[dict[str, Any]], *, batch_size: int, seed: int
-) -> None:
+def center(model: Model[Any], tokens: Sequence[Tokens], *, batch_size: int, seed: int) -> None:
     """Give a head that has centres those of the training texts and of the label texts.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch
 
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
@@ -23,7 +23,7 @@ class TokenDataset(Dataset):
     A row is its number, of which `collate` makes batches.
     """
 
-    def __init__(self, tokens: Sequence[dict[str, Any]], targets: Sequence[Any]):
+    def __init__(self, tokens: Sequence[Tokens], targets: Sequence[Any]):
         self.tokens = tokens
         self.targets = targets
 

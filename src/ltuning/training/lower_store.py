@@ -13,13 +13,13 @@ import tempfile
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen import TextBatch, Tokens
 from ltuning.backbones.lower import Lower
 from ltuning.stages import counting
 
@@ -50,7 +50,7 @@ class LowerStore:
     def fill(
         cls,
         backbone: Backbone,
-        tokens: Sequence[dict[str, Any]],
+        tokens: Sequence[Tokens],
         layer: int,
         *,
         room: int,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 
+from ltuning.backbones.frozen import Tokens
 from ltuning.backbones.words import Window
 from ltuning.metrics import (
     best_thresholds,
@@ -29,7 +30,7 @@ class Validation:
 
     scorer_class: ClassVar = Scorer
 
-    tokens: Sequence[dict[str, Any]]
+    tokens: Sequence[Tokens]
     targets: Sequence[int]
     names: Sequence[str]
 
@@ -56,7 +57,7 @@ class MultilabelValidation:
 
     scorer_class: ClassVar = Scorer
 
-    tokens: Sequence[dict[str, Any]]
+    tokens: Sequence[Tokens]
     targets: Sequence[Sequence[int]]
     names: Sequence[str]
 
@@ -115,7 +116,7 @@ class TagValidation:
 
 def start_at_base_rate(
     scorer: Scorer,
-    tokens: Sequence[dict[str, Any]],
+    tokens: Sequence[Tokens],
     targets: Sequence[Sequence[int]],
     seed: int,
 ) -> None:
