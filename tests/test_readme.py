@@ -32,7 +32,8 @@ def test_the_example_prints_what_it_says(tmp_path: Path, monkeypatch: pytest.Mon
 
 def commands() -> list[list[str]]:
     pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    lines = [line for block in blocks("console", pages) for line in block.splitlines()]
+    whole = [block.replace("\\\n", "") for block in blocks("console", pages)]
+    lines = [line for block in whole for line in block.splitlines()]
     return [shlex.split(line) for line in lines if line.startswith("ltuning ")]
 
 
