@@ -18,23 +18,17 @@ from ltuning.backbones.frozen import LabelStates, TextBatch, Tokens
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
-    ConfigError,
     DataError,
     LabelError,
-    Problem,
 )
 from ltuning.estimators.base import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.labels import Labels, LabelType
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
-from ltuning.methods.adapter import Adapter, AdapterModel
 from ltuning.methods.checks import with_texts
-from ltuning.methods.counts import check_fits, closed_forms
 from ltuning.methods.model import Model
-from ltuning.methods.starts import free_start
-from ltuning.methods.tuned import Tuned, TunedModel
-from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.methods.model_classes import MODELS
 from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
@@ -59,9 +53,6 @@ L = TypeVar("L")
 
 # What a text keeps for itself when a prompt shares its positions.
 _LEAST_TEXT = 16
-
-# Virtual tokens where positions set no limit to them.
-_MOST_TOKENS = 2048
 
 
 @dataclass
@@ -142,7 +133,7 @@ class TextClassifier(Front[FittedLabels]):
         fitted = self._trained()
         if not fitted.model.takes_new_labels:
             name = self.config.method.name
-            match = " or with method.head=match" if name in WEIGHT_METHODS else ""
+            match = " or with method.head=match" if "match" in catalog.ROWS[name].heads else ""
             raise LabelError(
                 f"expected method 'lt-prefix' or 'lt-prompt' for labels after training, got "
                 f"'{name}', whose head has one output for each class it was trained on; train "
@@ -183,7 +174,13 @@ class TextClassifier(Front[FittedLabels]):
         saved, method = opened.fields, opened.method
         labels = Labels.from_any(saved["labels"]).of_type(saved.get("label_type") or "text")
         self._label_type = labels.type
-        model = self._loaded(opened, labels)
+        model: Model[TextBatch] = MODELS[method.name].load(
+            self.backbone,
+            method,
+            opened,
+            length=opened.fields["length"],
+            num_labels=len(labels),
+        )
         model.adapter.to(self.backbone.device)
         if model.takes_new_labels:
             states = self._encode(labels, model.length, method)
@@ -193,24 +190,6 @@ class TextClassifier(Front[FittedLabels]):
         self._fitted = FittedLabels(
             labels, model, saved["max_length"], num_texts, pairs=saved.get("pairs")
         )
-
-    def _loaded(self, opened: Opened, labels: Labels) -> Model[TextBatch]:
-        """What was saved, without the states of the label texts."""
-        backbone, method, outputs = self.backbone, opened.method, range(len(labels))
-        if method.name in WEIGHT_METHODS:
-            tuned = Tuned.load(
-                backbone, method, len(labels), opened.tensors, opened.parts, opened.folder
-            )
-            return TunedModel(backbone, tuned, None, outputs)
-        adapter = Adapter.load(
-            backbone.sizes,
-            method,
-            opened.tensors,
-            opened.folder,
-            length=opened.fields["length"],
-            num_labels=len(labels),
-        )
-        return AdapterModel(backbone, adapter, None, outputs)
 
     def _read_labels(self, labels: Any, texts_read: bool) -> dict[str, list[str]]:
         if isinstance(labels, np.ndarray):
@@ -268,24 +247,10 @@ class TextClassifier(Front[FittedLabels]):
         max_length = self._room(method, length)
         with torch.random.fork_rng():
             torch.manual_seed(self.config.seed)
-            model = self._new_model(labels, method, states, length)
+            model = MODELS[method.name].new(
+                backbone, method, labels, states, length=length, seed=self.config.seed
+            )
         return FittedLabels(labels, model, max_length, num_texts)
-
-    def _new_model(
-        self, labels: Labels, method: MethodOptions, states: LabelStates | None, length: int
-    ) -> Model[TextBatch]:
-        """Before the first step."""
-        backbone, number = self.backbone, len(labels)
-        owners = range(number) if states is None else labels.owners
-        if method.name in WEIGHT_METHODS:
-            return TunedModel(backbone, Tuned.new(backbone, method, number), states, owners)
-        self._check_size(method, length, number)
-        start = None
-        if states is None:
-            generator = torch.Generator().manual_seed(self.config.seed)
-            start = free_start(backbone, method, length, labels.flat_texts, generator)
-        adapter = Adapter(backbone.sizes, method, length=length, num_labels=number, start=start)
-        return AdapterModel(backbone, adapter, states, owners)
 
     def _encode(
         self,
@@ -323,15 +288,6 @@ class TextClassifier(Front[FittedLabels]):
                 "shorter label texts, or method.label_tokens=mean where labels are read together"
             )
         return room
-
-    def _check_size(self, method: MethodOptions, length: int, num_labels: int) -> None:
-        most = self.backbone.position_budget or _MOST_TOKENS
-        are_built = catalog.METHODS[method.name].source == "free" or method.transform == "pooled"
-        if are_built and length > most:
-            message = f"expected at most {most} virtual tokens with this backbone, got {length}"
-            raise ConfigError([Problem("method.num_tokens", message)])
-        count = closed_forms(method, self.backbone.sizes, length, num_labels).total
-        check_fits(count, self.backbone.device.type == "cpu")
 
     def _prefix_spends_positions(self, method: MethodOptions) -> bool:
         is_prefix = catalog.site_of(method) == "key-values"
@@ -563,7 +519,7 @@ def _warn_of_unread_texts(config: Config) -> None:
         "method '%s' reads no label texts: those given have no effect, and are kept with the "
         "classifier%s",
         name,
-        "; with method.head=match it reads them" if name in WEIGHT_METHODS else "",
+        "; with method.head=match it reads them" if "match" in catalog.ROWS[name].heads else "",
     )
 
 

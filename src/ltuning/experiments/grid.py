@@ -45,12 +45,11 @@ from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.experiments.peers import PEERS
 from ltuning.labels import Labels
 from ltuning.methods import catalog, checks
-from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.names import listed, unknown
 from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 
-OWN_METHODS = (*catalog.METHODS, *WEIGHT_METHODS)
+OWN_METHODS = tuple(catalog.ROWS)
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
 
 # Where the grid says it, a method may not say it again.

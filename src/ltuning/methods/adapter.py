@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,15 +17,20 @@ from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
-from ltuning.errors import ArtifactError
+from ltuning.errors import ArtifactError, ConfigError, Problem
+from ltuning.labels import Labels
 from ltuning.methods.catalog import METHODS
+from ltuning.methods.counts import check_fits, closed_forms
 from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
-from ltuning.methods.model import Branches, Model, Trainable
-from ltuning.methods.saved import fitting
+from ltuning.methods.model import Branches, TextModel, Trainable
+from ltuning.methods.saved import Saved, fitting
+from ltuning.methods.starts import free_start
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3
+# Virtual tokens where positions set no limit to them.
+_MOST_TOKENS = 2048
 
 
 class Adapter(Trainable):
@@ -231,10 +237,62 @@ class Adapter(Trainable):
 
 
 @dataclass(frozen=True, eq=False)
-class AdapterModel(Model[TextBatch]):
+class AdapterModel(TextModel):
     """A classifier that reads texts after virtual tokens."""
 
     adapter: Adapter
+
+    @classmethod
+    def new(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        labels: Labels,
+        states: LabelStates | None,
+        *,
+        length: int,
+        seed: int,
+    ) -> Self:
+        """Before the first step.
+
+        Raises:
+            ConfigError: more parameters or virtual tokens than there is room for.
+        """
+        _check_size(backbone, method, length, len(labels))
+        start = None
+        if states is None:
+            generator = torch.Generator().manual_seed(seed)
+            start = free_start(backbone, method, length, labels.flat_texts, generator)
+        adapter = Adapter(
+            backbone.sizes, method, length=length, num_labels=len(labels), start=start
+        )
+        owners = range(len(labels)) if states is None else labels.owners
+        return cls(backbone, adapter, states, owners)
+
+    @classmethod
+    def load(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        saved: Saved,
+        *,
+        length: int,
+        num_labels: int,
+    ) -> Self:
+        """As it was saved.
+
+        Raises:
+            ArtifactError: tensors that are not those of the method.
+        """
+        adapter = Adapter.load(
+            backbone.sizes,
+            method,
+            saved.tensors,
+            saved.folder,
+            length=length,
+            num_labels=num_labels,
+        )
+        return cls(backbone, adapter, None, range(num_labels))
 
     @property
     def length(self) -> int:
@@ -265,6 +323,16 @@ class AdapterModel(Model[TextBatch]):
         assert side is not None
         scores = self.adapter.score(self.backbone, batch, side, self.labels, branches, lower)
         return self.of_labels(scores) if branches is None else scores
+
+
+def _check_size(backbone: Backbone, method: MethodOptions, length: int, num_labels: int) -> None:
+    most = backbone.position_budget or _MOST_TOKENS
+    are_built = METHODS[method.name].source == "free" or method.transform == "pooled"
+    if are_built and length > most:
+        message = f"expected at most {most} virtual tokens with this backbone, got {length}"
+        raise ConfigError([Problem("method.num_tokens", message)])
+    count = closed_forms(method, backbone.sizes, length, num_labels).total
+    check_fits(count, backbone.device.type == "cpu")
 
 
 def _means(labels: LabelStates) -> LabelStates:

@@ -45,6 +45,11 @@ class Method:
         return ("classes",) if self.source == "free" else ("match", "binary")
 
     @property
+    def reads_words(self) -> bool:
+        """Whether every word has a score, too: a text is read as a whole."""
+        return False
+
+    @property
     def objectives(self) -> tuple[str, ...]:
         """Objectives that its head can be trained with."""
         return ("classes",) if self.source == "free" else ("contrast", "pairs")
@@ -73,6 +78,8 @@ METHODS = {
         ),
     )
 }
+
+ROWS: dict[str, Method | weights.WeightMethod] = {**METHODS, **weights.WEIGHT_METHODS}
 
 # With few training texts, this share of the layers has no prefix by default. With many, every layer
 # has one: that was better on two development sets by 1.4 and 2.5 points, for up to twice the time.

@@ -9,7 +9,6 @@ from ltuning.config import TASK_FACTS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
-from ltuning.methods.weights import WEIGHT_METHODS
 from ltuning.names import listed
 
 
@@ -146,9 +145,10 @@ def _tag_problems(config: Config) -> list[Problem]:
         if getattr(config.data, name) == "skip":
             message = f"task '{config.task}' skips no sentences; mend the rows and leave it out"
             found.append(Problem(f"data.{name}", message))
-    if config.method.name not in WEIGHT_METHODS:
+    if not catalog.ROWS[config.method.name].reads_words:
+        fitting = [name for name, row in catalog.ROWS.items() if row.reads_words]
         message = (
-            f"expected a method that gives every word a score ({listed(WEIGHT_METHODS)}) with task "
+            f"expected a method that gives every word a score ({listed(fitting)}) with task "
             f"'{config.task}', got '{config.method.name}', which scores a text as a whole"
         )
         found.append(Problem("method.name", message))

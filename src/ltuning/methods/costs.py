@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ltuning.config import MethodOptions
-from ltuning.methods.catalog import METHODS, one_pass
+from ltuning.methods.catalog import one_pass, site_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def _branches(method: MethodOptions, num_labels: int) -> int:
 
 
 def _forward(method: MethodOptions, num_layers: int, text: int, tokens: int, branches: int) -> int:
-    if METHODS[method.name].site == "embeddings":
+    if site_of(method) == "embeddings":
         return branches * (tokens + text) * num_layers
     first = method.first_layer or 0
     return text * first + branches * text * (num_layers - first)

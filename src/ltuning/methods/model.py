@@ -6,17 +6,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import LabelStates
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.config import MethodOptions
+from ltuning.labels import Labels
 from ltuning.methods.catalog import one_pass, uses_labels
 from ltuning.methods.heads import mean_over_texts
+from ltuning.methods.saved import Saved
 
 Batch = TypeVar("Batch")
 
@@ -158,3 +160,52 @@ class Model(ABC, Generic[Batch]):
         # Training needs it too, where a scorer, in inference mode, may be the first to ask.
         with torch.inference_mode(False):
             return torch.tensor(self.owners, device=self.backbone.device)
+
+
+@dataclass(frozen=True, eq=False)
+class TextModel(Model[TextBatch]):
+    """A classifier of texts by their labels; `model_classes.py` has that of every method."""
+
+    @classmethod
+    @abstractmethod
+    def new(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        labels: Labels,
+        states: LabelStates | None,
+        *,
+        length: int,
+        seed: int,
+    ) -> Self:
+        """Before the first step; weights that start at random are drawn from torch's generator.
+
+        Args:
+            backbone: the frozen model.
+            method: resolved options (no choice left open).
+            labels: what it will tell apart.
+            states: of the label texts; None where they are not read.
+            length: L, virtual tokens of the plain methods or room for a label text.
+            seed: of draws that have a generator of their own.
+
+        Raises:
+            ConfigError: more parameters or virtual tokens than there is room for.
+            BackboneError: a backbone that the method does not go with.
+        """
+
+    @classmethod
+    @abstractmethod
+    def load(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        saved: Saved,
+        *,
+        length: int,
+        num_labels: int,
+    ) -> Self:
+        """As it was saved, without states of label texts.
+
+        Raises:
+            ArtifactError: tensors or files that are not those of the method.
+        """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +13,22 @@ from ltuning.errors import ArtifactError
 
 # No training comes near it, and squares of what is beyond it overflow to NaN.
 _LARGEST = 1e15
+
+
+class Saved(Protocol):
+    """What a folder of an artifact holds of a method."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it was read."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The trained parameters, on the CPU."""
+
+    @property
+    def parts(self) -> Mapping[str, Any]:
+        """Content of further files by their path in the folder."""
 
 
 def fitting(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,18 +19,19 @@ from torch import Tensor, nn
 from ltuning.backbones import selftest
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.copies import own_copy, shared_copy
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
 from ltuning.config import MethodOptions, layer_numbers
 from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, BackboneError
+from ltuning.labels import Labels
 from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import TAU, CentredMatchHead, pool
-from ltuning.methods.model import Branches, Model, Trainable
-from ltuning.methods.saved import fitting
+from ltuning.methods.model import Branches, Model, TextModel, Trainable
+from ltuning.methods.saved import Saved, fitting
 from ltuning.methods.weights import WEIGHT_METHODS
 
 LORA = "lora"
@@ -204,10 +205,39 @@ class Tuned(Trainable):
 
 
 @dataclass(frozen=True, eq=False)
-class TunedModel(Model[TextBatch]):
+class TunedModel(TextModel):
     """A classifier of texts by the pooled states of a backbone with weights of its own."""
 
     adapter: Tuned
+
+    @classmethod
+    def new(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        labels: Labels,
+        states: LabelStates | None,
+        *,
+        length: int,
+        seed: int,
+    ) -> Self:
+        """Before the first step; see `Tuned.new`."""
+        owners = range(len(labels)) if states is None else labels.owners
+        return cls(backbone, Tuned.new(backbone, method, len(labels)), states, owners)
+
+    @classmethod
+    def load(
+        cls,
+        backbone: Backbone,
+        method: MethodOptions,
+        saved: Saved,
+        *,
+        length: int,
+        num_labels: int,
+    ) -> Self:
+        """As it was saved; see `Tuned.load`."""
+        tuned = Tuned.load(backbone, method, num_labels, saved.tensors, saved.parts, saved.folder)
+        return cls(backbone, tuned, None, range(num_labels))
 
     def label_side(self) -> Tensor | None:
         """`[V, H]` mean states of the label texts, with the head `match`."""

@@ -41,6 +41,16 @@ class WeightMethod:
     removes_mask: bool = False
     learning_rate: tuple[float, float] = (1e-3, 1e-4)
 
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Heads that can read a text's state."""
+        return ("classes", "match")
+
+    @property
+    def reads_words(self) -> bool:
+        """Whether every word has a score, too."""
+        return True
+
 
 WEIGHT_METHODS = {
     method.name: method
@@ -104,7 +114,7 @@ def problems(config: Config) -> list[Problem]:
     found = [_no_such_option(config.method, name) for name in refused]
     task = TASK_FACTS[config.task]
     objective = "multilabel" if task.several else "classes"
-    heads = ("classes",) if task.of_words else ("classes", "match")
+    heads = ("classes",) if task.of_words else method.heads
     for name, fitting in {"head": heads, "objective": (objective,)}.items():
         if getattr(config.method, name) not in (None, *fitting):
             message = (
