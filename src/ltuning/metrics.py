@@ -12,33 +12,24 @@ if TYPE_CHECKING:
     import numpy
     from numpy.typing import ArrayLike
 
-# Figures of validation in a word or two, in the order in which they are told. The first one that a
-# task has is what is shown of it while it trains.
+# Figures in words, in the order in which they are told. The first one that a task has is what is
+# shown of it while it trains.
 WORDS = {
     "accuracy": "accuracy",
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "exact_match": "exact match",
-    "mcc": "Matthews",
-    "f1": "F1",
-    "loss": "loss",
-}
-# Figures of a report in words, in the order in which they are shown.
-REPORT_WORDS = {
-    "accuracy": "accuracy",
-    "micro_f1": "micro F1",
-    "macro_f1": "macro F1",
-    "exact_match": "exact match",
+    "mcc": "Matthews correlation",
+    "f1": "F1 of entities",
+    "precision": "precision",
+    "recall": "recall",
     "micro_precision": "micro precision",
     "micro_recall": "micro recall",
     "macro_precision": "macro precision",
     "macro_recall": "macro recall",
-    "mcc": "Matthews correlation",
+    "loss": "loss",
     "log_loss": "log loss",
     "expected_calibration_error": "calibration error",
-    "precision": "precision of entities",
-    "recall": "recall of entities",
-    "f1": "F1 of entities",
 }
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
 

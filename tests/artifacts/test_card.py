@@ -80,8 +80,8 @@ def test_figures_table_has_a_column_per_split_and_single_numbers_only() -> None:
     assert "| figure | validation | test |" in card
     assert rows(card, "Figures") == [
         ["accuracy", "0.9123", "0.7500"],
-        ["macro f1", "0.5000", "-"],
-        ["mcc", "-0.2500", "-"],
+        ["macro F1", "0.5000", "-"],
+        ["Matthews correlation", "-0.2500", "-"],
         ["num examples", "-", "1,200"],
     ]
 

@@ -62,7 +62,7 @@ def test_the_folder_says_thresholds_and_figures(trained: Path) -> None:
     card = (trained / "README.md").read_text()
     assert f"| sport | ball and team | {config['thresholds'][1]:.4f} |" in card
     assert "those of 3 labels that apply to it" in card
-    assert f"| micro f1 | {metrics['validation']['micro_f1']:.4f} |" in card
+    assert f"| micro F1 | {metrics['validation']['micro_f1']:.4f} |" in card
 
 
 def test_evaluate(ltuning: Command, trained: Path, several: Path, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_the_report_of_tags_names_its_figures(tagged: Any) -> None:
 def test_the_report_of_several_labels_pairs_them_by_their_f1(several: Any) -> None:
     grid, folder = several
     tables, (text, page) = write_report(grid, folder)
-    head = "| method | micro-F1, 95 % | each seed | macro-F1 | exact match | validation | area |"
+    head = "| method | micro F1, 95 % | each seed | macro F1 | exact match | validation | area |"
     assert head in tables and "majority class" not in tables
     (setting,) = settings_of(grid, folder.results(list(grid.cells())))
     assert [pair.plain.method for pair in setting.comparisons] == ["prefix", "logistic"]
@@ -213,10 +213,10 @@ def test_tasks_of_one_backbone_have_tables_of_their_own(
     assert budget.endswith("the best f1 or micro_f1 or accuracy there is kept")
     said = legend(settings)
     assert [words.partition(":")[0] for words in said[:3]] == [
-        "F1 of entities, precision, recall", "micro-F1, macro-F1, exact match",
-        "accuracy, macro-F1, MCC",
+        "F1 of entities, precision, recall", "micro F1, macro F1, exact match",
+        "accuracy, macro F1, Matthews correlation",
     ]  # fmt: skip
-    assert said[3].startswith("validation: F1 of entities or micro-F1 or accuracy on the texts")
+    assert said[3].startswith("validation: F1 of entities or micro F1 or accuracy on the texts")
 
 
 # --- what a grid may say

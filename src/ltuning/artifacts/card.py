@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from ltuning.config import TASK_FACTS, TaskFacts
+from ltuning.metrics import WORDS
 
 # What our names of figures are called on model hubs.
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
@@ -127,7 +128,10 @@ def _figures(figures: Mapping[str, Any]) -> str:
     if not names:
         return ""
     rows = [
-        (name.replace("_", " "), *(numbers[split].get(name, "-") for split in splits))
+        (
+            WORDS.get(name) or name.replace("_", " "),
+            *(numbers[split].get(name, "-") for split in splits),
+        )
         for name in names
     ]
     return "## Figures\n\n" + _table(("figure", *splits), rows)

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltuning.metrics import REPORT_WORDS, Report, figures_of
+from ltuning.metrics import WORDS, Report, figures_of
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _MOST_PAIRS = 10
 def figures(report: Report) -> dict[str, str]:
     """The figures over all texts, by their names in words."""
     found = figures_of(report)
-    return {words: f"{found[name]:.4f}" for name, words in REPORT_WORDS.items() if name in found}
+    return {words: f"{found[name]:.4f}" for name, words in WORDS.items() if name in found}
 
 
 def per_class(report: Report, task: Task) -> RenderableType:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ltuning.experiments.analysis import Row, Setting
+from ltuning.metrics import WORDS
 from ltuning.texts import visible
 
 # Legible on white and on black: a contrast of 3 or more with both, which a test holds.
@@ -63,7 +64,7 @@ def styles(rows: Sequence[Row]) -> dict[str, tuple[str, str, str]]:
 def _curves(setting: Setting, name: str, over: str, words: str) -> str:
     """A figure of the validation texts over steps, texts or seconds."""
     figure, axes, save = _figure(setting)
-    called = setting.task.figures.get(name, name)
+    called = WORDS[name]
     looks = styles(setting.rows)
     for row in setting.rows:
         curve = row.curve(over, name)

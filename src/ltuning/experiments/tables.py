@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ltuning.experiments.analysis import Comparison, Interval, Row, Setting
+from ltuning.metrics import WORDS
 from ltuning.tasks.task import Task
 
 _PAIRED = (
@@ -34,7 +35,7 @@ _LEGEND = (
 
 def columns(task: Task) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Heads of the two tables of a setting."""
-    main, *others = task.figures.values()
+    main, *others = (WORDS[name] for name in task.figures)
     methods = ("method", f"{main}, 95 %", "each seed", *others, "validation", "area", *_COSTS)
     return methods, ("label method" if task.reads_labels else "method", *_PAIRED)
 
@@ -161,7 +162,11 @@ def legend(settings: Sequence[Setting]) -> list[str]:
     main = " or ".join(task.words for task in tasks)
     answers = " or ".join(task.answers for task in tasks)
     interval = "in brackets the 95 % bootstrap interval of the mean over seeds, which is too "
-    lines = [f"{task.legend}; {interval}narrow with few seeds" for task in tasks]
+    lines = [
+        f"{', '.join(WORDS[name] for name in task.figures)}: {task.legend}; {interval}narrow with "
+        "few seeds"
+        for task in tasks
+    ]
     pairs = _PAIRS if any(task.reads_labels for task in tasks) else _PAIRS_WITHOUT_LABELS
     shared = [words.format(main=main, answers=answers, pairs=pairs) for words in _LEGEND]
     return lines + shared if tasks else []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,10 +26,10 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
 
     name = "classes"
     predicted = ("predicted_label", "probability")
-    figures: ClassVar = {"accuracy": "accuracy", "macro_f1": "macro-F1", "mcc": "MCC"}
+    figures = ("accuracy", "macro_f1", "mcc")
     each = "class"
     answers = "answers"
-    legend = "accuracy, macro-F1, MCC: on the test texts"
+    legend = "on the test texts"
 
     def door(self) -> type[LabelClassifier]:
         """`LabelClassifier`."""

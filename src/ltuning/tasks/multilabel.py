@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,17 +23,10 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
 
     name = "multilabel"
     predicted = ("predicted_labels",)
-    figures: ClassVar = {
-        "micro_f1": "micro-F1",
-        "macro_f1": "macro-F1",
-        "exact_match": "exact match",
-    }
+    figures = ("micro_f1", "macro_f1", "exact_match")
     each = "label"
     answers = "texts (all their labels)"
-    legend = (
-        "micro-F1, macro-F1, exact match: of the labels of the test texts, at the thresholds that "
-        "the validation texts gave"
-    )
+    legend = "of the labels of the test texts, at the thresholds that the validation texts gave"
 
     def door(self) -> type[MultilabelClassifier]:
         """`MultilabelClassifier`."""

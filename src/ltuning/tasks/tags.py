@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,13 +32,10 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
     predicted = ("predicted_spans", "predicted_tags")
     lines = "jsonl"
     held_out = ""
-    figures: ClassVar = {"f1": "F1 of entities", "precision": "precision", "recall": "recall"}
+    figures = ("f1", "precision", "recall")
     each = "type"
     answers = "sentences (all their tags)"
-    legend = (
-        "F1 of entities, precision, recall: of the test sentences; an entity is right where its "
-        "words and its type are"
-    )
+    legend = "of the test sentences; an entity is right where its words and its type are"
 
     def door(self) -> type[TokenClassifier]:
         """`TokenClassifier`."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from ltuning.config import TASK_FACTS
 from ltuning.data.sources import Columns
-from ltuning.metrics import Report
+from ltuning.metrics import WORDS, Report
 
 if TYPE_CHECKING:
     from ltuning.estimators.base import Front
@@ -58,8 +58,8 @@ class Task(ABC, Generic[Door, Given, Scored]):
         predicted: the columns that `ltuning predict` adds to a row of text.
         lines: the format in which it answers lines of text.
         held_out: of what it holds out, in words.
-        figures: those of validation and of comparisons, with their words; the first one is what
-            reports show of the task, and chooses where nothing else is said.
+        figures: those of validation and of comparisons; the first one is what reports show of the
+            task, and chooses where nothing else is said.
         each: what its names are names of.
         answers: what is right or wrong as a whole, in words.
         legend: what reports say of its figures.
@@ -69,7 +69,7 @@ class Task(ABC, Generic[Door, Given, Scored]):
     predicted: ClassVar[tuple[str, ...]]
     lines: ClassVar[str] = "tsv"
     held_out: ClassVar[str] = ", from each label its share"
-    figures: ClassVar[Mapping[str, str]]
+    figures: ClassVar[tuple[str, ...]]
     each: ClassVar[str]
     answers: ClassVar[str]
     legend: ClassVar[str]
@@ -92,12 +92,12 @@ class Task(ABC, Generic[Door, Given, Scored]):
     @property
     def main(self) -> str:
         """The first of its figures."""
-        return next(iter(self.figures))
+        return self.figures[0]
 
     @property
     def words(self) -> str:
         """The first of its figures in words."""
-        return self.figures[self.main]
+        return WORDS[self.main]
 
     @abstractmethod
     def door(self) -> type[Door]:
