@@ -488,7 +488,7 @@ def after_train(scenario: Scenario, world: World, place: Path, point: int) -> tu
         if not any(identity(folder) in (earlier, right) for folder in folders):
             return "lost", "no whole artifact after the kill"
         try:
-            store.load(target)
+            store.read(target)
         except LTuningError as error:
             return "lost", f"does not load: {error}"
     outcome, said = _go_on(scenario, world, place, ("--resume", "", "--overwrite")[point % 3])

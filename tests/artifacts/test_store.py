@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from ltuning.artifacts import store
 from ltuning.artifacts.folders import claim, settle
-from ltuning.artifacts.store import check_output, load, save
+from ltuning.artifacts.store import check_output, read_config, save
 from ltuning.errors import ArtifactError
 
 from ..conftest import Faults, PowerCut
@@ -30,6 +30,11 @@ from ..conftest import Faults, PowerCut
 OLD: dict[str, Any] = {"tensors": {"w": torch.zeros(3)}, "config": {"v": "old"}, "card": "old"}
 NEW: dict[str, Any] = {"tensors": {"w": torch.ones(2, 2)}, "config": {"v": "new"}, "card": "new"}
 FILES = {"adapter_model.safetensors", "ltuning_config.json", "README.md"}
+
+
+def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    artifact = store.read(folder)
+    return artifact.tensors, artifact.config
 
 
 def names(folder: Path) -> set[str]:
@@ -71,7 +76,7 @@ def test_an_artifact_is_three_files_and_comes_back_equal(tmp_path: Path) -> None
     assert names(tmp_path / "deep" / "run") == FILES
     assert names(tmp_path / "deep") == {"run"}
     loaded, read = load(tmp_path / "deep" / "run")
-    assert read == config
+    assert read == read_config(tmp_path / "deep" / "run") == config
     assert loaded.keys() == tensors.keys()
     for name, tensor in tensors.items():
         torch.testing.assert_close(loaded[name], tensor, rtol=0, atol=0)

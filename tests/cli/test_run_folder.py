@@ -109,7 +109,7 @@ def test_whenever_a_run_is_killed_a_verb_goes_on_that_the_error_names(
             assert "--overwrite" in verbs
         assert all(goes_on(folder, verb) for verb in verbs), (number, verbs)
         try:
-            seed = int(store.load(folder.folder)[0]["seed"])
+            seed = int(store.read(folder.folder).tensors["seed"])
         except ArtifactError:
             assert not had_artifact
         else:

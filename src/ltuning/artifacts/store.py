@@ -140,10 +140,9 @@ def save(
         mine.replace(new)
 
 
-def load(folder: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors and configuration of an artifact; see `read`."""
-    artifact = read(folder)
-    return artifact.tensors, artifact.config
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """Configuration of an artifact, without a look at its other files; see `read`."""
+    return _own(_read_config(_artifact_folder(folders.resolve(folder)) / CONFIG))
 
 
 def read(folder: str | Path) -> Artifact:
@@ -192,8 +191,12 @@ def _read(target: Path) -> Artifact:
         for name, sha in config.get("parts_sha256", {}).items()
     }
     tensors = _tensors(content, folder / TENSORS)
-    own = {key: value for key, value in config.items() if key not in RESERVED_KEYS}
-    return Artifact(target, tensors, own, parts)
+    return Artifact(target, tensors, _own(config), parts)
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given to `save`."""
+    return {key: value for key, value in config.items() if key not in RESERVED_KEYS}
 
 
 def _checked(path: Path, sha: str, key: str) -> bytes:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 from ltuning.config import Config, absolute_path, apply_settings, yaml
+from ltuning.config.reading import NoSection, put
 from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import LabelError, LTuningError, Problem
 from ltuning.labels import read_yaml
@@ -150,18 +152,10 @@ def _merged(base: Mapping[str, object], given: Mapping[str, object]) -> Mapping[
     merged = base
     for path, value in given.items():
         if value is not None:
-            merged = _put(checks.without(merged, _LENGTHS.get(path, "")), path, value)
+            with suppress(NoSection):  # Config says what is wrong with the section
+                rest = checks.without(merged, _LENGTHS.get(path, ""))
+                merged = put(rest, path.split("."), value)
     return merged
-
-
-def _put(options: Mapping[str, object], path: str, value: object) -> Mapping[str, Any]:
-    section, _, name = path.partition(".")
-    if not name:
-        return {**options, section: value}
-    inner = options.get(section)
-    if inner is not None and not isinstance(inner, Mapping):
-        return options  # Config says what is wrong with the section.
-    return {**options, section: {**(inner or {}), name: value}}
 
 
 def _with_absolute_paths(config: Config) -> Config:

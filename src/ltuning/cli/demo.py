@@ -69,7 +69,7 @@ def _is_own(output: Path) -> bool:
     from ltuning.errors import ArtifactError
 
     try:
-        _, saved = store.load(output)
+        saved = store.read_config(output)
     except ArtifactError:
         return False
     return bool(saved["config"]["data"]["path"] == _SOURCE)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,26 +57,10 @@ def load(
 ) -> Any:
     """The trained classifier by the front door of its task, on the backbone where it is now."""
     with terminal.waiting(f"loading {classifier.folder}"):
-        with _importing():
-            from ltuning.tasks.table import TASKS
+        from ltuning.tasks.table import TASKS
 
-            door = TASKS[classifier.config.task].door()
+        door = TASKS[classifier.config.task].door()
         silence_libraries()
         return door.from_pretrained(
             classifier, backbone=backbone, trust_remote_code=trust_remote_code
         )
-
-
-@contextmanager
-def _importing() -> Iterator[None]:
-    """Without looking for garbage: libraries make none as they are imported.
-
-    To look for it among all that they make takes a fifteenth of the time of a first prediction.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -180,20 +180,25 @@ def apply_settings(
             problems.append(Problem("--set", message))
             continue
         try:
-            options = _put(options, keys, yaml.parse(text))
+            options = put(options, keys, yaml.parse(text))
         except YamlError as error:
             message = f"cannot read the value {text!r} ({error}): put it in quotes"
             problems.append(Problem(".".join(keys), message))
-        except _NoSection as error:
+        except NoSection as error:
             problems.append(Problem(".".join(keys), str(error)))
     return options
 
 
-class _NoSection(Exception):
+class NoSection(Exception):
     """A dotted path that leads through something without options."""
 
 
-def _put(options: Mapping[str, object], keys: Sequence[str], value: object) -> dict[str, Any]:
+def put(options: Mapping[str, object], keys: Sequence[str], value: object) -> dict[str, Any]:
+    """Nested options with one in its place.
+
+    Raises:
+        NoSection: on the way to it is something without options.
+    """
     key, *rest = keys
     if not rest:
         return {**options, key: value}
@@ -201,5 +206,5 @@ def _put(options: Mapping[str, object], keys: Sequence[str], value: object) -> d
     if dataclasses.is_dataclass(inner):
         inner = vars(inner)
     if inner is not None and not isinstance(inner, Mapping):
-        raise _NoSection(f"{key!r} is not a section of options but {shown(inner)}")
-    return {**options, key: _put(inner or {}, rest, value)}
+        raise NoSection(f"{key!r} is not a section of options but {shown(inner)}")
+    return {**options, key: put(inner or {}, rest, value)}

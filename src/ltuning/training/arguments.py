@@ -178,15 +178,24 @@ def _evaluations(fields: Mapping[str, object], steps: int, published: bool) -> d
     when = _strategy(fields, published)
     if when != "steps":
         return {"eval_strategy": when, "save_strategy": when}
-    # Who asks for steps has them as transformers counts them.
-    default = fields["logging_steps"] if "eval_strategy" in fields else _every(steps)
-    every = fields.get("eval_steps", default)
+    asked = _asked_steps(fields)
+    every = _every(steps) if asked is None else asked
     return {
         "eval_strategy": when,
         "save_strategy": when,
         "eval_steps": every,
         "save_steps": every,
     }
+
+
+def _asked_steps(fields: Mapping[str, Any]) -> float | None:
+    """Steps between two evaluations that were asked for.
+
+    Who asks for steps and gives no number has as many as transformers takes, those of its log.
+    """
+    of_log = fields.get("logging_steps", _DEFAULTS["logging_steps"])
+    asked: float | None = fields.get("eval_steps", of_log if "eval_strategy" in fields else None)
+    return asked
 
 
 def _every(steps: int) -> int:
@@ -273,9 +282,7 @@ def _beside_evaluations(chosen: Chosen) -> Iterator[Problem]:
             "the best weights are kept at evaluations; leave it out"
         )
         yield Problem("training.save_strategy", message)
-    logging = fields.get("logging_steps", _DEFAULTS["logging_steps"])
-    steps = fields.get("eval_steps", logging if "eval_strategy" in fields else None)
-    if "save_steps" in fields and (when != "steps" or fields["save_steps"] != steps):
+    if "save_steps" in fields and (when != "steps" or fields["save_steps"] != _asked_steps(fields)):
         message = "checkpoints are written at evaluations, and every five minutes; leave it out"
         yield Problem("training.save_steps", message)
     if when != "steps" and "eval_steps" in fields:
