@@ -49,9 +49,10 @@ os.environ |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HU
 import matplotlib.pyplot  # noqa: F401
 import pydantic.functional_validators  # noqa: F401
 import seqeval.metrics  # noqa: F401
+import sklearn.linear_model  # noqa: F401
 import torch
 from mutations import mutate
-from peers import add_row, circumstances
+from rows import add_row, circumstances
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from ltuning import Backbone, LabelClassifier
@@ -60,6 +61,7 @@ from ltuning.cli.main import app
 from ltuning.cli.terminal import silence_libraries
 from ltuning.config import BackboneOptions
 from ltuning.errors import LTuningError
+from ltuning.experiments import peers  # noqa: F401
 
 GOOD = ("right", "refused")
 TOPICS = {"food": "bread soup rice", "sport": "ball team goal", "travel": "train hotel beach"}

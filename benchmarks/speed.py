@@ -1,20 +1,16 @@
 """Speed: training beside other methods, scoring against the number of labels, peak memory.
 
-    python benchmarks/speed.py train --data DATA/sst2_sentence --output train.jsonl
-    python benchmarks/speed.py train --data DATA/sst2_sentence --search --output search.jsonl
+    python benchmarks/speed.py train --data DATA --output train.jsonl
     python benchmarks/speed.py score --data DATA --output score.jsonl
     python benchmarks/speed.py memory --data DATA --output memory.jsonl
     python benchmarks/speed.py PART --report FILE
 
-train: SST-2, the same steps for all, 32 texts in a step where a text runs once and 16 texts with
-both labels (32 branches) for lt-prefix-apart. A seed is a repeat, and within a repeat every method
-has its turn, in one process. Validation is measured on the way; its seconds do not count, those of
-everything else in `fit` do: tokenizing, label states, filling a store of lower layers. `--search`
-tries three learning rates of each peer on a tenth of the training rows, which it does not train on.
+train: SST-2, methods as `ltuning compare` fits them, each at its own rate, 32 passes in a step. A
+seed is a repeat, and within a repeat every method has its turn, in one process. Validation is
+measured on the way; its seconds do not count, those of everything else in a fit do.
 
 score: texts per second among K labels, from BANKING77 up to 77 and CLINC150 for 150, of classifiers
-trained briefly on 10 texts per class; methods alternate over repeats in one process. A text is read
-by lt-prefix-apart once per label: it scores fewer, for at most `--branches` readings. Then the
+trained briefly on 10 texts per class; methods alternate over repeats in one process. Then the
 accuracies on the same texts. More than 150 labels are made up: each is named by an intent of either
 data set and given one text, of any intent, so that they have a speed and no accuracy.
 
@@ -32,50 +28,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accuracy import TASKS
-from peers import (
-    GRID,
-    PEERS,
-    Budget,
-    Clock,
-    Texts,
-    accuracy,
-    add_row,
-    circumstances,
-    fit_probe,
-    rate_of,
-    read_rows,
-    search_report,
-    seeds_of,
-)
+import numpy as np
+from rows import Row, add_row, circumstances, grouped, median_and_range, read_rows, seeds_of
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
 from ltuning.config import BackboneOptions
 from ltuning.data.examples import Examples
 from ltuning.data.sources import read_splits
-from ltuning.data.splits import hold_out, take_shots
+from ltuning.data.splits import take_shots
+from ltuning.experiments import own
+from ltuning.experiments.fitting import Fitted, Job
+from ltuning.experiments.grid import Budget
+from ltuning.experiments.peers import PEERS
+from ltuning.tasks.table import TASKS
 
-LABELS = TASKS["sst2"].labels
-BRANCHES = 32
-DEPTH = "method.first_layer"
-TOGETHER, APART = {"method.labels": "together"}, {"method.labels": "apart"}
-BATCH = "training.per_device_train_batch_size"
-
-# ltuning's own: method and options. The first has the default depth.
-OURS: dict[str, tuple[str, dict[str, Any]]] = {
-    "lt-prefix": ("lt-prefix", TOGETHER),
-    "lt-prefix s=3": ("lt-prefix", TOGETHER | {DEPTH: 3}),
-    "lt-prefix-apart": ("lt-prefix", APART),
+BACKBONE = BackboneOptions(name="builtin:minilm")
+SENTIMENTS = {"negative": ["a negative movie review"], "positive": ["a positive movie review"]}
+PASSES = 32
+# Of training: a method as compare knows it, and its options.
+TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
+    "lt-prefix": ("lt-prefix", {"method.labels": "together"}),
+    "lt-prefix-apart": ("lt-prefix", {"method.labels": "apart"}),
     "prefix": ("prefix", {}),
+    "peft-prefix": ("peft-prefix", {}),
+    "peft-lora": ("peft-lora", {}),
+    "full": ("full", {}),
 }
-TRAINED = [*OURS, "peft-prefix", "peft-lora", "full", "published"]
 TARGET = "peft-prefix"
 
 SHOTS = 10
@@ -83,12 +67,8 @@ CLINC_LABELS = 150
 LABEL_NUMBERS = (2, 6, 20, 77, 150, 1000)
 MEMORY_LABELS = (2, 150, 1000)
 # Of scoring and memory.
-LABELLED: dict[str, tuple[str, dict[str, Any]]] = {
-    "lt-prefix": ("lt-prefix", TOGETHER),
-    "lt-prefix, mean tokens": ("lt-prefix", TOGETHER | {"method.label_tokens": "mean"}),
-    "lt-prefix-apart": ("lt-prefix", APART),
-    "prefix": ("prefix", {}),
-}
+LABELLED = ("lt-prefix", "prefix")
+Predict = Callable[[Sequence[Any]], Sequence[str]]
 
 
 def main() -> None:
@@ -106,172 +86,102 @@ def main() -> None:
 
 
 def run_train(options: argparse.Namespace) -> None:
-    """Every method in turn, seed after seed; or, with `--search`, every rate of every peer."""
-    splits = read_splits(str(options.data), splits=("train", "validation"))
-    backbone = Backbone.load(BackboneOptions(name=options.backbone))
-    done = {(row["part"], row["method"], row["rate"], row["seed"]) for row in _rows(options)}
-    process = time.time()
-    for seed in options.seeds or (range(100, 101) if options.search else range(3)):
-        train, held_out = splits["train"], splits["validation"]
-        if options.search:
-            train, held_out = hold_out(train, 0.1, seed)
-        candidates = _candidates(options)
+    """Every method in turn, seed after seed."""
+    splits = read_splits(options.data / "sst2_sentence", splits=("train", "validation"))
+    backbone = Backbone.load(BACKBONE)
+    done = {(row["method"], row["seed"]) for row in read_rows(options.output)}
+    methods = options.methods or list(TRAINED)
+    for seed in options.seeds:
         # Nobody is always the first, or always after the same one.
-        shift = seed % len(candidates)
-        for part, method, rate in candidates[shift:] + candidates[:shift]:
-            if (part, method, rate, seed) not in done:
-                row = train_one(backbone, method, rate, train, held_out, seed, options)
-                row = {"part": part, **row, "process": process}
-                add_row(options.output, row | circumstances(options.backbone))
-                print(part, method, rate or "", seed, _said(row), flush=True)
-
-
-def _candidates(options: argparse.Namespace) -> list[tuple[str, str, float | None]]:
-    methods = options.methods or TRAINED
-    if options.search:
-        searched = [method for method in methods if method in GRID]
-        return [
-            ("search", method, rate)
-            for method in searched
-            for rate in options.rates or GRID[method]
-        ]
-    return [
-        ("train", method, None if method in OURS else rate_of(method, "sst2")) for method in methods
-    ]
+        shift = seed % len(methods)
+        for method in methods[shift:] + methods[:shift]:
+            if (method, seed) not in done:
+                row = train_one(backbone, method, splits, seed, options)
+                add_row(options.output, row | circumstances(backbone.name))
+                print(method, seed, f"{row['accuracy']:.3f} after {row['seconds']} s", flush=True)
 
 
 def train_one(
     backbone: Backbone,
     method: str,
-    rate: float | None,
-    train: Examples,
-    held_out: Examples,
+    splits: Mapping[str, Examples],
     seed: int,
     options: argparse.Namespace,
-) -> dict[str, Any]:
+) -> Row:
     """Train once, measured on the way; a row of the results."""
-    every = options.steps if options.search else options.every
-    validation = (held_out.texts, held_out.labels)
-    start = time.perf_counter()
-    if method in OURS:
-        texts = BRANCHES // len(LABELS) if method == "lt-prefix-apart" else BRANCHES
-        clock, parameters = _train_ours(
-            backbone, method, texts, every, train, validation, seed, options.steps
-        )
-    else:
-        texts = BRANCHES
-        budget = Budget(options.steps, texts, eval_steps=every)
-        extra = {"label_texts": LABELS} if method == "published" else {}
-        peer = PEERS[method](
-            backbone.name,
-            train.texts,
-            train.labels,
-            budget=budget,
-            rate=rate,
-            seed=seed,
-            validation=validation,
-            **extra,
-        )
-        clock, parameters = peer.clock, peer.num_parameters
+    name, choices = TRAINED[method]
+    budget = Budget(options.steps, PASSES, max(1, options.steps // options.every))
+    job = _job(backbone, splits["train"], splits["validation"], SENTIMENTS, budget, seed, choices)
+    fitted = PEERS[name].fit(job, None) if name in PEERS else own.fit(name, job, None)
+    assert fitted.texts_per_step is not None
     return {
         "method": method,
-        "rate": rate,
         "seed": seed,
         "steps": options.steps,
-        "texts_in_step": texts,
-        "seconds": round(clock.seconds, 2),
-        "texts_per_second": round(options.steps * texts / clock.seconds, 2),
-        "branches_per_second": round(options.steps * BRANCHES / clock.seconds, 2),
-        "accuracy": clock.curve[-1][2],
-        "curve": [[step, round(seconds, 2), value] for step, seconds, value in clock.curve],
-        "trainable_parameters": parameters,
-        "wall_seconds": round(time.perf_counter() - start, 1),
+        "texts_in_step": fitted.texts_per_step,
+        "seconds": round(fitted.seconds, 2),
+        "texts_per_second": round(options.steps * fitted.texts_per_step / fitted.seconds, 2),
+        "accuracy": fitted.history[-1]["accuracy"],
+        "curve": [[at["step"], at["seconds"], at["accuracy"]] for at in fitted.history],
+        "trainable_parameters": fitted.num_parameters,
     }
 
 
-def _train_ours(
+def _job(
     backbone: Backbone,
-    method: str,
-    texts: int,
-    every: int,
     train: Examples,
-    validation: tuple[Texts, Sequence[str]],
-    seed: int,
-    steps: int,
-) -> tuple[Clock, int]:
-    name, choices = OURS[method]
-    evaluation = {"training.eval_strategy": "steps", "training.eval_steps": every}
-    classifier = LabelClassifier(
-        backbone,
-        LABELS,
-        name,
+    validation: Examples,
+    labels: dict[str, list[str]],
+    budget: Budget,
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Job:
+    return Job(
+        task=TASKS["classes"],
+        backbone=BACKBONE,
+        outline=backbone,
+        load=lambda: backbone,
+        release=lambda: None,
+        train=train,
+        validation=validation,
+        labels=labels,
+        budget=budget,
+        metric="accuracy",
         seed=seed,
-        steps=steps,
-        options={BATCH: texts} | evaluation | choices,
-    )
-    clock = Clock()
-    clock.start()
-    classifier.fit(train.texts, train.labels, validation, callbacks=[clock])
-    clock.stop()
-    return clock, classifier.num_parameters
-
-
-def _said(row: dict[str, Any]) -> str:
-    return (
-        f"{row['texts_per_second']:.1f} texts/s, {row['accuracy']:.3f} after "
-        f"{row['seconds']:.0f} s ({row['wall_seconds']:.0f} s with validation)"
+        recipe="default",
+        options=options or {},
     )
 
 
-def report_train(rows: list[dict[str, Any]]) -> str:
-    """Markdown tables: speed and accuracy, and seconds until the target's accuracy."""
-    searched = [row for row in rows if row["part"] == "search"]
-    rows = [row for row in rows if row["part"] == "train"]
-    parts = [_speed_table(rows), _target_table(rows)] if rows else []
-    if searched:
-        parts.append(search_report(searched))
-    return "\n\n".join(parts)
-
-
-def _speed_table(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "| method | rate | texts in a step | texts/s, median (range) | branches/s | seconds "
-        "| validation accuracy, mean | each seed | trainable |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for method, group in _grouped(rows, "method").items():
-        first = group[0]
-        accuracies = [row["accuracy"] for row in group]
-        lines.append(
-            f"| {method} | {first['rate'] or 'default'} | {first['texts_in_step']} "
-            f"| {_spread([row['texts_per_second'] for row in group])} "
-            f"| {statistics.median(row['branches_per_second'] for row in group):.0f} "
-            f"| {_spread([row['seconds'] for row in group])} "
-            f"| {statistics.mean(accuracies):.3f} | {_each(accuracies)} "
-            f"| {first['trainable_parameters']:,} |"
-        )
-    return "\n".join(lines)
-
-
-def _target_table(rows: list[dict[str, Any]]) -> str:
-    """Seconds until a method's validation accuracy is what the target ends with, seed by seed."""
+def report_train(rows: Sequence[Row]) -> str:
+    """Markdown tables: speed and accuracy, and seconds until the target's last accuracy."""
     targets = {row["seed"]: row for row in rows if row["method"] == TARGET}
-    lines = [
-        f"| method | seconds until {TARGET}'s last accuracy, each seed | part of its seconds |",
-        "|---|---|---|",
+    speed = [
+        "| method | texts in a step | texts/s, median (range) | seconds | validation accuracy "
+        "| each seed | trainable |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for method, group in _grouped(rows, "method").items():
-        pairs = [(row, targets[row["seed"]]) for row in group if row["seed"] in targets]
-        reached = [(_seconds_until(row, target["accuracy"]), target) for row, target in pairs]
-        shown = " ".join("never" if s is None else f"{s:.1f}" for s, _ in reached)
-        parts = " ".join("-" if s is None else f"{s / t['seconds']:.2f}" for s, t in reached)
-        lines.append(f"| {method} | {shown} | {parts} |")
-    last = " ".join(f"{seed}: {row['accuracy']:.3f}" for seed, row in sorted(targets.items()))
-    return "\n".join([*lines, "", f"Last validation accuracy of {TARGET}, by seed: {last}."])
+    reached = [f"| method | part of {TARGET}'s seconds until its last accuracy |", "|---|---|"]
+    for method, group in grouped(rows, "method").items():
+        accuracies = [row["accuracy"] for row in group]
+        speed.append(
+            f"| {method} | {group[0]['texts_in_step']} "
+            f"| {median_and_range([row['texts_per_second'] for row in group])} "
+            f"| {median_and_range([row['seconds'] for row in group])} "
+            f"| {statistics.mean(accuracies):.3f} "
+            f"| {' '.join(f'{value:.3f}' for value in accuracies)} "
+            f"| {group[0]['trainable_parameters']:,} |"
+        )
+        parts = [_part(row, targets[row["seed"]]) for row in group if row["seed"] in targets]
+        reached.append(f"| {method} | {' '.join(parts)} |")
+    return "\n".join([*speed, "", *reached])
 
 
-def _seconds_until(row: dict[str, Any], wanted: float) -> float | None:
-    return next((seconds for _, seconds, value in row["curve"] if value >= wanted), None)
+def _part(row: Row, target: Row) -> str:
+    for _, seconds, accuracy in row["curve"]:
+        if accuracy >= target["accuracy"]:
+            return f"{seconds / target['seconds']:.2f}"
+    return "never"
 
 
 # score
@@ -305,106 +215,88 @@ def labelled_set(data: Path, number: int, most_of_banking: int = 77) -> Labelled
     if number > CLINC_LABELS:
         return _made_up(data, number)
     folder = data / ("banking77" if number <= most_of_banking else "clinc150_oos")
-    splits = read_splits(str(folder), splits=("train", "test"))
-    known = sorted(set(splits["train"].labels) - {"oos"})
-    names = sorted(random.Random(0).sample(known, number))
+    splits = read_splits(folder, splits=("train", "test"))
+    names = sorted(random.Random(0).sample(_names(splits["train"]), number))
     train, test = (_of_labels(splits[name], names) for name in ("train", "test"))
     return LabelledSet(names, take_shots(train, SHOTS, seed=0), test)
 
 
 def _made_up(data: Path, number: int) -> LabelledSet:
-    banking = read_splits(str(data / "banking77"), splits=("train",))["train"]
-    clinc = read_splits(str(data / "clinc150_oos"), splits=("train", "test"))
-    intents = sorted(set(clinc["train"].labels) - {"oos"})
-    pairs = [f"{one} or {other}" for one in intents for other in sorted(set(banking.labels))]
+    banking = read_splits(data / "banking77", splits=("train",))["train"]
+    clinc = read_splits(data / "clinc150_oos", splits=("train", "test"))
+    pairs = [f"{one} or {other}" for one in _names(clinc["train"]) for other in _names(banking)]
     draw = random.Random(0)
     names = sorted(draw.sample(pairs, number))
     texts = draw.sample([*banking.texts, *clinc["train"].texts], number)
     return LabelledSet(names, Examples(texts, names, "made up"), clinc["test"], is_made_up=True)
 
 
+def _names(examples: Examples) -> list[str]:
+    assert examples.labels is not None
+    return sorted(set(examples.labels) - {"oos"})
+
+
 def _of_labels(examples: Examples, names: Sequence[str]) -> Examples:
-    wanted = set(names)
-    rows = [row for row, label in enumerate(examples.labels) if label in wanted]
-    return _part(examples, rows)
+    assert examples.labels is not None
+    return examples.part([row for row, label in enumerate(examples.labels) if label in names])
 
 
-def _part(examples: Examples, rows: Sequence[int]) -> Examples:
-    return Examples(
-        [examples.texts[row] for row in rows],
-        [examples.labels[row] for row in rows],
-        examples.origin,
-    )
+def fit_briefly(
+    backbone: Backbone, chosen: LabelledSet, method: str, steps: int
+) -> LabelClassifier:
+    """A classifier of these labels; a step has 16 texts."""
+    options = {"training.per_device_train_batch_size": 16}
+    classifier = LabelClassifier(backbone, chosen.names, method, steps=steps, options=options)
+    return classifier.fit(chosen.train.texts, chosen.train.labels)
 
 
 def scored_methods(
     backbone: Backbone, chosen: LabelledSet, options: argparse.Namespace
-) -> dict[str, Callable[[Texts], Sequence[str]]]:
-    """The ways of scoring, texts -> labels, trained and warm."""
-    train, budget = chosen.train, Budget(0, 0)
-    probe = fit_probe(backbone.name, train.texts, train.labels, budget=budget, rate=0.0, seed=0)
-    found: dict[str, Callable[[Texts], Sequence[str]]] = {"probe": probe.predict}
+) -> dict[str, Predict]:
+    """The ways of scoring, trained and warm; `probe` is one pass and a linear head."""
+    labels = {name: [name] for name in chosen.names}
+    job = _job(backbone, chosen.train, chosen.train, labels, Budget())
+    found: dict[str, Predict] = {"probe": _answers(PEERS["logistic"].fit(job, None), job.names)}
     for name in options.methods or LABELLED:
-        method, choices = LABELLED[name]
-        found[name] = fit_briefly(backbone, chosen, method, choices, options.steps).predict
+        found[name] = fit_briefly(backbone, chosen, name, options.steps).predict
     for predict in found.values():
         predict(chosen.test.texts[:8])
     return found
 
 
-def fit_briefly(
-    backbone: Backbone,
-    chosen: LabelledSet,
-    method: str,
-    choices: dict[str, Any],
-    steps: int,
-) -> LabelClassifier:
-    """A classifier of these labels; a step has 16 texts."""
-    options = {BATCH: 16, **choices}
-    classifier = LabelClassifier(backbone, chosen.names, method, steps=steps, options=options)
-    return classifier.fit(chosen.train.texts, chosen.train.labels)
+def _answers(fitted: Fitted, names: Sequence[str]) -> Predict:
+    return lambda texts: [names[place] for place in fitted.probabilities(texts).argmax(1)]
 
 
 def run_score(options: argparse.Namespace) -> None:
     """Texts per second of each way of scoring among K labels, then accuracies."""
-    backbone = Backbone.load(BackboneOptions(name=options.backbone))
-    done = {row["labels"] for row in _rows(options) if row["part"] == "score-end"}
-    process = time.time()
+    backbone = Backbone.load(BACKBONE)
+    done = {row["labels"] for row in read_rows(options.output) if row["part"] == "score-end"}
     for number in options.labels or LABEL_NUMBERS:
         if number in done:
             continue
         chosen = labelled_set(options.data, number)
         methods = scored_methods(backbone, chosen, options)
-        common = {"labels": number, "process": process, **circumstances(options.backbone)}
+        common = {"labels": number, **circumstances(backbone.name)}
         for repeat in range(options.repeats):
             for name, predict in methods.items():
-                wanted = min(options.texts, max(8, options.branches // _readings(name, number)))
                 row = {"part": "score", "method": name, "repeat": repeat}
-                row |= _timed(predict, chosen.test.texts, wanted, repeat)
+                row |= _timed(predict, chosen.test.texts, options.texts, repeat)
                 add_row(options.output, row | common)
                 print(number, name, f"{row['texts_per_second']:.1f} texts/s", flush=True)
-        sample = _sample(len(chosen.test), options.accuracy_texts, 0)
-        test = _part(chosen.test, sample)
+        test = chosen.test.part(_sample(len(chosen.test), options.accuracy_texts, 0))
         for name, predict in () if chosen.is_made_up else methods.items():
-            value = accuracy(test.labels, list(predict(test.texts)))
+            value = float(np.mean(np.array(predict(test.texts)) == np.array(test.labels)))
             row = {"part": "score-accuracy", "method": name, "accuracy": value, "texts": len(test)}
             add_row(options.output, row | common)
             print(number, name, f"accuracy {value:.4f}", flush=True)
         add_row(options.output, {"part": "score-end"} | common)
 
 
-def _readings(method: str, number: int) -> int:
-    """Of a text that is scored among K labels."""
-    return number if method == "lt-prefix-apart" else 1
-
-
-def _timed(
-    predict: Callable[[Texts], Sequence[str]], texts: Texts, wanted: int, repeat: int
-) -> dict[str, Any]:
+def _timed(predict: Predict, texts: Sequence[Any], wanted: int, repeat: int) -> Row:
     """Texts per second; where there are fewer texts than wanted they come several times."""
     rows = _sample(len(texts), wanted, repeat)
-    rows = (rows * -(-wanted // len(rows)))[:wanted]
-    chosen = [texts[row] for row in rows]
+    chosen = [texts[row] for row in (rows * -(-wanted // len(rows)))[:wanted]]
     start = time.perf_counter()
     predict(chosen)
     seconds = time.perf_counter() - start
@@ -416,41 +308,46 @@ def _timed(
 
 
 def _sample(number: int, wanted: int, seed: int) -> list[int]:
-    """Places drawn without replacement; all of them where `wanted` is 0 or more than there are."""
-    wanted = min(wanted or number, number)
-    return sorted(random.Random(seed).sample(range(number), wanted))
+    """Places drawn without replacement; all of them where more are wanted than there are."""
+    return sorted(random.Random(seed).sample(range(number), min(wanted, number)))
 
 
-def report_score(rows: list[dict[str, Any]]) -> str:
+def report_score(rows: Sequence[Row]) -> str:
     """Markdown tables: texts per second by K, and accuracies."""
-    timed = [row for row in rows if row["part"] == "score"]
-    measured = [row for row in rows if row["part"] == "score-accuracy"]
-    numbers = sorted({row["labels"] for row in timed})
-    header = "| method | " + " | ".join(f"K = {number}" for number in numbers) + " |"
-    line = "|---" * (len(numbers) + 1) + "|"
-    speeds = ["Texts per second, median (range), and times the probe's:", "", header, line]
-    floor = {number: _speed(timed, "probe", number) for number in numbers}
-    for method, group in _grouped(timed, "method").items():
-        cells = []
-        for number in numbers:
-            values = [row["texts_per_second"] for row in group if row["labels"] == number]
-            slower = floor[number] / statistics.median(values) if values else 0.0
-            cells.append(f"{_spread(values)}, 1/{slower:.1f}" if values else "")
-        speeds.append(f"| {method} | " + " | ".join(cells) + " |")
-    accuracies = ["Accuracy on the same texts:", "", header, line]
-    for method, group in _grouped(measured, "method").items():
-        found = {row["labels"]: f"{row['accuracy']:.4f} ({row['texts']})" for row in group}
-        cells = [found.get(number, "") for number in numbers]
-        accuracies.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join([*speeds, "", *accuracies])
-
-
-def _speed(rows: list[dict[str, Any]], method: str, number: int) -> float:
-    return statistics.median(
-        row["texts_per_second"]
-        for row in rows
-        if row["method"] == method and row["labels"] == number
+    timed = grouped([row for row in rows if row["part"] == "score"], "method", "labels")
+    measured = grouped([row for row in rows if row["part"] == "score-accuracy"], "method", "labels")
+    speeds = {key: [row["texts_per_second"] for row in group] for key, group in timed.items()}
+    floor = {number: statistics.median(speeds["probe", number]) for _, number in speeds}
+    cells = {
+        (method, number): f"{median_and_range(values)}, "
+        f"{floor[number] / statistics.median(values):.1f}"
+        for (method, number), values in speeds.items()
+    }
+    right = {
+        key: f"{group[0]['accuracy']:.3f} ({group[0]['texts']})" for key, group in measured.items()
+    }
+    return "\n".join(
+        [
+            "Texts per second, median (range), and times the probe's time:",
+            "",
+            *_by_number(cells),
+            "",
+            "Accuracy on the same texts:",
+            "",
+            *_by_number(right),
+        ]
     )
+
+
+def _by_number(cells: Mapping[tuple[str, int], str]) -> list[str]:
+    """A table with a row for each method and a column for each K."""
+    numbers = sorted({number for _, number in cells})
+    titles = " | ".join(f"K = {number:,}" for number in numbers)
+    lines = [f"| method | {titles} |", "|---" * (len(numbers) + 1) + "|"]
+    for method in dict.fromkeys(method for method, _ in cells):
+        values = " | ".join(cells.get((method, number), "") for number in numbers)
+        lines.append(f"| {method} | {values} |")
+    return lines
 
 
 # memory
@@ -461,7 +358,8 @@ def run_memory(options: argparse.Namespace) -> None:
 
     This process loads no model: a child's figure starts from its parent's.
     """
-    done = {(row["phase"], row["method"], row["labels"], row["repeat"]) for row in _rows(options)}
+    keys = ("phase", "method", "labels", "repeat")
+    done = {tuple(row[key] for key in keys) for row in read_rows(options.output)}
     for repeat in range(options.repeats):
         for number in options.labels or MEMORY_LABELS:
             for method in ["backbone only", *(options.methods or LABELLED)]:
@@ -471,45 +369,40 @@ def run_memory(options: argparse.Namespace) -> None:
                 with tempfile.TemporaryDirectory(prefix="memory-") as folder:
                     for phase in phases:
                         case = {"phase": phase, "method": method, "labels": number}
-                        row = case | {"part": "memory", "repeat": repeat}
-                        row |= _in_child(options, case | {"artifact": f"{folder}/artifact"})
-                        add_row(options.output, row | circumstances(options.backbone))
+                        row = case | {
+                            "repeat": repeat,
+                            "peak_mib": _in_child(options, case, folder),
+                        }
+                        add_row(options.output, row | circumstances(BACKBONE.name))
                         print(phase, method, number, f"{row['peak_mib']:.0f} MiB", flush=True)
 
 
-def _in_child(options: argparse.Namespace, case: dict[str, Any]) -> dict[str, Any]:
-    case |= {
-        "data": str(options.data),
-        "backbone": options.backbone,
-        "steps": options.steps,
-        "texts": options.texts,
-    }
+def _in_child(options: argparse.Namespace, case: Row, folder: str) -> float:
+    case = case | {"artifact": f"{folder}/artifact", "data": str(options.data)}
+    case |= {"steps": options.steps, "texts": options.texts}
     command = [sys.executable, __file__, "memory-case", "--case", json.dumps(case)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return json.loads(output.splitlines()[-1])
+    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return float(output.splitlines()[-1])
 
 
 def run_memory_case(options: argparse.Namespace) -> None:
-    """One case, in the process that is measured; prints a row."""
+    """One case, in the process that is measured; prints its peak."""
     case = json.loads(options.case)
-    backbone = Backbone.load(BackboneOptions(name=case["backbone"]))
+    backbone = Backbone.load(BACKBONE)
     chosen = labelled_set(Path(case["data"]), case["labels"], most_of_banking=0)
-    loaded = _peak_mib()
     if case["phase"] == "load":
         backbone.encode(chosen.test.texts[:8])
     elif case["phase"] == "train":
-        method, choices = LABELLED[case["method"]]
-        classifier = fit_briefly(backbone, chosen, method, choices, case["steps"])
+        classifier = fit_briefly(backbone, chosen, case["method"], case["steps"])
         peak = _peak_mib()
         classifier.save_pretrained(case["artifact"])
-        print(json.dumps({"peak_mib": peak, "loaded_mib": loaded}))
+        print(peak)
         return
     else:
         classifier = LabelClassifier.from_pretrained(case["artifact"], backbone=backbone)
-        texts, number = chosen.test.texts, case["labels"]
-        wanted = max(8, case["texts"] // _readings(case["method"], number))
+        texts, wanted = chosen.test.texts, case["texts"]
         classifier.predict((list(texts) * -(-wanted // len(texts)))[:wanted])
-    print(json.dumps({"peak_mib": _peak_mib(), "loaded_mib": loaded}))
+    print(_peak_mib())
 
 
 def _peak_mib() -> float:
@@ -518,49 +411,19 @@ def _peak_mib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
 
 
-def report_memory(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table: MiB by K, and how many more than with the fewest labels."""
-    numbers = sorted({row["labels"] for row in rows})
-    header = " | ".join(f"K = {number}, MiB (range)" for number in numbers)
-    lines = [f"| phase | method | {header} |", "|---" * (len(numbers) + 2) + "|"]
-    groups: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        groups[row["phase"], row["method"]][row["labels"]].append(row["peak_mib"])
-    for (phase, method), found in groups.items():
-        cells = []
-        for number in numbers:
-            values, few = found.get(number), found.get(numbers[0])
-            cell = _spread(values, 0) if values else ""
-            if values and few and number != numbers[0]:
-                cell += f", {statistics.median(values) - statistics.median(few):+.0f}"
-            cells.append(cell)
-        lines.append(f"| {phase} | {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-# all
-
-
-def _grouped(rows: list[dict[str, Any]], key: str) -> dict[str, list[dict[str, Any]]]:
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.get("seed", 0)):
-        groups[row[key]].append(row)
-    return groups
-
-
-def _spread(values: Sequence[float], digits: int = 1) -> str:
-    median = statistics.median(values)
-    if len(values) == 1:
-        return f"{median:.{digits}f}"
-    return f"{median:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
-
-
-def _each(values: Sequence[float]) -> str:
-    return " ".join(f"{value:.3f}" for value in values)
-
-
-def _rows(options: argparse.Namespace) -> list[dict[str, Any]]:
-    return read_rows(options.output)
+def report_memory(rows: Sequence[Row]) -> str:
+    """A Markdown table: MiB by K."""
+    groups = grouped(rows, "phase", "method", "labels")
+    return "\n".join(
+        _by_number(
+            {
+                (f"{phase}, {method}", number): median_and_range(
+                    [row["peak_mib"] for row in group], 0
+                )
+                for (phase, method, number), group in groups.items()
+            }
+        )
+    )
 
 
 PARTS = {
@@ -575,29 +438,25 @@ REPORTS = {"train": report_train, "score": report_score, "memory": report_memory
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--backbone", default="builtin:minilm")
+    parser.add_argument("--data", type=Path, help="the folder of all data sets")
     parser.add_argument("--output", type=Path, default=Path("speed.jsonl"))
     parser.add_argument("--report", type=Path)
     parser.add_argument("--methods", nargs="+", help="not all of them")
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--every", type=int, default=10, help="train: steps between measurements")
-    parser.add_argument("--seeds", type=seeds_of, help="train: first-last")
-    parser.add_argument("--search", action="store_true", help="train: learning rates of the peers")
-    parser.add_argument("--rates", type=float, nargs="+", help="train: to search, not the grid's")
+    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="train: first-last")
     parser.add_argument("--repeats", type=int, default=3, help="score and memory")
     parser.add_argument("--labels", type=int, nargs="+", help="score and memory: K")
-    parser.add_argument("--texts", type=int, default=1000, help="score, memory: texts at most")
-    parser.add_argument("--branches", type=int, default=20_000, help="score: of labels read apart")
-    parser.add_argument("--accuracy-texts", type=int, default=1000, help="score: 0 = all")
+    parser.add_argument("--texts", type=int, default=1000, help="score and memory: texts at a time")
+    parser.add_argument("--accuracy-texts", type=int, default=1000, help="score: texts at most")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (options.report or options.data or options.case):
         parser.error("give --data, or --report FILE")
-    known = TRAINED if options.part == "train" else list(LABELLED)
+    known = TRAINED if options.part == "train" else LABELLED
     for method in options.methods or ():
         if method not in known:
-            parser.error(f"expected --methods of {known}, got {method!r}")
+            parser.error(f"expected --methods of {list(known)}, got {method!r}")
     return options
 
 

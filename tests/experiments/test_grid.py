@@ -62,6 +62,14 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
         "fewshot": 3 * 7 * 3 * 3,
         "labels": 2 * (5 + 1) * 5,
         "ablation": 2 * 13 * 3,
+        "accuracy": 3 * 8 * 3,
+        "accuracy-fewshot": 4 * 5,
+        "intents": 2 * 5 * 3,
+        "ls-local": 3 * 6 * 3,
+        "tags": 3 * 3,
+        "multilabel": 3 * 3,
+        "rates": 39,
+        "rates-fewshot": 27 * 2,
     }
 
 
