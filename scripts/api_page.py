@@ -95,6 +95,8 @@ def class_lines(of: type, shown: dict[object, str], chosen: tuple[str, ...] = ()
     home = next((room for room in ("ltuning", "ltuning.config") if is_in(name, room)), home)
     parts = [f"from {home} import {name}", *([] if chosen else [signature(name, of)])]
     lines = [f"## {name}\n", code(*parts), *text_lines(of)]
+    if not chosen:
+        lines += argument_lines(of, shown)
     members = public_members(of)
     linked = []
     for member in chosen or members:
@@ -109,6 +111,17 @@ def class_lines(of: type, shown: dict[object, str], chosen: tuple[str, ...] = ()
     if linked:
         lines.append(f"As described above: {', '.join(linked)}.\n")
     return lines
+
+
+def argument_lines(of: type, shown: dict[object, str]) -> list[str]:
+    """What a constructor of its own says, or where on the page that stands."""
+    made = inspect.getattr_static(of, "__init__")
+    if not made.__doc__ or dataclasses.is_dataclass(of):
+        return []
+    if made in shown:
+        return [f"Its arguments are those of [{shown[made]}](#{shown[made].lower()}).\n"]
+    shown[made] = of.__name__
+    return text_lines(made)
 
 
 def is_in(name: str, room: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import pydoc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +33,21 @@ def saved_backbone(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = json.loads((folder / "ltuning_config.json").read_text())
     options: dict[str, Any] = found["config"]["backbone"]
     return options
+
+
+# --- what help tells ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("door", [LabelClassifier, MultilabelClassifier, TokenClassifier])
+def test_help_of_a_front_door_tells_every_argument(door: type) -> None:
+    told = pydoc.plain(pydoc.render_doc(door))
+    told = " ".join(told.replace("|", " ").split())
+    for name in ("__init__", "fit", "predict", "evaluate", "save_pretrained", "from_pretrained"):
+        method = getattr(door, name)
+        words = inspect.getdoc(method) or ""
+        assert " ".join(words.split()) in told
+        for argument in inspect.signature(method).parameters:
+            assert argument == "self" or f"\n    {argument}: " in words, f"{name}: {argument}"
 
 
 # --- what is given twice --------------------------------------------------------------------------

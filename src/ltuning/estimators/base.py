@@ -86,7 +86,7 @@ _OF_LOADED = ("name", "revision", "dtype", "quantize", "attention", "max_length"
 
 
 class Front(ABC, Generic[F]):
-    """A front door of the library; see `LabelClassifier` and `TokenClassifier` for its arguments.
+    """A front door of the library.
 
     Attributes:
         task: what is predicted, as options call it.
@@ -99,19 +99,46 @@ class Front(ABC, Generic[F]):
     def __init__(
         self,
         backbone: str | Path | Backbone | None = None,
-        labels: Any = None,
+        labels: object = None,
         method: str | None = None,
         *,
         recipe: str | None = None,
         seed: int | None = None,
         epochs: float | None = None,
         steps: int | None = None,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         config: Config | None = None,
     ):
+        """Say what is to be trained; the backbone is loaded when it is first needed.
+
+        Args:
+            backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded
+                `Backbone` that several classifiers share.
+            labels: label names, a mapping of names to label texts (or lists of them), a YAML file,
+                or None to take the names from the training labels. Of `TokenClassifier` the types
+                of entities, such as `["person", "place"]`, which have no texts.
+            method: `prefix`, `prompt`, `lt-prefix` (the default), `lt-prompt`, `ls-lora`,
+                `ls-unmask` (for decoders), `probe` or `full`. Of `TokenClassifier` one of the last
+                four, `ls-lora` if not given: the others score a text as a whole.
+            recipe: `default`, or `paper` for the published choices, where they go with the task.
+            seed: of every draw, 0 if not given; the same seed gives the same classifier on a CPU.
+            epochs: passes over the training texts.
+            steps: optimizer steps, instead of epochs. Without either three epochs or 30,000 texts,
+                whichever is less, in 150 steps or more; three epochs or 150 steps of recipe
+                `paper`.
+            options: further options by dotted path, such as `{"method.rank": 32,
+                "training.learning_rate": 1e-3}`.
+            config: a whole configuration instead of the arguments above; beside it only a backbone
+                is taken, the one that it names.
+
+        Raises:
+            ConfigError: every problem of the options at once, before anything is loaded.
+            LabelError: labels that cannot be used.
+        """
         self._backbone = backbone if isinstance(backbone, Backbone) else None
         named = None if backbone is None or self._backbone else absolute_path(str(backbone))
-        given = {
+        arguments = {
+            "backbone": named,
             "labels": labels,
             "method": method,
             "recipe": recipe,
@@ -119,23 +146,11 @@ class Front(ABC, Generic[F]):
             "epochs": epochs,
             "steps": steps,
         }
-        given = {argument: value for argument, value in given.items() if value is not None}
+        given = {argument: value for argument, value in arguments.items() if value is not None}
         if config is None:
-            if labels is not None:
-                chosen = options or {}
-                name = method or chosen.get("method.name", self.default_method)
-                asked = {option: chosen.get(f"method.{option}") for option in ("start", "head")}
-                reads = catalog.reads_texts(MethodOptions(name=name, **asked))  # type: ignore[arg-type]
-                given["labels"] = self._read_labels(labels, reads)
-            if named is not None:
-                given["backbone"] = named
             config = self._configured(given, options or {})
         else:
-            if options:
-                given["options"] = options
-            _refuse_beside(config, given, named)
-            config = replace(config, backbone=_agreed(config.backbone, self._backbone))
-            check(config)
+            config = self._checked(config, given | ({"options": options} if options else {}))
         if config.task != self.task:
             message = (
                 f"expected '{self.task}' for {TASK_FACTS[self.task].door}, got '{config.task}'; "
@@ -290,6 +305,9 @@ class Front(ABC, Generic[F]):
 
     def _configured(self, given: Mapping[str, object], options: Mapping[str, object]) -> Config:
         """The configuration of what was given without one."""
+        if "labels" in given:
+            texts_read = self._reads_texts(given, options)
+            given = {**given, "labels": self._read_labels(given["labels"], texts_read)}
         flat, problems = _flat_options(options, given, self._backbone is not None)
         loaded = {} if self._backbone is None else loaded_options(self._backbone)
         mapping: dict[str, Any] = {
@@ -309,6 +327,19 @@ class Front(ABC, Generic[F]):
         if unread := [path for path in flat if path.startswith("data.") and path not in _DATA_READ]:
             message = "`ltuning train` reads files, fit is given what they hold; leave it out"
             raise ConfigError([Problem(path, message) for path in unread])
+        return config
+
+    def _reads_texts(self, given: Mapping[str, object], options: Mapping[str, object]) -> bool:
+        """Whether the method that is asked for reads the texts of labels."""
+        name = given.get("method") or options.get("method.name", self.default_method)
+        asked = {option: options.get(f"method.{option}") for option in ("start", "head")}
+        return catalog.reads_texts(MethodOptions(name=name, **asked))  # type: ignore[arg-type]
+
+    def _checked(self, config: Config, given: Mapping[str, object]) -> Config:
+        """A whole configuration, on the backbone that is loaded, with nothing given beside it."""
+        _refuse_beside(config, given)
+        config = replace(config, backbone=_agreed(config.backbone, self._backbone))
+        check(config)
         return config
 
     @abstractmethod
@@ -523,7 +554,7 @@ def _flat_options(
     return flat, problems
 
 
-def _refuse_beside(config: Config, given: Mapping[str, object], named: str | None) -> None:
+def _refuse_beside(config: Config, given: Mapping[str, object]) -> None:
     """Refuse arguments beside a configuration, which would not be read.
 
     Raises:
@@ -536,8 +567,9 @@ def _refuse_beside(config: Config, given: Mapping[str, object], named: str | Non
             "leave config out",
         )
         for argument in given
+        if argument != "backbone"
     ]
-    inside = absolute_path(config.backbone.name)
+    named, inside = given.get("backbone"), absolute_path(config.backbone.name)
     if named is not None and named != inside:
         problems.append(
             Problem(

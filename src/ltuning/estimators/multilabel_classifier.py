@@ -39,29 +39,8 @@ class MultilabelClassifier(TextClassifier):
 
     A label's score is the log-odds that it applies, whatever the others' are. It applies from its
     threshold on, which is fitted on validation texts: the one with the best F1 of that label there.
-    Without validation texts, and for a label that none of them has, it is .5.
-
-    Args:
-        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
-            that several classifiers share.
-        labels: label names, a mapping of names to label texts (or lists of them), a YAML file, or
-            None to take the names from the training labels.
-        method: `prefix`, `prompt`, `lt-prefix`, `lt-prompt`, `ls-lora`, `ls-unmask`, `probe` or
-            `full`.
-        recipe: `default`, or `paper` for the published choices where they go with this task: it is
-            trained with the objective `multilabel` in both.
-        seed: of every draw, 0 if not given; the same seed gives the same classifier on a CPU.
-        epochs: passes over the training texts.
-        steps: optimizer steps, instead of epochs. Without either three epochs or 30,000 texts,
-            whichever is less, in 150 steps or more; three epochs or 150 steps of recipe `paper`.
-        options: further options by dotted path, such as `{"method.rank": 32,
-            "training.learning_rate": 1e-3}`.
-        config: a whole configuration instead of the arguments above; beside it only a backbone is
-            taken, the one that it names.
-
-    Raises:
-        ConfigError: every problem of the options at once, before anything is loaded.
-        LabelError: labels that cannot be used.
+    Without validation texts, and for a label that none of them has, it is .5. With either recipe it
+    is trained with the objective `multilabel`.
     """
 
     task = "multilabel"

@@ -75,26 +75,6 @@ class TokenClassifier(Front[_Fitted]):
 
     A word is read at its first token. Sentences of any length are read: long ones in windows of
     the backbone's length that overlap.
-
-    Args:
-        backbone: `builtin:minilm` (the default), a hub id, a local folder, or a loaded `Backbone`
-            that several classifiers share.
-        labels: types of entities, such as `["person", "place"]`, or None to take them from the
-            training tags.
-        method: `ls-lora` (the default), `ls-unmask` (for decoders), `probe` or `full`.
-        recipe: `default`, or `paper` for the published choices.
-        seed: of every draw, 0 if not given; the same seed gives the same tagger on a CPU.
-        epochs: passes over the training sentences.
-        steps: optimizer steps, instead of epochs. Without either three epochs or 30,000 texts,
-            whichever is less, in 150 steps or more; three epochs or 150 steps of recipe `paper`.
-        options: further options by dotted path, such as `{"method.rank": 32,
-            "training.learning_rate": 1e-3}`.
-        config: a whole configuration instead of the arguments above; beside it only a backbone is
-            taken, the one that it names.
-
-    Raises:
-        ConfigError: every problem of the options at once, before anything is loaded; the methods
-            with virtual tokens among them, which score a text as a whole.
     """
 
     task = "tags"
