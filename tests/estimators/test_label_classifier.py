@@ -448,10 +448,10 @@ def test_single_texts_for_a_classifier_of_pairs_are_said(
     bert: Backbone, classifier: Make, toy: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     pairs = [(text, "the bread") for text in toy.texts]
-    classifier(bert, "probe").fit(pairs, toy.labels).save_pretrained(tmp_path / "saved")
+    classifier(bert, "probe", None).fit(pairs, toy.labels).save_pretrained(tmp_path / "saved")
     made = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
     made.predict(pairs)
-    single = classifier(bert, "probe").fit(toy.texts, toy.labels)
+    single = classifier(bert, "probe", None).fit(toy.texts, toy.labels)
     single.predict(toy.texts)
     assert caplog.messages == []
     made.predict([pairs[0], "the bread", "a ball"])

@@ -333,7 +333,9 @@ def test_evaluations_may_be_left_out(bert: Backbone) -> None:
 
 def test_validation_without_any_label(bert: Backbone, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "ltuning"):
-        made = multilabel(bert, "probe").fit(*TRAINING, (["the a of", "of the"], [[], []]))
+        made = multilabel(bert, "probe", labels=None).fit(
+            *TRAINING, (["the a of", "of the"], [[], []])
+        )
     assert made.thresholds_.tolist() == [0.5, 0.5, 0.5]
     assert "'food', 'sport', 'travel'" in caplog.messages[0]
     assert made.figures["validation"]["micro_f1"] == 0.0
@@ -500,7 +502,7 @@ def test_a_label_without_training_texts_is_said(
     bert: Backbone, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING, "ltuning"):
-        made = multilabel(bert, "probe", labels={**LABELS, "music": "song"}).fit(*TRAINING)
+        made = multilabel(bert, "probe", labels=[*LABELS, "music"]).fit(*TRAINING)
     assert caplog.messages == ["no training text has the label 'music'"]
     assert made.predict_proba(["a"]).shape == (1, 4)
 

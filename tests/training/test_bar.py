@@ -93,7 +93,7 @@ def test_a_log_gets_few_lines(
 ) -> None:
     for timed in (Steps, Forecast):
         monkeypatch.setattr(timed, "clock", itertools.count(step=2).__next__)
-    made = classifier(bert, "prefix", steps=20, rate=0.0, training__logging_steps=1)
+    made = classifier(bert, "prefix", None, steps=20, rate=0.0, training__logging_steps=1)
     made.fit(toy.texts, toy.labels, toy.test, progress=True)
     lines = capsys.readouterr().err.splitlines()
     loss = [f"{row['loss']:.2f}" for row in made.result_.history if "loss" in row]
