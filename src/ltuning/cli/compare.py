@@ -26,69 +26,75 @@ logger = logging.getLogger("ltuning")
 # The time left is told from the mean of all cells: they are few, and of very different lengths.
 _WHOLE_RUN = 1e9
 
+_GridFile = Annotated[
+    Path,
+    typer.Argument(
+        parser=options.user_path,
+        metavar="GRID.yaml",
+        help="What is compared.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path,
+    typer.Option(
+        parser=options.user_path,
+        metavar="DIR",
+        help="Folder for the results; given again, finished cells are not run again.",
+        show_default=False,
+    ),
+]
+_DataFolder = Annotated[
+    Path | None,
+    typer.Option(
+        parser=options.user_path,
+        metavar="DIR",
+        help="Folder in which the grid's data folders are.",
+        show_default=False,
+    ),
+]
+_Jobs = Annotated[int, typer.Option(min=1, help="Cells at a time, each in a process of its own.")]
+_LabelTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KIND",
+        help="What stands for a label: names, descriptions, shuffled, random-tokens or "
+        "single-token. Give it several times to compare; wins over the grid.",
+        show_default=False,
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Any option of the grid by its path, such as budget.steps=20 or seeds=[0].",
+        show_default=False,
+    ),
+]
+_ListOnly = Annotated[
+    bool, typer.Option("--list", help="Show the cells and what became of them; run nothing.")
+]
+_ReportOnly = Annotated[
+    bool,
+    typer.Option("--report-only", help="Write the report of what is finished; run nothing."),
+]
+_Texts = Annotated[
+    bool,
+    typer.Option("--texts/--no-texts", help="Show the most confident mistakes, with their texts."),
+]
+
 
 def compare(
-    grid: Annotated[
-        Path,
-        typer.Argument(
-            parser=options.user_path,
-            metavar="GRID.yaml",
-            help="What is compared.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            parser=options.user_path,
-            metavar="DIR",
-            help="Folder for the results; given again, finished cells are not run again.",
-            show_default=False,
-        ),
-    ],
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.user_path,
-            metavar="DIR",
-            help="Folder in which the grid's data folders are.",
-            show_default=False,
-        ),
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Cells at a time, each in a process of its own.")
-    ] = 1,
-    label_text: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KIND",
-            help="What stands for a label: names, descriptions, shuffled, random-tokens or "
-            "single-token. Give it several times to compare; wins over the grid.",
-            show_default=False,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=C",
-            help="Any option of the grid by its path, such as budget.steps=20 or seeds=[0].",
-            show_default=False,
-        ),
-    ] = None,
-    list_: Annotated[
-        bool, typer.Option("--list", help="Show the cells and what became of them; run nothing.")
-    ] = False,
-    report_only: Annotated[
-        bool,
-        typer.Option("--report-only", help="Write the report of what is finished; run nothing."),
-    ] = False,
-    texts: Annotated[
-        bool,
-        typer.Option(
-            "--texts/--no-texts", help="Show the most confident mistakes, with their texts."
-        ),
-    ] = True,
+    grid: _GridFile,
+    output: _Output,
+    data: _DataFolder = None,
+    jobs: _Jobs = 1,
+    label_text: _LabelTexts = None,
+    set_: _Settings = None,
+    list_: _ListOnly = False,
+    report_only: _ReportOnly = False,
+    texts: _Texts = True,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare methods with equal budgets, several seeds and intervals.
@@ -105,7 +111,7 @@ def compare(
     if label_text:
         settings.append(f"label_texts=[{', '.join(label_text)}]")
     with terminal.waiting("checking the grid"):
-        from ltuning.experiments.grid import Grid, check_data, unread_texts
+        from ltuning.experiments.grid import Grid
         from ltuning.experiments.report import require_plots
         from ltuning.experiments.results import ResultFolder
 
@@ -115,14 +121,7 @@ def compare(
         if not list_:
             require_plots()
         if not list_ and not report_only:
-            _require_search(chosen)
-            check_data(chosen, data)
-            if unread := unread_texts(chosen):
-                logger.warning(
-                    "no method of the grid reads label texts: those of the data sets %s have no "
-                    "effect",
-                    listed(unread),
-                )
+            _check_run(chosen, data)
     cells = list(chosen.cells())
     if list_:
         folder.check(chosen)
@@ -143,11 +142,19 @@ def compare(
         raise typer.Exit(1)
 
 
-def _require_search(grid: Grid) -> None:
+def _check_run(grid: Grid, data: Path | None) -> None:
+    """Refuse, and warn of, what a run would meet."""
     from ltuning.experiments.cell import require_search
+    from ltuning.experiments.grid import check_data, unread_texts
 
     if grid.search is not None:
         require_search()
+    check_data(grid, data)
+    if unread := unread_texts(grid):
+        logger.warning(
+            "no method of the grid reads label texts: those of the data sets %s have no effect",
+            listed(unread),
+        )
 
 
 def _run(

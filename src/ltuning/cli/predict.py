@@ -28,74 +28,84 @@ if TYPE_CHECKING:
 PROBABILITY = "probability"
 _DIGITS = 6
 
+_Source = Annotated[
+    Path | None,
+    typer.Argument(
+        parser=options.user_path,
+        metavar="[FILE|-]",
+        help="Texts, one per line (.txt), or a csv, tsv, jsonl, parquet or, of words, conll "
+        "file (each also .gz); - or nothing reads standard input.",
+        show_default=False,
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        parser=options.user_path,
+        metavar="FILE",
+        help="Where to write; its ending says the format. By default standard output, in the "
+        "format of the input.",
+        show_default=False,
+    ),
+]
+_Format = Annotated[
+    str | None,
+    typer.Option(
+        help="Format of the input where its ending does not say it: txt, csv, tsv, jsonl, "
+        "parquet or conll, each also with .gz. Standard input is txt by default.",
+        show_default=False,
+    ),
+]
+_Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace an output file that exists.")
+]
+_Probabilities = Annotated[
+    bool, typer.Option("--probabilities", help="A column for every label's probability.")
+]
+_Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TEXT",
+        help="Label this text, in place of a file; give it once per text.",
+        show_default=False,
+    ),
+]
+_ReplaceColumns = Annotated[
+    bool,
+    typer.Option(
+        "--replace-columns",
+        help="Where the input has columns of an earlier prediction, put the new ones in their "
+        "place.",
+    ),
+]
+_EscapeFormulas = Annotated[
+    bool,
+    typer.Option(
+        "--escape-formulas",
+        help="In csv and tsv, put a ' before every text that begins with =, +, -, @, a tab or "
+        "a carriage return and is no number, so that a spreadsheet does not run it.",
+    ),
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
+
 
 def predict(
     folder: options.Artifact,
-    source: Annotated[
-        Path | None,
-        typer.Argument(
-            parser=options.user_path,
-            metavar="[FILE|-]",
-            help="Texts, one per line (.txt), or a csv, tsv, jsonl, parquet or, of words, conll "
-            "file (each also .gz); - or nothing reads standard input.",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.user_path,
-            metavar="FILE",
-            help="Where to write; its ending says the format. By default standard output, in the "
-            "format of the input.",
-            show_default=False,
-        ),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="Format of the input where its ending does not say it: txt, csv, tsv, jsonl, "
-            "parquet or conll, each also with .gz. Standard input is txt by default.",
-            show_default=False,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output file that exists.")
-    ] = False,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="A column for every label's probability.")
-    ] = False,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TEXT",
-            help="Label this text, in place of a file; give it once per text.",
-            show_default=False,
-        ),
-    ] = None,
-    replace_columns: Annotated[
-        bool,
-        typer.Option(
-            "--replace-columns",
-            help="Where the input has columns of an earlier prediction, put the new ones in their "
-            "place.",
-        ),
-    ] = False,
-    escape_formulas: Annotated[
-        bool,
-        typer.Option(
-            "--escape-formulas",
-            help="In csv and tsv, put a ' before every text that begins with =, +, -, @, a tab or "
-            "a carriage return and is no number, so that a spreadsheet does not run it.",
-        ),
-    ] = False,
+    source: _Source = None,
+    output: _Output = None,
+    format: _Format = None,
+    overwrite: _Overwrite = False,
+    probabilities: _Probabilities = False,
+    text: _Texts = None,
+    replace_columns: _ReplaceColumns = False,
+    escape_formulas: _EscapeFormulas = False,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars.")] = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Label texts: the rows of the input in their order, with predicted_label and probability.
 

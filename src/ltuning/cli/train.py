@@ -27,38 +27,152 @@ logger = logging.getLogger("ltuning")
 
 _DATA, _TRAINING, _OUTPUT = "Data", "Training", "Output"
 
+_Source = Annotated[
+    str | None,
+    typer.Argument(metavar="SOURCE", help="The data, as with --data.", show_default=False),
+]
+_Data = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SOURCE",
+        help="A csv, tsv, jsonl or parquet file (or .gz), a folder with train, validation and "
+        "test files, or a hub data set id.",
+        rich_help_panel=_DATA,
+    ),
+]
+_Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="classes: one label for a text (the default), multilabel: every label that "
+        "applies to it, or tags: entities in it.",
+        rich_help_panel=_DATA,
+    ),
+]
+_Shots = Annotated[
+    int | None,
+    typer.Option(
+        help="Use this many training texts per class, drawn at random.", rich_help_panel=_DATA
+    ),
+]
+_Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="builtin:minilm (the default), a local folder, or a hub id.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Quantize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BITS",
+        help="4bit or 8bit: the backbone's weights in fewer bits, on a GPU.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_TrustRemoteCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run Python code that comes with the backbone's checkpoint.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
+        "default), ls-unmask, probe or full.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Recipe = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="default, or paper for the published choices.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Seed = Annotated[int | None, typer.Option(help="Seed of every draw.", rich_help_panel=_TRAINING)]
+_Epochs = Annotated[
+    float | None,
+    typer.Option(help="Passes over the training texts.", rich_help_panel=_TRAINING),
+]
+_Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Optimizer steps, instead of epochs; if neither is given, three epochs or 30,000 "
+        "texts, whichever is less, in 150 steps or more.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_CacheSize = Annotated[
+    float | None,
+    typer.Option(
+        metavar="GIB",
+        help="Room for what the layers below a prefix make of the training texts, so that "
+        "they run once and not in every epoch: in memory up to 1 GiB, above in a file. 0 to "
+        "keep nothing; 2 if not given.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        parser=options.user_path,
+        metavar="FILE",
+        help="YAML file with options, such as the config.yaml of an earlier run. Options "
+        "given here win over it.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=C",
+        help="Any option of the configuration by its path, such as method.rank=32 or "
+        "training.learning_rate=1e-3; wins over all else.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        parser=options.user_path,
+        metavar="DIR",
+        help="Folder for the classifier.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace the classifier in DIR, once the new one is complete.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the interrupted run in DIR, with the options it began with.",
+        rich_help_panel=_OUTPUT,
+    ),
+]
+
 
 def train(
-    source: Annotated[
-        str | None,
-        typer.Argument(metavar="SOURCE", help="The data, as with --data.", show_default=False),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SOURCE",
-            help="A csv, tsv, jsonl or parquet file (or .gz), a folder with train, validation and "
-            "test files, or a hub data set id.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
+    source: _Source = None,
+    data: _Data = None,
     labels: options.LabelsFile = None,
     label: options.LabelTexts = None,
-    task: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="classes: one label for a text (the default), multilabel: every label that "
-            "applies to it, or tags: entities in it.",
-            rich_help_panel=_DATA,
-        ),
-    ] = None,
-    shots: Annotated[
-        int | None,
-        typer.Option(
-            help="Use this many training texts per class, drawn at random.", rich_help_panel=_DATA
-        ),
-    ] = None,
+    task: _Task = None,
+    shots: _Shots = None,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
     label_column: options.LabelColumn = None,
@@ -66,117 +180,20 @@ def train(
     encoding: options.Encoding = None,
     empty_texts: options.EmptyTexts = None,
     missing_labels: options.MissingLabels = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="builtin:minilm (the default), a local folder, or a hub id.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    quantize: Annotated[
-        str | None,
-        typer.Option(
-            metavar="BITS",
-            help="4bit or 8bit: the backbone's weights in fewer bits, on a GPU.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    trust_remote_code: Annotated[
-        bool,
-        typer.Option(
-            "--trust-remote-code",
-            help="Run Python code that comes with the backbone's checkpoint.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = False,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
-            "default), ls-unmask, probe or full.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help="default, or paper for the published choices.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Seed of every draw.", rich_help_panel=_TRAINING)
-    ] = None,
-    epochs: Annotated[
-        float | None,
-        typer.Option(help="Passes over the training texts.", rich_help_panel=_TRAINING),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            help="Optimizer steps, instead of epochs; if neither is given, three epochs or 30,000 "
-            "texts, whichever is less, in 150 steps or more.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    cache_size: Annotated[
-        float | None,
-        typer.Option(
-            metavar="GIB",
-            help="Room for what the layers below a prefix make of the training texts, so that "
-            "they run once and not in every epoch: in memory up to 1 GiB, above in a file. 0 to "
-            "keep nothing; 2 if not given.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.user_path,
-            metavar="FILE",
-            help="YAML file with options, such as the config.yaml of an earlier run. Options "
-            "given here win over it.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="A.B=C",
-            help="Any option of the configuration by its path, such as method.rank=32 or "
-            "training.learning_rate=1e-3; wins over all else.",
-            rich_help_panel=_TRAINING,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            parser=options.user_path,
-            metavar="DIR",
-            help="Folder for the classifier.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool,
-        typer.Option(
-            "--overwrite",
-            help="Replace the classifier in DIR, once the new one is complete.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the interrupted run in DIR, with the options it began with.",
-            rich_help_panel=_OUTPUT,
-        ),
-    ] = False,
+    backbone: _Backbone = None,
+    quantize: _Quantize = None,
+    trust_remote_code: _TrustRemoteCode = False,
+    method: _Method = None,
+    recipe: _Recipe = None,
+    seed: _Seed = None,
+    epochs: _Epochs = None,
+    steps: _Steps = None,
+    cache_size: _CacheSize = None,
+    config: _ConfigFile = None,
+    set_: _Settings = None,
+    output: _Output = None,
+    overwrite: _Overwrite = False,
+    resume: _Resume = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Train a classifier on labelled texts and save it.
