@@ -7,11 +7,15 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+from ltuning.cli import train
+from ltuning.cli.main import app
+from ltuning.config import TASK_FACTS
 from ltuning.errors import DataError
+from ltuning.methods.catalog import ROWS
 
 ENVIRONMENT = {**os.environ, "NO_COLOR": "1", "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
 
@@ -31,16 +35,31 @@ def imported_of(modules: set[str]) -> str:
     )
 
 
+def named_of(function: Any) -> str:
+    name: str = function.__name__
+    return name.replace("_", "-")
+
+
+VERBS = [named_of(command.callback) for command in app.registered_commands]
+
+
 def test_help_names_every_verb(ltuning: Callable[..., Any]) -> None:
     outcome = ltuning("--help")
     assert outcome.code == 0
-    for verb in ("demo", "train", "evaluate", "predict", "params"):
+    for verb in VERBS:
         assert f" {verb} " in outcome.stdout
 
 
-@pytest.mark.parametrize("verb", ["demo", "train", "evaluate", "predict", "params"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(ltuning: Callable[..., Any], verb: str) -> None:
     assert ltuning(verb, "--help").code == 0
+
+
+def test_the_help_of_train_names_every_task_and_method() -> None:
+    options = get_type_hints(train.train, include_extras=True)
+    said = {name: options[name].__metadata__[0].help for name in ("task", "method")}
+    words = {name: set(re.findall(r"[\w-]+", text)) for name, text in said.items()}
+    assert words["task"] >= TASK_FACTS.keys() and words["method"] >= ROWS.keys()
 
 
 def test_version(ltuning: Callable[..., Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.config import MethodOptions
 from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter, AdapterModel
-from ltuning.methods.catalog import METHODS, resolve
+from ltuning.methods.catalog import METHODS, ROWS, resolve
 from ltuning.methods.model import Model
+from ltuning.methods.model_classes import MODELS
 from ltuning.methods.tuned import Tuned, TunedModel
 from ltuning.scoring import Scorer
 
@@ -30,6 +31,11 @@ def made(backbone: Backbone, name: str, **options: Any) -> Model[Any]:
     if METHODS[name].source == "free":
         return AdapterModel(backbone, adapter, None, range(2))
     return AdapterModel(backbone, adapter, backbone.encode_labels(LABELS.flat_texts), LABELS.owners)
+
+
+def test_every_method_that_may_be_named_has_a_row_and_a_model() -> None:
+    names = get_args(get_type_hints(MethodOptions)["name"])
+    assert {*names} == ROWS.keys() == MODELS.keys()
 
 
 # Virtual tokens, layers below them, passes of a text, columns before it, labels after training.
