@@ -43,8 +43,8 @@ from ltuning.data.examples import Examples
 from ltuning.data.sources import read_splits
 from ltuning.data.splits import take_shots
 from ltuning.experiments import own
+from ltuning.experiments.entries import Budget
 from ltuning.experiments.fitting import Fitted, Job
-from ltuning.experiments.grid import Budget
 from ltuning.experiments.peers import PEERS
 from ltuning.tasks.table import TASKS
 

@@ -28,8 +28,8 @@ def test_an_interval_holds_the_mean_and_stays_within_the_values() -> None:
 
 
 def test_one_seed_has_no_interval_and_equal_seeds_have_none_to_speak_of() -> None:
-    assert Interval.of([0.5]) == Interval(0.5, None, None, 1)
-    assert Interval.of([0.5, 0.5]) == Interval(0.5, 0.5, 0.5, 2)
+    assert Interval.of([0.5]) == Interval(0.5, None, None)
+    assert Interval.of([0.5, 0.5]) == Interval(0.5, 0.5, 0.5)
 
 
 def test_with_many_values_the_interval_is_the_one_of_the_normal_distribution() -> None:
@@ -89,9 +89,10 @@ def test_convergence_by_hand() -> None:
         {"step": 20, "accuracy": 0.6},
         {"step": 40, "accuracy": 0.8},
     ]
-    assert area_under(history) == pytest.approx((10 * 0.4 + 20 * 0.7) / 30)
-    assert area_under(history[:1]) is None
-    assert [steps_to(history, accuracy) for accuracy in (0.1, 0.6, 0.7, 0.9)] == [10, 20, 40, None]
+    assert area_under(history, "accuracy") == pytest.approx((10 * 0.4 + 20 * 0.7) / 30)
+    assert area_under(history[:1], "accuracy") is None
+    reached = [steps_to(history, height, "accuracy") for height in (0.1, 0.6, 0.7, 0.9)]
+    assert reached == [10, 20, 40, None]
 
 
 def test_a_label_method_stands_beside_the_twin_of_its_site_and_recipe(

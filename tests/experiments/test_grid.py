@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from ltuning.errors import ConfigError
-from ltuning.experiments.grid import Grid, check_data, data_path, unread_texts
+from ltuning.experiments.cell_texts import check_data, data_path
+from ltuning.experiments.grid import Grid
 
 GRIDS = Path(__file__).parent.parent.parent / "grids"
 
@@ -270,7 +271,7 @@ def test_data_sets_whose_label_texts_no_method_reads() -> None:
     described = {"reviews": {"path": "reviews", "labels": {"pos": "a good one", "neg": "neg"}}}
 
     def unread(methods: Any, data: Any = described) -> list[str]:
-        return unread_texts(Grid.from_dict(small(methods=methods, data=data)))
+        return Grid.from_dict(small(methods=methods, data=data)).unread_texts
 
     assert unread(["probe", "tfidf"]) == ["reviews"]
     for methods in (

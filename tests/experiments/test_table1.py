@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ltuning.experiments.grid import Grid, check_data
+from ltuning.experiments.cell_texts import check_data
+from ltuning.experiments.grid import Grid
 from ltuning.experiments.report import write_report
 from ltuning.experiments.results import ResultFolder
 from ltuning.experiments.runner import run

@@ -145,12 +145,12 @@ def compare(
 def _check_run(grid: Grid, data: Path | None) -> None:
     """Refuse, and warn of, what a run would meet."""
     from ltuning.experiments.cell import require_search
-    from ltuning.experiments.grid import check_data, unread_texts
+    from ltuning.experiments.cell_texts import check_data
 
     if grid.search is not None:
         require_search()
     check_data(grid, data)
-    if unread := unread_texts(grid):
+    if unread := grid.unread_texts:
         logger.warning(
             "no method of the grid reads label texts: those of the data sets %s have no effect",
             listed(unread),

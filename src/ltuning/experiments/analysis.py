@@ -29,20 +29,19 @@ class Interval:
     mean: float
     low: float | None
     high: float | None
-    count: int
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Interval:
         """Percentile bootstrap over the values."""
         mean = float(np.mean(values))
         if len(values) < 2:
-            return cls(mean, None, None, len(values))
+            return cls(mean, None, None)
         if len(set(values)) == 1:
-            return cls(mean, mean, mean, len(values))
+            return cls(mean, mean, mean)
         random = np.random.default_rng(0)
         draws = random.choice(np.asarray(values, dtype=float), (_RESAMPLES, len(values))).mean(1)
         low, high = np.quantile(draws, _TAILS)
-        return cls(mean, float(low), float(high), len(values))
+        return cls(mean, float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -269,7 +268,7 @@ def settings_of(grid: Grid, results: Iterable[Result]) -> list[Setting]:
     return found
 
 
-def area_under(history: Sequence[dict[str, float]], figure: str = "accuracy") -> float | None:
+def area_under(history: Sequence[dict[str, float]], figure: str) -> float | None:
     """Mean height of a validation figure over the steps; None with fewer than two points."""
     if len(history) < 2:
         return None
@@ -296,7 +295,7 @@ def paired_bootstrap(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, fl
         ((of_seeds @ gap) * of_examples).sum(1) / (seeds * examples)
         for of_seeds, of_examples in _drawn_anew(seeds, examples)
     ]
-    return _interval(float(gap.mean()), np.concatenate(draws), seeds)
+    return _interval(float(gap.mean()), np.concatenate(draws))
 
 
 def paired_bootstrap_of_f1(label: np.ndarray, plain: np.ndarray) -> tuple[Interval, float]:
@@ -321,7 +320,7 @@ def paired_bootstrap_of_f1(label: np.ndarray, plain: np.ndarray) -> tuple[Interv
     ]
     mean = float(difference(np.ones((1, examples))).mean())
     # Seeds that cancel each other leave a rounding, which is on no side of zero.
-    return _interval(mean, np.concatenate(draws).round(12), seeds)
+    return _interval(mean, np.concatenate(draws).round(12))
 
 
 def _f1(counts: np.ndarray) -> np.ndarray:
@@ -339,11 +338,11 @@ def _drawn_anew(seeds: int, examples: int) -> Iterator[tuple[np.ndarray, np.ndar
         yield of_seeds, random.multinomial(examples, np.full(examples, 1 / examples), size=count)
 
 
-def _interval(mean: float, draws: np.ndarray, seeds: int) -> tuple[Interval, float]:
+def _interval(mean: float, draws: np.ndarray) -> tuple[Interval, float]:
     low, high = np.quantile(draws, _TAILS)
     smaller = min((draws <= 0).sum(), (draws >= 0).sum()) + 1
     p_value = min(1.0, 2 * smaller / (len(draws) + 1))
-    return Interval(mean, float(low), float(high), seeds), float(p_value)
+    return Interval(mean, float(low), float(high)), float(p_value)
 
 
 def mcnemar(label: np.ndarray, plain: np.ndarray) -> tuple[int, int, float]:
@@ -356,9 +355,7 @@ def mcnemar(label: np.ndarray, plain: np.ndarray) -> tuple[int, int, float]:
     return only_label, only_plain, float(found.pvalue)
 
 
-def steps_to(
-    history: Sequence[dict[str, float]], height: float, figure: str = "accuracy"
-) -> int | None:
+def steps_to(history: Sequence[dict[str, float]], height: float, figure: str) -> int | None:
     """The first measured step with at least this height of a validation figure."""
     reached = (int(row["step"]) for row in history if row[figure] >= height)
     return next(reached, None)

@@ -22,8 +22,9 @@ from ltuning.config import BackboneOptions
 from ltuning.errors import DataError, MissingExtraError, TrainingError
 from ltuning.experiments import own
 from ltuning.experiments.cell_texts import Texts, digest, read_measured, read_texts
+from ltuning.experiments.entries import Search
 from ltuning.experiments.fitting import Fitted, Job, is_better
-from ltuning.experiments.grid import Cell, Search
+from ltuning.experiments.grid import Cell
 from ltuning.experiments.labelling import label_texts
 from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
 from ltuning.experiments.peers import PEERS

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ltuning.data.sources import Columns
+from ltuning.data.files import stem_of
+from ltuning.data.hub import looks_like_hub_id
+from ltuning.data.sources import SPLIT_NAMES, Columns
 from ltuning.data.splits import take_shots
-from ltuning.errors import DataError
-from ltuning.experiments.grid import Cell, DataSet, data_path
+from ltuning.errors import ConfigError, DataError, Problem
+from ltuning.experiments.entries import DataSet
+from ltuning.experiments.grid import Cell, Grid
 from ltuning.tasks.task import Labelled
 
 logger = logging.getLogger("ltuning")
@@ -36,6 +40,48 @@ class Texts:
     validation: Labelled
     names: list[str]
     held_out: bool
+
+
+def check_data(grid: Grid, folder: Path | None) -> None:
+    """Refuse data sets that are not there or have no split to train or measure on.
+
+    Raises:
+        ConfigError: with all of them.
+    """
+    problems = []
+    for name, data in grid.data.items():
+        where = Path(data_path(data, folder))
+        if os.path.isdir(where):
+            try:
+                splits = {SPLIT_NAMES.get(stem_of(file) or "") for file in os.listdir(where)}
+            except OSError as error:
+                message = f"the folder {where} cannot be listed ({error.strerror})"
+                problems.append(Problem(f"data.{name}.path", message))
+                continue
+            for split in ("train", data.measure_on):
+                if split not in splits:
+                    hint = "" if split == "train" else "; set measure_on: validation or test"
+                    message = f"expected a split '{split}' in {where}, got none{hint}"
+                    problems.append(Problem(f"data.{name}.path", message))
+        elif os.path.exists(where):
+            message = f"expected a folder with a file per split, got the file {where}"
+            problems.append(Problem(f"data.{name}.path", message))
+        elif "/" not in str(data.path) or not looks_like_hub_id(str(data.path)):
+            looked = f" in {folder}" if folder is not None else ""
+            message = f"expected a folder, got no '{data.path}'{looked}; say with --data where"
+            problems.append(Problem(f"data.{name}.path", message))
+    if problems:
+        raise ConfigError(problems)
+
+
+def data_path(data: DataSet, folder: Path | None) -> str:
+    """Where a data set is: in the data folder, at its own path, or on the hub."""
+    assert data.path is not None  # Grid checks it
+    # Not the methods of Path: they raise at a home folder of nobody and at a name too long.
+    path = Path(os.path.expanduser(data.path))
+    if folder is not None and not path.is_absolute():
+        path = folder / path
+    return str(path) if os.path.exists(path) else data.path
 
 
 def read_texts(cell: Cell, folder: Path | None) -> Texts:
