@@ -380,6 +380,8 @@ class LabelClassifier(TextClassifier):
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
 
+        Afterwards `figures` has what training took and validation came to, `result_` its course.
+
         Args:
             texts: training texts, or (text, text) pairs: a list, a tuple, an array, a column (of
                 NumPy, pandas, datasets, Arrow), a generator, or a frame or array of one column,

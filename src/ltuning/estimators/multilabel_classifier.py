@@ -64,6 +64,8 @@ class MultilabelClassifier(TextClassifier):
     ) -> Self:
         """Train the adapter; the backbone stays as it is.
 
+        Afterwards `figures` has what training took and validation came to, `result_` its course.
+
         Args:
             texts: training texts, or (text, text) pairs; see `LabelClassifier.fit`.
             label_lists: the labels that apply to each; an empty list where none does. All of them

@@ -98,6 +98,8 @@ class TokenClassifier(Front[_Fitted]):
     ) -> Self:
         """Train on sentences, each a list of words (or a `Sentence`), with a tag for each word.
 
+        Afterwards `figures` has what training took and validation came to, `result_` its course.
+
         Args:
             token_lists: training sentences: a list, a tuple, an array, a column (of NumPy, pandas,
                 datasets, Arrow), a generator, or a frame of one column.
