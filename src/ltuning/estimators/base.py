@@ -12,6 +12,7 @@ from typing import (
     Any,
     ClassVar,
     Generic,
+    Never,
     Protocol,
     Self,
     TypeVar,
@@ -55,7 +56,7 @@ class Fitted(Protocol):
     """What a trained front door holds, whatever else it does."""
 
     @property
-    def model(self) -> Model[Any]:
+    def model(self) -> Model[Never]:
         """The classifier on its backbone."""
 
     @property
@@ -351,7 +352,7 @@ class Front(ABC, Generic[F]):
         """Take up what was saved."""
 
     @abstractmethod
-    def _own_config(self, fitted: F) -> dict[str, Any]:
+    def _own_config(self, fitted: F) -> dict[str, object]:
         """What `_restore` needs beside what every artifact says."""
 
     def _trained(self) -> F:

@@ -219,7 +219,7 @@ class TextClassifier(Front[FittedLabels]):
             return known.of_type(self._label_type)
         return known.of_type(type_) if known.can_be(type_) else known
 
-    def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
+    def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
         labels = fitted.labels
         return {
             "labels": labels.to_dict(),
@@ -322,8 +322,8 @@ class TextClassifier(Front[FittedLabels]):
         held_out: Rows | None,
         folder: Path,
         resume: bool,
-        callbacks: Sequence[Any],
-    ) -> tuple[TrainingResult, dict[str, Any]]:
+        callbacks: Sequence[TrainerCallback],
+    ) -> tuple[TrainingResult, dict[str, object]]:
         from ltuning.training.trainer import train
 
         data = self._tokenized(fitted, rows)
@@ -356,7 +356,7 @@ class TextClassifier(Front[FittedLabels]):
 
     def _finished(
         self, fitted: FittedLabels, validation: Any, result: TrainingResult
-    ) -> tuple[TrainingResult, dict[str, Any]]:
+    ) -> tuple[TrainingResult, dict[str, object]]:
         """What comes after the last step; its figures."""
         return result, {}
 

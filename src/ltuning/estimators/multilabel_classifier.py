@@ -198,7 +198,7 @@ class MultilabelClassifier(TextClassifier):
         extended = super()._extended(fitted, labels, model, max_length)
         return replace(extended, thresholds=fitted.thresholds + added)
 
-    def _own_config(self, fitted: FittedLabels) -> dict[str, Any]:
+    def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
         return {**super()._own_config(fitted), "thresholds": list(fitted.thresholds)}
 
     def _restore(self, opened: Opened) -> None:
@@ -218,7 +218,7 @@ class MultilabelClassifier(TextClassifier):
         fitted: FittedLabels,
         validation: MultilabelValidation | None,
         result: TrainingResult,
-    ) -> tuple[TrainingResult, dict[str, Any]]:
+    ) -> tuple[TrainingResult, dict[str, object]]:
         """Thresholds for the weights that were kept."""
         names = fitted.labels.names
         fitted.thresholds = (0.5,) * len(names)

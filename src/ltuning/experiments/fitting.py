@@ -179,10 +179,10 @@ class Clock(TrainerCallback):
 
 
 def history_of(
-    logged: Sequence[Mapping[str, Any]], clock: Clock, task: Task
+    logged: Sequence[Mapping[str, float]], clock: Clock, task: Task
 ) -> list[dict[str, float]]:
     """The measurements among what a Trainer logged, with the clock's seconds."""
-    seconds = {step: seconds for step, seconds, _ in clock.curve}
+    seconds: dict[float, float] = {step: seconds for step, seconds, _ in clock.curve}
     return [
         {
             "step": row["step"],

@@ -20,7 +20,8 @@ from ltuning.methods.catalog import one_pass, uses_labels
 from ltuning.methods.heads import mean_over_texts
 from ltuning.methods.saved import Saved
 
-Batch = TypeVar("Batch")
+# Who asks a model for no scores takes any of them, as `Model[Never]`.
+Batch = TypeVar("Batch", contravariant=True)
 
 
 @dataclass(frozen=True)

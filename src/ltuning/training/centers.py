@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Never
 
 import torch
 
@@ -17,7 +17,7 @@ from ltuning.stages import counting
 _CENTERED = 1000
 
 
-def center(model: Model[Any], tokens: Sequence[Tokens], *, batch_size: int, seed: int) -> None:
+def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, seed: int) -> None:
     """Give a head that has centres those of the training texts and of the label texts.
 
     Args:

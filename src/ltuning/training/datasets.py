@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
@@ -11,19 +11,20 @@ from torch.utils.data import Dataset, Sampler
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.frozen import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch
+from ltuning.training.objectives import Target
 
 # Texts whose lengths are sorted together, in batches; large enough to leave little padding,
 # small enough that batches stay random.
 _GROUP = 50
 
 
-class TokenDataset(Dataset):
+class TokenDataset(Dataset, Generic[Target]):
     """Tokenized texts with the index of their true label, or with those of all that apply.
 
     A row is its number, of which `collate` makes batches.
     """
 
-    def __init__(self, tokens: Sequence[Tokens], targets: Sequence[Any]):
+    def __init__(self, tokens: Sequence[Tokens], targets: Sequence[Target]):
         self.tokens = tokens
         self.targets = targets
 
@@ -46,7 +47,7 @@ class TokenDataset(Dataset):
         return backbone.batch([self.tokens[row] for row in rows])
 
 
-class WindowDataset(TokenDataset):
+class WindowDataset(TokenDataset[list[int]]):
     """Windows, and the tag of each word that is read in them.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Generic, Never, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ltuning.errors import TrainingError
 from ltuning.methods.model import Branches, Model
+
+# What is true of a text, as training is told it.
+Target = TypeVar("Target")
 
 # In place of a tag, where a window has no more words.
 _NO_WORD = -100
@@ -148,11 +151,11 @@ def draw_multilabel(
     return Draw(Branches(texts, rows.draw(labels, generator)), is_true.float(), shift)
 
 
-class Objective(ABC):
+class Objective(ABC, Generic[Target]):
     """What a step draws for its texts, and the loss over their scores."""
 
     @abstractmethod
-    def draw(self, targets: Sequence[Any], generator: torch.Generator) -> Draw:
+    def draw(self, targets: Sequence[Target], generator: torch.Generator) -> Draw:
         """What is compared in a step.
 
         Args:
@@ -171,7 +174,7 @@ class Objective(ABC):
 
 
 @dataclass(frozen=True)
-class Classes(Objective):
+class Classes(Objective[int]):
     """Each text has one label, among all: nothing is drawn."""
 
     def draw(self, targets: Sequence[int], generator: torch.Generator) -> Draw:
@@ -184,7 +187,7 @@ class Classes(Objective):
 
 
 @dataclass(frozen=True)
-class Pairs(Objective):
+class Pairs(Objective[int]):
     """Each text with one label, its own or a wrong one; see `draw_pairs`."""
 
     rows: LabelRows
@@ -199,7 +202,7 @@ class Pairs(Objective):
 
 
 @dataclass(frozen=True)
-class Contrast(Objective):
+class Contrast(Objective[int]):
     """Each text with its own label and some wrong ones; see `draw_contrast`."""
 
     rows: LabelRows
@@ -215,7 +218,7 @@ class Contrast(Objective):
 
 
 @dataclass(frozen=True)
-class Multilabel(Objective):
+class Multilabel(Objective[Sequence[int]]):
     """Each label applies to a text or not, whatever the others do: nothing is drawn."""
 
     num_labels: int
@@ -230,7 +233,7 @@ class Multilabel(Objective):
 
 
 @dataclass(frozen=True)
-class DrawnMultilabel(Objective):
+class DrawnMultilabel(Objective[Sequence[int]]):
     """Each text with the labels that apply and some that do not; see `draw_multilabel`."""
 
     rows: LabelRows
@@ -248,7 +251,7 @@ class DrawnMultilabel(Objective):
 
 
 @dataclass(frozen=True)
-class Tags(Objective):
+class Tags(Objective[Sequence[int]]):
     """Each word that is read has one tag, among all: nothing is drawn."""
 
     def draw(self, targets: Sequence[Sequence[int]], generator: torch.Generator) -> Draw:
@@ -267,7 +270,7 @@ class Tags(Objective):
         return int((draw.truth != _NO_WORD).sum())
 
 
-def objective_of(model: Model[Any]) -> Objective:
+def objective_of(model: Model[Never]) -> Objective:
     """What a classifier of texts is trained to do, by its method."""
     method, rows = model.method, LabelRows.of(model.owners)
     if method.objective == "multilabel":

@@ -113,7 +113,7 @@ class HeldOut(Protocol):
     scorer_class: ClassVar[type[Any]]
 
     @property
-    def targets(self) -> Sequence[Any]:
+    def targets(self) -> Sequence[object]:
         """Of each text what is true of it."""
 
     def figures(self, scorer: Any, progress: Advance | None = None) -> dict[str, float]:
@@ -309,7 +309,7 @@ class TrainingResult:
     steps: int
     seconds: float
     padding_share: float
-    history: list[dict[str, Any]]
+    history: list[dict[str, float]]
     best: dict[str, float]
 
 
@@ -382,7 +382,7 @@ class _AtBegin(TrainerCallback):
         self._do()
 
 
-def _best(history: list[dict[str, Any]], step: int | None) -> dict[str, float]:
+def _best(history: list[dict[str, float]], step: int | None) -> dict[str, float]:
     for row in history:
         if "eval_loss" in row and (step is None or row["step"] == step):
             return {
