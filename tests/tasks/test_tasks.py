@@ -37,7 +37,7 @@ def test_a_task_goes_with_its_door_and_with_what_may_choose(name: str) -> None:
     assert (task.door().task, task.door().__name__) == (name, facts.door)
     assert task.door().default_method == facts.default_method
     assert task.main in facts.metrics
-    assert (task.one_of_each, task.of_words) == (name == "classes", name == "tags")
+    assert (task.one_of_each, task.of_words) == (facts.gives == "one", facts.gives == "tags")
     assert len(task.figures) == 3  # as many columns in every table of a report
 
 
