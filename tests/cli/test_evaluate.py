@@ -98,6 +98,16 @@ def test_bad_arguments(
     assert message in outcome.stderr
 
 
+def test_a_file_has_no_splits(ltuning: Callable[..., Any], trained: Path, data: Path) -> None:
+    file = data / "test.csv"
+    outcome = ltuning("evaluate", trained, "--data", file, "--split", "train")
+    assert (outcome.code, outcome.stdout) == (1, "")
+    assert outcome.stderr == (
+        "error: expected a folder or a hub data set for --split train, got the file "
+        f"{file}, which is read whole; leave it out\n"
+    )
+
+
 def test_problems_of_several_arguments_come_at_once(
     ltuning: Callable[..., Any], tmp_path: Path
 ) -> None:

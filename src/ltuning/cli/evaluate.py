@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,12 @@ def evaluate(
             metavar="SOURCE", help="Labelled texts: a file, a folder with splits, or a hub id."
         ),
     ],
-    split: Annotated[str, typer.Option(help="Which split of a folder or hub data set.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which split of a folder or hub data set; test by default.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -68,6 +74,8 @@ def evaluate(
         "--missing-labels": missing_labels or "refuse",
     }
     checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
+    checks.append(partial(_check_split, split, data))
+    split = split or "test"
     targets = [] if output is None else [partial(check_target, output)]
     if refused := refusals([*targets, *checks, partial(check_source, data)]):
         raise_all([*refused, *refusals([partial(saved.opened, folder)])])
@@ -86,6 +94,14 @@ def evaluate(
 def _check_skipping(option: str, value: str) -> None:
     if value not in ("refuse", "skip"):
         raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
+
+
+def _check_split(split: str | None, data: str) -> None:
+    if split is not None and os.path.isfile(os.path.expanduser(data)):
+        raise DataError(
+            f"expected a folder or a hub data set for --split {split}, got the file {data}, which "
+            "is read whole; leave it out"
+        )
 
 
 def _read(
