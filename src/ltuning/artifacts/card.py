@@ -20,7 +20,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 MARKUP = re.compile(r"[\\`*~\[\]<|&]|\b_|_\b")
 
 
-def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
+def render(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]]) -> str:
     """Write the card.
 
     Args:
@@ -42,8 +42,8 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Any]) -> str:
-    fields: dict[str, Any] = {
+def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]]) -> str:
+    fields: dict[str, object] = {
         "library_name": "ltuning",
         "pipeline_tag": _pipeline(config),
         "tags": ["ltuning", _pipeline(config), config["method"]["name"]],
@@ -121,7 +121,7 @@ ltuning predict path/to/this/folder texts.txt
 ```"""
 
 
-def _figures(figures: Mapping[str, Any]) -> str:
+def _figures(figures: Mapping[str, Mapping[str, object]]) -> str:
     splits = [split for split in SPLITS if figures.get(split)]
     numbers = {split: _numbers(figures[split]) for split in splits}
     names = list(dict.fromkeys(name for split in splits for name in numbers[split]))
@@ -137,7 +137,7 @@ def _figures(figures: Mapping[str, Any]) -> str:
     return "## Figures\n\n" + _table(("figure", *splits), rows)
 
 
-def _training(config: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+def _training(config: Mapping[str, Any], training: Mapping[str, object]) -> str:
     backbone = config["backbone"]
     facts = {name.replace("_", " "): text for name, text in _numbers(training).items()}
     facts["seed"] = str(config["seed"])
@@ -175,7 +175,7 @@ def _limits(config: Mapping[str, object]) -> str:
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 
-def _numbers(figures: Mapping[str, Any]) -> dict[str, str]:
+def _numbers(figures: Mapping[str, object]) -> dict[str, str]:
     """The figures that are single numbers, as text."""
     return {
         name: _number(value)

@@ -313,7 +313,7 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _W
     return _with_columns(table, added, ([values] for values in found))
 
 
-def _span(entity: Entity) -> dict[str, Any]:
+def _span(entity: Entity) -> dict[str, object]:
     return {**asdict(entity), "probability": round(entity.probability, _DIGITS)}
 
 
@@ -353,7 +353,7 @@ def _labelled(
     return _with_columns(table, added, values)
 
 
-def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[list[Any]]:
+def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[list[object]]:
     """Values like those of a prediction, with every label's name in them."""
     for row in range(rows):
         label = names if row == 0 else names[:1]

@@ -238,7 +238,7 @@ def train(
 
 
 def _configured(
-    base: Mapping[str, Any],
+    base: Mapping[str, object],
     given: Mapping[str, Any],
     settings: Sequence[str],
     problems: Sequence[Problem],
@@ -288,7 +288,9 @@ def _clashes(
     return problems
 
 
-def _base(config: Path | None, resumed: Path | None, problems: list[Problem]) -> Mapping[str, Any]:
+def _base(
+    config: Path | None, resumed: Path | None, problems: list[Problem]
+) -> Mapping[str, object]:
     """The options below those of the command line: of the file, or of the run to go on with."""
     if config is None and resumed is not None:
         from ltuning.cli.run_folder import RunFolder

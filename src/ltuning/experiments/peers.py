@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any
@@ -388,7 +388,7 @@ def _fit_peft(job: Job, rate: float, config: Any, room: int) -> Fitted:
         for row, label in zip(texts.tokenize(job.train.texts), job.train.labels, strict=True)
     ]
 
-    def figures() -> dict[str, Any]:
+    def figures() -> dict[str, float]:
         return job.on_validation(texts.probabilities(job.validation.texts))
 
     with temporary_folder() as folder:
@@ -532,7 +532,7 @@ class _BestKept(Trainer):
                 if name in self._weights:
                     weight.copy_(self._weights[name])
 
-    def _trained(self) -> Any:
+    def _trained(self) -> Iterator[tuple[str, Tensor]]:
         assert self.model is not None
         return ((n, w) for n, w in self.model.named_parameters() if w.requires_grad)
 

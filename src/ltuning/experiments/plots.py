@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.metrics import WORDS
 from ltuning.texts import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 # Legible on white and on black: a contrast of 3 or more with both, which a test holds.
 COLOURS = (
@@ -110,7 +114,7 @@ def _scatter(setting: Setting, name: str, words: str) -> str:
     return save(figure, axes, f"test {setting.task.words} against {words}")
 
 
-def _log_axis(axes: Any) -> None:
+def _log_axis(axes: Axes) -> None:
     """A logarithmic x axis with few ticks, in plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -130,7 +134,7 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def _figure(setting: Setting) -> tuple[Any, Any, Any]:
+def _figure(setting: Setting) -> tuple[Figure, Axes, Callable[[Figure, Axes, str], str]]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -154,7 +158,7 @@ def _figure(setting: Setting) -> tuple[Any, Any, Any]:
     axes.grid(alpha=0.2, linewidth=0.8)
     axes.spines[["top", "right"]].set_visible(False)
 
-    def save(figure: Any, axes: Any, words: str) -> str:
+    def save(figure: Figure, axes: Axes, words: str) -> str:
         with rc_context(dict(style, **{"svg.hashsalt": f"{setting.title}: {words}"})):
             figure.legend(
                 *axes.get_legend_handles_labels(), loc="outside lower center", ncols=2,
