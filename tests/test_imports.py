@@ -30,7 +30,7 @@ BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"locks", "methods"}
 SCORING = METHODS | {"scoring"}
-TRAINING = SCORING | {"training", "metrics"}
+TRAINING = SCORING | {"tag_decoding", "training", "metrics"}
 ARTIFACTS = METHODS | {"artifacts", "metrics"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
 DATA = {"errors", "names", "sentences", "texts", "locks", "values", "data"}
@@ -49,6 +49,7 @@ ALLOWED = {
     "metrics": {"errors", "names", "metrics"},
     "backbones": BACKBONES,
     "methods": METHODS,
+    "tag_decoding": {"errors", "names", "sentences", "tag_decoding"},
     "scoring": SCORING,
     "training": TRAINING,
     "locks": {"errors", "locks"},

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from ltuning.errors import DataError
 from ltuning.metrics import span_report
-from ltuning.scoring import best_tags, tag_names
 from ltuning.sentences import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
+from ltuning.tag_decoding import best_tags, tag_names
 
 SCHEMES: list[Scheme] = ["IOB2", "BIOES"]
 

@@ -62,7 +62,7 @@ def test_the_figures_leave_a_link_and_the_mode_of_its_file(
 def test_many_classes_show_the_pairs_that_are_confused_most() -> None:
     from rich.console import Console
 
-    from ltuning.cli.figures import confusion
+    from ltuning.cli.figure_tables import confusion
 
     labels = [f"class {number}" for number in range(13)]
     counts = [[9 * (row == column) for column in range(13)] for row in range(13)]

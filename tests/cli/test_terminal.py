@@ -34,7 +34,7 @@ def screen(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
 def test_control_characters_and_marks_of_names_are_shown_and_not_obeyed(
     screen: io.StringIO,
 ) -> None:
-    from ltuning.cli import figures
+    from ltuning.cli import figure_tables as figures
     from ltuning.tasks.classes import Classes
 
     terminal.results().print(figures.per_class(REPORT, Classes()))
@@ -78,7 +78,7 @@ def test_a_pass_within_the_training_is_told_in_its_bar(screen: io.StringIO) -> N
 
 def test_a_terminal_that_lacks_a_character_is_sent_its_number() -> None:
     code = (
-        "from ltuning.cli import figures, streams, terminal\n"
+        "from ltuning.cli import figure_tables as figures, streams, terminal\n"
         "from ltuning.tasks.classes import Classes\n"
         "streams.guard()\n"
         f"report_of = {REPORT!r}\n"

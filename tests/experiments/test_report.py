@@ -17,8 +17,8 @@ from ltuning.experiments.analysis import Row, settings_of
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.plots import COLOURS, short, styles
 from ltuning.experiments.report import write_report
+from ltuning.experiments.report_tables import decimal
 from ltuning.experiments.results import Result, ResultFolder
-from ltuning.experiments.tables import decimal
 
 Make, Measured = Callable[..., Grid], Callable[..., ResultFolder]
 EVIL = "<script>alert('x')</script> & \"quotes\""

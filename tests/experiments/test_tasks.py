@@ -17,10 +17,10 @@ from ltuning.experiments.grid import Grid
 from ltuning.experiments.own import _applying
 from ltuning.experiments.page import _details
 from ltuning.experiments.report import circumstances, write_report
+from ltuning.experiments.report_tables import decimal, legend, overviews
 from ltuning.experiments.results import Result, ResultFolder
-from ltuning.experiments.tables import decimal, legend, overviews
 from ltuning.metrics import multilabel_report, span_report
-from ltuning.scoring import tag_names
+from ltuning.tag_decoding import tag_names
 from ltuning.tasks.table import TASKS
 
 from ..estimators import test_multilabel_classifier, test_token_classifier

@@ -8,7 +8,7 @@ import torch
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.frozen import LabelStates
 from ltuning.config import MethodOptions
-from ltuning.methods.starts import free_start
+from ltuning.methods.free_starts import free_start
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 

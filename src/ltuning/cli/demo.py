@@ -128,7 +128,7 @@ def _introduce(data: Demo) -> None:
 
 
 def _show_test(classifier: LabelClassifier, report: Report, rows: Rows) -> None:
-    from ltuning.cli import figures as tables
+    from ltuning.cli import figure_tables as tables
     from ltuning.tasks.classes import Classes
 
     training = classifier.figures["training"]

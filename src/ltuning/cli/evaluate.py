@@ -18,7 +18,7 @@ from ltuning.names import unknown
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened
-    from ltuning.estimators.base import Front
+    from ltuning.estimators.front import Front
     from ltuning.metrics import Report
     from ltuning.tasks.task import Labelled
 
@@ -144,7 +144,7 @@ def _measure(
 
 
 def _show(report: Report, where: str, task: str) -> None:
-    from ltuning.cli import figures as tables
+    from ltuning.cli import figure_tables as tables
     from ltuning.tasks.table import TASKS
 
     texts = f"{report['num_examples']:,} of {where}"

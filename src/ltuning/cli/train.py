@@ -20,7 +20,7 @@ from ltuning.names import listed
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder
     from ltuning.config import Config, DataOptions
-    from ltuning.estimators.base import Front
+    from ltuning.estimators.front import Front
     from ltuning.tasks.task import Labelled, Task
 
 logger = logging.getLogger("ltuning")

@@ -21,8 +21,9 @@ from ltuning.errors import (
     DataError,
     LabelError,
 )
-from ltuning.estimators.base import Front, check_device
+from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of
+from ltuning.estimators.run_record import run_figures
 from ltuning.labels import Labels, LabelType
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
@@ -313,7 +314,7 @@ class TextClassifier(Front[FittedLabels]):
         fitted.pairs = kinds.pop() if len(kinds) == 1 else None
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self.result_ = fitted, result
-        self.figures = self._run_figures(result, fitted) | figures
+        self.figures = run_figures(result, fitted) | figures
 
     def _train(
         self,

@@ -15,17 +15,19 @@ import torch
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.words import windows_of
 from ltuning.errors import DataError
-from ltuning.estimators.base import Front, check_device
+from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
+from ltuning.estimators.run_record import run_figures
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.tuned import TagModel, Tuned
 from ltuning.metrics import Report, span_report
 from ltuning.names import listed, unknown
-from ltuning.scoring import Progress, TagScorer, best_tags, tag_names
+from ltuning.scoring import Progress, TagScorer
 from ltuning.sentences import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.stages import counting
+from ltuning.tag_decoding import best_tags, tag_names
 from ltuning.training.datasets import WindowDataset
 from ltuning.training.isolation import alone
 from ltuning.training.objectives import Tags
@@ -138,7 +140,7 @@ class TokenClassifier(Front[_Fitted]):
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.
         self._fitted, self.result_ = fitted, result
-        self.figures = self._run_figures(result, fitted)
+        self.figures = run_figures(result, fitted)
         return self
 
     def predict(self, texts: object, progress: Progress | None = None) -> list[list[Entity]]:

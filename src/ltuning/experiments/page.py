@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ltuning.experiments import tables
+from ltuning.experiments import report_tables as tables
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.experiments.grid import Grid
 

@@ -16,8 +16,7 @@ from ltuning.experiments.analysis import Setting, settings_of
 from ltuning.experiments.grid import Cell, Grid
 from ltuning.experiments.page import render
 from ltuning.experiments.peers import PEERS
-from ltuning.experiments.results import Result, ResultFolder
-from ltuning.experiments.tables import (
+from ltuning.experiments.report_tables import (
     Overview,
     columns,
     comparison_cells,
@@ -26,6 +25,7 @@ from ltuning.experiments.tables import (
     method_cells,
     overviews,
 )
+from ltuning.experiments.results import Result, ResultFolder
 from ltuning.texts import visible
 
 MARKDOWN, PAGE = "report.md", "report.html"

@@ -21,10 +21,10 @@ from ltuning.errors import ArtifactError, ConfigError, Problem
 from ltuning.labels import Labels
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.counts import check_fits, closed_forms
+from ltuning.methods.free_starts import free_start
 from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.model import Branches, TextModel, Trainable
-from ltuning.methods.saved import Saved, fitting
-from ltuning.methods.starts import free_start
+from ltuning.methods.saved_tensors import Saved, fitting
 from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.

@@ -18,7 +18,7 @@ from ltuning.config import MethodOptions
 from ltuning.labels import Labels
 from ltuning.methods.catalog import one_pass, uses_labels
 from ltuning.methods.heads import mean_over_texts
-from ltuning.methods.saved import Saved
+from ltuning.methods.saved_tensors import Saved
 
 # Who asks a model for no scores takes any of them, as `Model[Never]`.
 Batch = TypeVar("Batch", contravariant=True)

@@ -31,7 +31,7 @@ from ltuning.locks import temporary_folder
 from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import TAU, CentredMatchHead, pool
 from ltuning.methods.model import Branches, Model, TextModel, Trainable
-from ltuning.methods.saved import Saved, fitting
+from ltuning.methods.saved_tensors import Saved, fitting
 from ltuning.methods.weights import WEIGHT_METHODS
 
 LORA = "lora"

@@ -67,7 +67,7 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
 
     def truth(self, examples: Labelled, names: Sequence[str]) -> np.ndarray:
         """`[N, W]` places of tags."""
-        from ltuning.scoring import tag_names
+        from ltuning.tag_decoding import tag_names
 
         place = {tag: index for index, tag in enumerate(tag_names(names))}
         lengths = [len(tags) for tags in examples.labels or ()]
@@ -84,7 +84,7 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
 
     def decide(self, scored: Sequence[np.ndarray], thresholds: np.ndarray | None) -> np.ndarray:
         """`[N, W]` places of tags, of the best sequences."""
-        from ltuning.scoring import best_tags
+        from ltuning.tag_decoding import best_tags
 
         return _padded([best_tags(table).tolist() for table in scored])
 
@@ -165,7 +165,7 @@ def _words(table: np.ndarray) -> np.ndarray:
 
 def _tags(table: np.ndarray, names: Sequence[str]) -> list[list[str]]:
     """The tags of each sentence of a table."""
-    from ltuning.scoring import tag_names
+    from ltuning.tag_decoding import tag_names
 
     tags = tag_names(names)
     return [[tags[place] for place in _words(row)] for row in table]

@@ -17,7 +17,7 @@ from ltuning.data.sources import Columns
 from ltuning.metrics import WORDS, Report
 
 if TYPE_CHECKING:
-    from ltuning.estimators.base import Front
+    from ltuning.estimators.front import Front
 
 
 class Labelled(Protocol):

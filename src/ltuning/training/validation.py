@@ -19,8 +19,9 @@ from ltuning.metrics import (
     multilabel_report,
     span_report,
 )
-from ltuning.scoring import Scorer, TagScorer, best_tags
+from ltuning.scoring import Scorer, TagScorer
 from ltuning.stages import Advance
+from ltuning.tag_decoding import best_tags
 from ltuning.training.objectives import check_scores, multi_hot
 
 

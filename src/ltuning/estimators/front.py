@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import (
     TYPE_CHECKING,
     Any,
     ClassVar,
     Generic,
-    Never,
-    Protocol,
     Self,
     TypeVar,
     get_args,
@@ -36,9 +33,9 @@ from ltuning.config import (
     check_training,
 )
 from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
+from ltuning.estimators.run_record import Fitted, artifact_record
 from ltuning.methods import catalog
 from ltuning.methods.checks import check, configure
-from ltuning.methods.model import Model
 from ltuning.metrics import Report
 from ltuning.scoring import Progress
 from ltuning.stages import loading
@@ -50,22 +47,6 @@ if TYPE_CHECKING:
 
     from ltuning.training.arguments import Chosen, Run
     from ltuning.training.trainer import TrainingResult
-
-
-class Fitted(Protocol):
-    """What a trained front door holds, whatever else it does."""
-
-    @property
-    def model(self) -> Model[Never]:
-        """The classifier on its backbone."""
-
-    @property
-    def max_length(self) -> int:
-        """Tokens that are read at a time."""
-
-    @property
-    def num_texts(self) -> int:
-        """Training texts."""
 
 
 F = TypeVar("F", bound=Fitted)
@@ -232,7 +213,8 @@ class Front(ABC, Generic[F]):
             ArtifactError: the folder cannot be written; what was there is still there.
         """
         fitted = self._trained()
-        config = self._artifact_config(fitted)
+        config = artifact_record(self.config, self.backbone, fitted, self.figures)
+        config |= {"task": self.task, **self._own_config(fitted)}
         adapter = fitted.model.adapter
         store.save(
             Path(folder),
@@ -444,49 +426,6 @@ class Front(ABC, Generic[F]):
 
         is_timed = checkpoints is not None and self.config.training.get("save_strategy") != "no"
         return [*given, *([TimedCheckpoints()] if is_timed else [])]
-
-    def _run_figures(self, result: TrainingResult, fitted: F) -> dict[str, Any]:
-        training = {
-            "seconds": round(result.seconds, 2),
-            "steps": result.steps,
-            "texts": fitted.num_texts,
-            "trainable_parameters": fitted.model.adapter.num_parameters,
-            "padding_share": round(result.padding_share, 4),
-        }
-        figures: dict[str, Any] = {"training": training}
-        if result.best:
-            figures["validation"] = {
-                name: value for name, value in result.best.items() if name != "epoch"
-            }
-        return figures
-
-    def _artifact_config(self, fitted: F) -> dict[str, Any]:
-        backbone = self.backbone
-        config = self.config.to_dict()
-        # What was left open, as it was computed.
-        config["backbone"]["attention"] = backbone.attention
-        return {
-            "task": self.task,
-            "config": config,
-            "backbone": {
-                "name": backbone.name,
-                "revision": backbone.revision,
-                "fingerprint": backbone.fingerprint,
-                "family": backbone.family.name,
-            },
-            "method": asdict(fitted.model.method),
-            **self._own_config(fitted),
-            "length": fitted.model.length,
-            "max_length": fitted.max_length,
-            "seed": self.config.seed,
-            "versions": versions(),
-            "figures": self.figures,
-        }
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a result depends on."""
-    return {name: version(name) for name in ("ltuning", "torch", "transformers")}
 
 
 def check_device(backbone: Backbone) -> None:
