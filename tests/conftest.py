@@ -25,7 +25,7 @@ os.environ["XDG_CACHE_HOME"] = _CACHE.name
 # Heavy libraries are imported in the fixtures: most tests of this project need no model.
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
-    from ltuning.backbones.frozen import TextBatch
+    from ltuning.backbones.frozen_model import TextBatch
     from ltuning.estimators.label_classifier import LabelClassifier
 
 # No part of the quick half, `pytest -m quick`: what trains, starts processes or tries every family.
@@ -381,7 +381,7 @@ def pad(_quiet_models: None) -> Callable[..., TextBatch]:
     """Pads token ids by hand: `pad([[5, 6], [7]], side="left", extra=2)`."""
     import torch
 
-    from ltuning.backbones.frozen import TextBatch
+    from ltuning.backbones.frozen_model import TextBatch
 
     def padded(rows: Sequence[Sequence[int]], side: str = "right", extra: int = 0) -> TextBatch:
         width = max(map(len, rows)) + extra

@@ -25,7 +25,7 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "names", "config", "sentences", "texts", "stages", "values"}
+BASE = {"errors", "suggestions", "config", "sentences", "texts", "stages", "values"}
 BACKBONES = BASE | {"backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"locks", "methods"}
@@ -33,23 +33,23 @@ SCORING = METHODS | {"scoring"}
 TRAINING = SCORING | {"tag_decoding", "training", "metrics"}
 ARTIFACTS = METHODS | {"artifacts", "metrics"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
-DATA = {"errors", "names", "sentences", "texts", "locks", "values", "data"}
+DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
 TASKS = ESTIMATORS | DATA | {"tasks"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
-    "names": {"names"},
-    "sentences": {"errors", "names", "sentences"},
+    "suggestions": {"suggestions"},
+    "sentences": {"errors", "suggestions", "sentences"},
     "texts": {"texts"},
     "stages": {"stages"},
     "values": {"values"},
-    "config": {"errors", "names", "texts", "config"},
+    "config": {"errors", "suggestions", "texts", "config"},
     "labels": LABELS,
     "data": DATA,
-    "metrics": {"errors", "names", "metrics"},
+    "metrics": {"errors", "suggestions", "metrics"},
     "backbones": BACKBONES,
     "methods": METHODS,
-    "tag_decoding": {"errors", "names", "sentences", "tag_decoding"},
+    "tag_decoding": {"errors", "suggestions", "sentences", "tag_decoding"},
     "scoring": SCORING,
     "training": TRAINING,
     "locks": {"errors", "locks"},
@@ -164,7 +164,7 @@ def _names_a_task(node: ast.expr) -> bool:
         "ltuning",
         "ltuning.errors",
         "ltuning.config",
-        "ltuning.names",
+        "ltuning.suggestions",
         "ltuning.labels",
         "ltuning.cli.main",
     ],

@@ -101,7 +101,7 @@ def test_no_more_texts_than_a_piece_wait_for_their_scores(
         waiting.append(len(some))
         return tokenize(some, room)
 
-    monkeypatch.setattr("ltuning.backbones.batches._TEXTS", 4)
+    monkeypatch.setattr("ltuning.backbones.batch_sizes._TEXTS", 4)
     monkeypatch.setattr(backbone, "tokenize", watched)
     close(scorer.score(texts, done.append), expected)
     assert waiting == [4, 4, 4, 2] and sum(done) == 14

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from ltuning.config import label_texts, name_as_text, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import LabelError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 from ltuning.values import label_name, plain_value
 
 # What data may give as a label, and a classifier gives back.

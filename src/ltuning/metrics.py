@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from ltuning.errors import DataError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
     import numpy

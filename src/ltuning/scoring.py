@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.batches import at_once, by_length, pieces
+from ltuning.backbones.batch_sizes import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
-from ltuning.backbones.frozen import TextBatch, Tokens
+from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.methods.heads import check_finite, pool
 from ltuning.methods.model import Branches, Model

@@ -20,7 +20,7 @@ from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.estimators.token_classifier import TokenClassifier
 from ltuning.methods.catalog import METHODS
-from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 
 ARCHIVES = {
     path.name.removesuffix(".zip.xz"): zipfile.ZipFile(

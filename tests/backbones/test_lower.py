@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen_model import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import TRAINING, InTraining, announced
 

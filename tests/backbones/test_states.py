@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen_model import TextBatch
 from ltuning.backbones.prefix import Prefix
 
 from ..conformance.cases import random_prefix, random_prompt

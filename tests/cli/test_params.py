@@ -125,7 +125,7 @@ def test_measuring_needs_a_tokenizer(
 def test_a_difference_ends_with_1(
     ltuning: Callable[..., Any], tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ltuning.methods import counts
+    from ltuning.methods import parameter_counts as counts
 
     monkeypatch.setattr(counts, "_head", lambda *_: counts.Count("2·H", 1))
     outcome = ltuning("params", "--backbone", tiny_bert)

@@ -546,7 +546,7 @@ def test_settings_reach_into_sections_made_by_hand():
 
 def test_nothing_heavy_is_imported():
     code = (
-        "import sys, ltuning.config, ltuning.labels, ltuning.names\n"
+        "import sys, ltuning.config, ltuning.labels, ltuning.suggestions\n"
         "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'sklearn', 'numpy'}\n"
         "sys.exit(', '.join(heavy & sys.modules.keys()) or None)"
     )

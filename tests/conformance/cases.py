@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.methods.adapter import Adapter

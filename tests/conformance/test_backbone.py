@@ -13,7 +13,7 @@ import transformers
 
 from ltuning.backbones import families
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen_model import TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 

@@ -731,7 +731,7 @@ def test_what_no_machine_could_hold_is_refused_before_it_is_built(
     options: dict[str, Any],
     problem: str,
 ) -> None:
-    monkeypatch.setattr("ltuning.methods.counts._memory", lambda: 8 * 2**30)
+    monkeypatch.setattr("ltuning.methods.parameter_counts._memory", lambda: 8 * 2**30)
     with pytest.raises(ConfigError) as caught:
         classifier(bert, method, **options).fit(toy.texts, toy.labels)
     assert [str(found) for found in caught.value.problems] == [problem]

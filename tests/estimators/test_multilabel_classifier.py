@@ -20,7 +20,7 @@ from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.labels import Labels
 from ltuning.methods.catalog import METHODS
-from ltuning.methods.counts import closed_forms
+from ltuning.methods.parameter_counts import closed_forms
 from ltuning.scoring import Scorer
 from ltuning.training.objectives import objective_of
 from ltuning.training.trainer import AdapterTrainer, TrainingModel

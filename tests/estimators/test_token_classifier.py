@@ -22,7 +22,7 @@ from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError,
 from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.token_classifier import Entity, TokenClassifier
 from ltuning.sentences import Sentence
-from ltuning.training.objectives import Tags
+from ltuning.training.objectives import TagsObjective
 from ltuning.training.trainer import AdapterTrainer, TrainingModel
 
 from ..conformance.tiny import FAMILIES, WORDS
@@ -131,7 +131,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
 
 def test_a_checkpoint_in_the_names_of_before_is_taken_up(bert: Backbone) -> None:
     made = tagger(bert, "probe").fit(*TRAINING)
-    model = TrainingModel(made._trained().model, Tags(), 0)
+    model = TrainingModel(made._trained().model, TagsObjective(), 0)
     now = {name: weight.clone() for name, weight in model.state_dict().items()}
     assert all(name.startswith("adapter.") for name in now)
     before = {name.replace("adapter.", "tuned."): weight + 1 for name, weight in now.items()}
@@ -186,7 +186,7 @@ def test_sentences_are_tagged_piece_by_piece(
         waiting.append(len(some))
         return windows_of(backbone, some)
 
-    monkeypatch.setattr("ltuning.backbones.batches._TEXTS", 6)
+    monkeypatch.setattr("ltuning.backbones.batch_sizes._TEXTS", 6)
     monkeypatch.setattr("ltuning.scoring.windows_of", watched)
     tables = trained.scorer().probabilities(sentences, done.append)
     assert waiting == [6, 6, 4] and sum(done) == 16

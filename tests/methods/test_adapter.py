@@ -8,7 +8,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import FAMILIES, Sizes
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.config import MethodOptions
 from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import METHODS, one_pass, resolve, uses_labels

@@ -20,7 +20,7 @@ from ltuning.errors import ArtifactError, BackboneError, ConfigError, DataError,
 from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.methods.catalog import problems, resolve, training_defaults
 from ltuning.methods.tuned import LORA, Tuned
-from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 
 Make = Callable[..., LabelClassifier]
 RATES = {"ls-lora": 1e-2, "ls-unmask": 1e-2, "probe": 5e-2, "full": 3e-3}

@@ -78,9 +78,9 @@ def test_what_predict_says_of_a_text_fills_its_columns() -> None:
     }.items():
         task = TASKS[name]
         decided = task.decide(scores, np.array([0.5, 0.5]))
-        said = [task.row(one, of, NAMES) for one, of in zip(decided, scores, strict=True)]
+        said = [task.output_row(one, of, NAMES) for one, of in zip(decided, scores, strict=True)]
         assert said == expected
-        assert {len(row) for row in said} == {len(task.predicted)}
+        assert {len(row) for row in said} == {len(task.output_columns)}
 
 
 def test_accuracy_is_the_mean_of_what_each_example_adds() -> None:

@@ -15,15 +15,15 @@ from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
 from ltuning.labels import Labels
 from ltuning.training.objectives import (
-    Classes,
-    Contrast,
+    ClassesObjective,
+    ContrastObjective,
     Draw,
-    DrawnMultilabel,
+    DrawnMultilabelObjective,
     LabelRows,
-    Multilabel,
+    MultilabelObjective,
     Objective,
-    Pairs,
-    Tags,
+    PairsObjective,
+    TagsObjective,
     check_scores,
     choice_loss,
     draw_contrast,
@@ -208,14 +208,14 @@ ROWS = LabelRows.of(LABELS.owners)
 @pytest.mark.parametrize(
     ("front", "method", "options", "expected"),
     [
-        (LabelClassifier, "prefix", {}, Classes()),
-        (LabelClassifier, "lt-prefix", {}, Classes()),
-        (LabelClassifier, "probe", {"head": "match"}, Classes()),
-        (LabelClassifier, "lt-prefix", {"labels": "apart"}, Contrast(ROWS, 7)),
-        (LabelClassifier, "lt-prompt", {"objective": "pairs"}, Pairs(ROWS)),
-        (MultilabelClassifier, "prefix", {}, Multilabel(3)),
-        (MultilabelClassifier, "lt-prefix", {}, Multilabel(3)),
-        (MultilabelClassifier, "lt-prompt", {"negatives": 1}, DrawnMultilabel(ROWS, 1)),
+        (LabelClassifier, "prefix", {}, ClassesObjective()),
+        (LabelClassifier, "lt-prefix", {}, ClassesObjective()),
+        (LabelClassifier, "probe", {"head": "match"}, ClassesObjective()),
+        (LabelClassifier, "lt-prefix", {"labels": "apart"}, ContrastObjective(ROWS, 7)),
+        (LabelClassifier, "lt-prompt", {"objective": "pairs"}, PairsObjective(ROWS)),
+        (MultilabelClassifier, "prefix", {}, MultilabelObjective(3)),
+        (MultilabelClassifier, "lt-prefix", {}, MultilabelObjective(3)),
+        (MultilabelClassifier, "lt-prompt", {"negatives": 1}, DrawnMultilabelObjective(ROWS, 1)),
     ],
 )
 def test_the_objective_is_that_of_task_and_method(
@@ -251,12 +251,12 @@ def words(size: int) -> list[list[int]]:
 @pytest.mark.parametrize(
     ("objective", "targets"),
     [
-        (Classes(), one_label),
-        (Pairs(ROWS), one_label),
-        (Contrast(ROWS, 1), one_label),
-        (Multilabel(3), some_labels),
-        (DrawnMultilabel(ROWS, 1), some_labels),
-        (Tags(), words),
+        (ClassesObjective(), one_label),
+        (PairsObjective(ROWS), one_label),
+        (ContrastObjective(ROWS, 1), one_label),
+        (MultilabelObjective(3), some_labels),
+        (DrawnMultilabelObjective(ROWS, 1), some_labels),
+        (TagsObjective(), words),
     ],
 )
 def test_parts_of_a_step_have_its_loss_by_their_shares(
@@ -272,7 +272,7 @@ def test_parts_of_a_step_have_its_loss_by_their_shares(
         return objective.loss(tables(start, stop), part)
 
     def tables(start: int, stop: int) -> torch.Tensor:
-        if not isinstance(objective, Tags):
+        if not isinstance(objective, TagsObjective):
             return every[start:stop, :3, 0]
         # A part is padded to its own longest window.
         return every[start:stop, : max(map(len, targets(5)[start:stop])), :3]
@@ -287,12 +287,12 @@ def test_parts_of_a_step_have_its_loss_by_their_shares(
 
 
 def test_a_tag_of_a_word_that_is_not_there_counts_for_nothing() -> None:
-    draw = Tags().draw([[1, 0], [2]], generator(0))
+    draw = TagsObjective().draw([[1, 0], [2]], generator(0))
     scores = torch.randn(2, 2, 3, generator=generator(1))
-    assert Tags().share(draw) == 3
+    assert TagsObjective().share(draw) == 3
     logs = scores.log_softmax(-1)
     expected = -(logs[0, 0, 1] + logs[0, 1, 0] + logs[1, 0, 2]) / 3
-    torch.testing.assert_close(Tags().loss(scores, draw), expected)
+    torch.testing.assert_close(TagsObjective().loss(scores, draw), expected)
 
 
 def test_targets_as_a_table() -> None:

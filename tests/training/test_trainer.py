@@ -380,7 +380,7 @@ def test_the_labels_are_encoded_once_per_fit(
         asked.append(texts)
         return tokenized(tokenizer, texts, *rest, **options)
 
-    monkeypatch.setattr("ltuning.backbones.frozen.tokenized", tokenize)
+    monkeypatch.setattr("ltuning.backbones.frozen_model.tokenized", tokenize)
     make = Adapter.virtual_tokens
 
     def count(self: Adapter, labels: Any, embedding: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ltuning.backbones import selftest
-from ltuning.backbones.frozen import FrozenModel
+from ltuning.backbones.frozen_model import FrozenModel
 from ltuning.backbones.loading import load_config, load_model, load_tokenizer
 from ltuning.config import BackboneOptions, absolute_path
 

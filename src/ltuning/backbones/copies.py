@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from transformers import PreTrainedModel
 
-from ltuning.backbones.frozen import FrozenModel
+from ltuning.backbones.frozen_model import FrozenModel
 
 AnyModel = TypeVar("AnyModel", bound=FrozenModel)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ltuning.errors import BackboneError
-from ltuning.names import suggest
+from ltuning.suggestions import suggest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

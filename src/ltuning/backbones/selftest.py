@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ltuning.backbones.frozen import FrozenModel, Problems
+from ltuning.backbones.frozen_model import FrozenModel, Problems
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.prefix import Prefix
 from ltuning.errors import BackboneError

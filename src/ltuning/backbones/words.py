@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.batches import pieces
-from ltuning.backbones.frozen import TextBatch, Tokens
+from ltuning.backbones.batch_sizes import pieces
+from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.loading import tokenized
 from ltuning.errors import BackboneError
 from ltuning.sentences import Sentence

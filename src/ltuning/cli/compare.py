@@ -14,7 +14,7 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.errors import ConfigError, Problem
-from ltuning.names import listed
+from ltuning.suggestions import listed
 
 if TYPE_CHECKING:
     from ltuning.experiments.grid import Cell, Grid

@@ -14,7 +14,7 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened

@@ -13,13 +13,13 @@ from rich.table import Table
 from ltuning.cli.options import user_path
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.errors import BackboneError, ConfigError, Problem
-from ltuning.names import listed
+from ltuning.suggestions import listed
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ltuning.config import Config, MethodOptions
-    from ltuning.methods.counts import Counts
+    from ltuning.methods.parameter_counts import Counts
 
 # A label text of a few words, as in the paper's own counts.
 _LENGTH = 10
@@ -150,7 +150,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
     from ltuning.backbones.loading import meta_backbone
     from ltuning.methods.adapter import Adapter
     from ltuning.methods.catalog import MANY_TEXTS, options_of, resolve
-    from ltuning.methods.counts import closed_forms, letters
+    from ltuning.methods.parameter_counts import closed_forms, letters
 
     model, family = meta_backbone(config.backbone)
     sizes = Sizes.of(model, family)
@@ -175,7 +175,7 @@ def _count(config: Config, label_length: int | None, num_labels: int | None) -> 
 
 def _passes(method: MethodOptions, num_layers: int, length: int, num_labels: int) -> float:
     """Passes of a text with all its labels."""
-    from ltuning.methods.costs import scored_text
+    from ltuning.methods.step_costs import scored_text
 
     sizes = {"text": _TEXT, "tokens": length, "num_labels": num_labels}
     return scored_text(method, num_layers, **sizes) / (_TEXT * num_layers)

@@ -294,8 +294,8 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _W
     named = None if table.format == "txt" else columns.text
     if table.format == "txt":
         table = replace(table, format=task.lines)
-    spans_column, tags_column = task.predicted
-    table = write.room(table, [*task.predicted] if write.replace_columns else [])
+    spans_column, tags_column = task.output_columns
+    table = write.room(table, [*task.output_columns] if write.replace_columns else [])
     sentences = tagged_from_table(table, Columns(named), need_tags=False).sentences
     column = text_column_of(table, named)
     has_words = any(isinstance(row.get(column), list) for row in table.rows)
@@ -325,7 +325,7 @@ def _labelled(
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
 
-    own = [*task.predicted]
+    own = [*task.output_columns]
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,
         table = replace(table, format=task.lines)  # and no place for a second one
@@ -343,7 +343,7 @@ def _labelled(
         scored = classifier.predict_proba(examples.texts, progress=advance)
     decided = task.decide(scored, task.thresholds(classifier))
     said = (
-        task.row(one, chances, names) + (chances.tolist() if every else [])
+        task.output_row(one, chances, names) + (chances.tolist() if every else [])
         for one, chances in zip(decided, scored, strict=True)
     )
     values = (
@@ -365,7 +365,7 @@ def _writable(table: Table, format: str) -> Table:
     from ltuning.data.label_sets import SEPARATOR
     from ltuning.tasks.multilabel import Multilabel
 
-    (column,) = Multilabel.predicted
+    (column,) = Multilabel.output_columns
     if column not in table.columns or format not in ("csv", "tsv"):
         return table
     rows = []

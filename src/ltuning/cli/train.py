@@ -15,7 +15,7 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.errors import ConfigError, DataError, LabelError, Problem
-from ltuning.names import listed
+from ltuning.suggestions import listed
 
 if TYPE_CHECKING:
     from ltuning.cli.run_folder import RunFolder

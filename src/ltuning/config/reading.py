@@ -18,7 +18,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ltuning.config import yaml
 from ltuning.config.yaml import YamlError, not_text, shown
 from ltuning.errors import Problem
-from ltuning.names import listed, suggest, unknown
+from ltuning.suggestions import listed, suggest, unknown
 
 
 @dataclass(frozen=True)

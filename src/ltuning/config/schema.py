@@ -30,7 +30,7 @@ from ltuning.config.reading import (
 from ltuning.config.trainer_options import read_training
 from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import ConfigError, Problem
-from ltuning.names import listed
+from ltuning.suggestions import listed
 
 TaskName = Literal["classes", "multilabel", "tags"]
 

@@ -26,7 +26,7 @@ from ltuning.config.reading import (
 )
 from ltuning.config.yaml import shown
 from ltuning.errors import Problem
-from ltuning.names import suggest
+from ltuning.suggestions import suggest
 
 HONOURED = frozenset(
     {

@@ -9,7 +9,7 @@ from typing import Literal, NoReturn, Self
 
 from ltuning.data.tables import Table
 from ltuning.errors import DataError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 from ltuning.texts import Text, is_empty
 from ltuning.values import is_missing, label_name
 

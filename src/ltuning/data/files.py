@@ -17,7 +17,7 @@ from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import AS_FOUND, Dialect, Table, encoding_of
 from ltuning.errors import DataError
 from ltuning.locks import temporary_file
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 
 Stream = IO[str] | IO[bytes]
 

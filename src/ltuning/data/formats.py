@@ -25,7 +25,7 @@ from ltuning.data.tables import (
     encode_text,
 )
 from ltuning.errors import DataError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 
 
 def decode_table(data: bytes, format: str, origin: str, dialect: Dialect = AS_FOUND) -> Table:

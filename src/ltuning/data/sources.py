@@ -22,7 +22,7 @@ from ltuning.data.label_sets import MultilabelExamples, multilabel_from_table
 from ltuning.data.tables import AS_FOUND, Dialect, Table
 from ltuning.data.tagged import TaggedExamples, tagged_from_table
 from ltuning.errors import DataError
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 from ltuning.texts import Text
 
 __all__ = [

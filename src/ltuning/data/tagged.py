@@ -11,8 +11,8 @@ from typing import Self
 from ltuning.data.examples import BY_CONVENTION, Columns
 from ltuning.data.tables import Table, each_row
 from ltuning.errors import DataError
-from ltuning.names import unknown
 from ltuning.sentences import Sentence, Span, tags_of
+from ltuning.suggestions import unknown
 
 TEXT_COLUMNS = ("tokens", "words", "text", "sentence")
 _SPAN_COLUMNS = ("spans", "entities")

@@ -10,8 +10,8 @@ import numpy as np
 
 from ltuning.errors import DataError
 from ltuning.labels import Labels, LabelType, label_type
-from ltuning.names import unknown
 from ltuning.sentences import Sentence
+from ltuning.suggestions import unknown
 from ltuning.texts import Text, lone_surrogate
 from ltuning.values import is_missing, label_name, plain_value
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ltuning.artifacts.opened import Opened
-from ltuning.backbones.frozen import LabelStates, TextBatch, Tokens
+from ltuning.backbones.frozen_model import LabelStates, TextBatch, Tokens
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import numpy as np
 
 from ltuning.artifacts.opened import Opened
-from ltuning.backbones.frozen import TextBatch
+from ltuning.backbones.frozen_model import TextBatch
 from ltuning.errors import DataError
 from ltuning.estimators.inputs import label_lists_of, pair_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts

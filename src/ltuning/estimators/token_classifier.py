@@ -23,14 +23,14 @@ from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.tuned import TagModel, Tuned
 from ltuning.metrics import Report, span_report
-from ltuning.names import listed, unknown
 from ltuning.scoring import Progress, TagScorer
 from ltuning.sentences import Scheme, Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.stages import counting
+from ltuning.suggestions import listed, unknown
 from ltuning.tag_decoding import best_tags, tag_names
 from ltuning.training.datasets import WindowDataset
 from ltuning.training.isolation import alone
-from ltuning.training.objectives import Tags
+from ltuning.training.objectives import TagsObjective
 from ltuning.training.validation import TagValidation
 
 if TYPE_CHECKING:
@@ -289,7 +289,7 @@ class TokenClassifier(Front[_Fitted]):
         has_validation = validation is not None
         run = self._run(fitted, len(windows), has_validation, folder, resume, callbacks)
         data_set = WindowDataset(windows, _targets(sentences, spans, names))
-        return train(fitted.model, Tags(), data_set, validation, run)
+        return train(fitted.model, TagsObjective(), data_set, validation, run)
 
     def _restore(self, opened: Opened) -> None:
         types, saved = tuple(opened.fields["labels"]), opened.fields

@@ -31,7 +31,7 @@ from ltuning.experiments.entries import (
 )
 from ltuning.experiments.grid_checks import problems_of, tasks_of
 from ltuning.methods.checks import with_texts
-from ltuning.names import unknown
+from ltuning.suggestions import unknown
 from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 

@@ -14,7 +14,7 @@ from ltuning.experiments.peers import PEERS
 from ltuning.labels import Labels
 from ltuning.methods import catalog
 from ltuning.methods.checks import configure, type_problems, with_texts
-from ltuning.names import listed, unknown
+from ltuning.suggestions import listed, unknown
 from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 

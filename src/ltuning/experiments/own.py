@@ -12,7 +12,7 @@ from ltuning.errors import ConfigError, Problem
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of
 from ltuning.methods import catalog
 from ltuning.methods.checks import configure
-from ltuning.methods.costs import trained_branches
+from ltuning.methods.step_costs import trained_branches
 
 
 def fit(method: str, job: Job, rate: float | None) -> Fitted:

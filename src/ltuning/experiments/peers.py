@@ -35,7 +35,7 @@ from torch import Tensor
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArguments, set_seed
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.batches import by_length
+from ltuning.backbones.batch_sizes import by_length
 from ltuning.backbones.loading import load_classifier, resolve
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError

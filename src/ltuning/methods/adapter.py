@@ -13,19 +13,19 @@ from torch import Tensor, nn
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.families import Sizes
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.errors import ArtifactError, ConfigError, Problem
 from ltuning.labels import Labels
 from ltuning.methods.catalog import METHODS
-from ltuning.methods.counts import check_fits, closed_forms
 from ltuning.methods.free_starts import free_start
 from ltuning.methods.heads import TAU, BinaryHead, CentredMatchHead, ClassesHead, MatchHead, pool
 from ltuning.methods.model import Branches, TextModel, Trainable
+from ltuning.methods.parameter_counts import check_fits, closed_forms
 from ltuning.methods.saved_tensors import Saved, fitting
-from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
+from ltuning.methods.virtual_tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 # Near zero: the map's outputs are small beside the backbone's own keys, values and embeddings.
 _SMALL = 1e-3

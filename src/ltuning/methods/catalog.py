@@ -22,7 +22,7 @@ from typing import Any, Literal
 from ltuning.backbones.families import Family, Pooling
 from ltuning.config import TASK_FACTS, Config, MethodOptions
 from ltuning.errors import ConfigError, Problem
-from ltuning.methods import weights
+from ltuning.methods import weight_methods as weights
 
 Source = Literal["free", "labels"]
 Site = Literal["embeddings", "key-values"]

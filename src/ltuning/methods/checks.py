@@ -9,7 +9,7 @@ from ltuning.config import TASK_FACTS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
-from ltuning.names import listed
+from ltuning.suggestions import listed
 
 
 def check(config: Config) -> None:

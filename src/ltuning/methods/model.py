@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.config import MethodOptions
 from ltuning.labels import Labels

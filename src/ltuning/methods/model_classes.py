@@ -6,7 +6,7 @@ from ltuning.methods.adapter import AdapterModel
 from ltuning.methods.catalog import METHODS
 from ltuning.methods.model import TextModel
 from ltuning.methods.tuned import TunedModel
-from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 
 MODELS: dict[str, type[TextModel]] = {
     **dict.fromkeys(METHODS, AdapterModel),

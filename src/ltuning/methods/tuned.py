@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ltuning.backbones import selftest
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.copies import own_copy, shared_copy
-from ltuning.backbones.frozen import LabelStates, TextBatch
+from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.words import WordBatch, gather
@@ -28,11 +28,11 @@ from ltuning.config.yaml import shown
 from ltuning.errors import ArtifactError, BackboneError
 from ltuning.labels import Labels
 from ltuning.locks import temporary_folder
-from ltuning.methods.counts import Count, check_fits
 from ltuning.methods.heads import TAU, CentredMatchHead, pool
 from ltuning.methods.model import Branches, Model, TextModel, Trainable
+from ltuning.methods.parameter_counts import Count, check_fits
 from ltuning.methods.saved_tensors import Saved, fitting
-from ltuning.methods.weights import WEIGHT_METHODS
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 
 LORA = "lora"
 _FILES = ("adapter_config.json", "adapter_model.safetensors")

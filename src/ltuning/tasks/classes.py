@@ -25,7 +25,7 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
     """Scores are probabilities `[N, K]`; the class is the most probable one, `[N]`."""
 
     name = "classes"
-    predicted = ("predicted_label", "probability")
+    output_columns = ("predicted_label", "probability")
     figures = ("accuracy", "macro_f1", "mcc")
     each = "class"
     answers = "answers"
@@ -95,7 +95,9 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
         wrong = np.flatnonzero(predicted != truth)
         return {int(row): float(scored[row, predicted[row]]) for row in wrong}
 
-    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
+    def output_row(
+        self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]
+    ) -> list[object]:
         """The class, and its probability."""
         return [names[int(decided)], float(scored[int(decided)])]
 

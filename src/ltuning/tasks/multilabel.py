@@ -22,7 +22,7 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
     """Scores are probabilities `[N, K]`; from its threshold on a label applies, `[N, K]` 0 or 1."""
 
     name = "multilabel"
-    predicted = ("predicted_labels",)
+    output_columns = ("predicted_labels",)
     figures = ("micro_f1", "macro_f1", "exact_match")
     each = "label"
     answers = "texts (all their labels)"
@@ -92,7 +92,9 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
         rows = np.flatnonzero((predicted != truth).any(1))
         return {int(row): float(sure[row].max()) for row in rows}
 
-    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
+    def output_row(
+        self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]
+    ) -> list[object]:
         """The list of the labels."""
         return [[names[place] for place in decided.nonzero()[0].tolist()]]
 

@@ -29,7 +29,7 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
     """
 
     name = "tags"
-    predicted = ("predicted_spans", "predicted_tags")
+    output_columns = ("predicted_spans", "predicted_tags")
     lines = "jsonl"
     held_out = ""
     figures = ("f1", "precision", "recall")

@@ -55,7 +55,7 @@ class Task(ABC, Generic[Door, Given, Scored]):
 
     Attributes:
         name: as options call it.
-        predicted: the columns that `ltuning predict` adds to a row of text.
+        output_columns: the columns that `ltuning predict` adds to a row of text.
         lines: the format in which it answers lines of text.
         held_out: of what it holds out, in words.
         figures: those of validation and of comparisons; the first one is what reports show of the
@@ -66,7 +66,7 @@ class Task(ABC, Generic[Door, Given, Scored]):
     """
 
     name: ClassVar[str]
-    predicted: ClassVar[tuple[str, ...]]
+    output_columns: ClassVar[tuple[str, ...]]
     lines: ClassVar[str] = "tsv"
     held_out: ClassVar[str] = ", from each label its share"
     figures: ClassVar[tuple[str, ...]]
@@ -192,8 +192,10 @@ class Task(ABC, Generic[Door, Given, Scored]):
     ) -> dict[int, float]:
         """Of each example that is wrong the probability of the surest wrong decision."""
 
-    def row(self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]) -> list[object]:
-        """What is said of a text, a value for each column of `predicted`.
+    def output_row(
+        self, decided: np.ndarray, scored: np.ndarray, names: Sequence[str]
+    ) -> list[object]:
+        """What is said of a text, a value for each of `output_columns`.
 
         Not of words, where it depends on what they came in.
         """

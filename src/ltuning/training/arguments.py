@@ -16,7 +16,7 @@ from transformers.integrations.integration_utils import get_available_reporting_
 from ltuning.backbones.prefix import Compiler, InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import Problem
-from ltuning.names import listed, suggest
+from ltuning.suggestions import listed, suggest
 
 # How long a run is that is given no length: so many passes over its texts, but no more texts than
 # these; and so many steps at least, as an epoch of a few-shot set of 100 texts has six.

@@ -7,7 +7,7 @@ from typing import Never
 
 import torch
 
-from ltuning.backbones.frozen import Tokens
+from ltuning.backbones.frozen_model import Tokens
 from ltuning.methods.heads import CentredMatchHead
 from ltuning.methods.model import Model
 from ltuning.scoring import mean_states

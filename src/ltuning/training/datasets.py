@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch, Tokens
+from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch
 from ltuning.training.objectives import Target
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import TextBatch, Tokens
+from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.lower import Lower
 from ltuning.stages import counting
 

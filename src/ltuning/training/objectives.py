@@ -174,7 +174,7 @@ class Objective(ABC, Generic[Target]):
 
 
 @dataclass(frozen=True)
-class Classes(Objective[int]):
+class ClassesObjective(Objective[int]):
     """Each text has one label, among all: nothing is drawn."""
 
     def draw(self, targets: Sequence[int], generator: torch.Generator) -> Draw:
@@ -187,7 +187,7 @@ class Classes(Objective[int]):
 
 
 @dataclass(frozen=True)
-class Pairs(Objective[int]):
+class PairsObjective(Objective[int]):
     """Each text with one label, its own or a wrong one; see `draw_pairs`."""
 
     rows: LabelRows
@@ -202,7 +202,7 @@ class Pairs(Objective[int]):
 
 
 @dataclass(frozen=True)
-class Contrast(Objective[int]):
+class ContrastObjective(Objective[int]):
     """Each text with its own label and some wrong ones; see `draw_contrast`."""
 
     rows: LabelRows
@@ -218,7 +218,7 @@ class Contrast(Objective[int]):
 
 
 @dataclass(frozen=True)
-class Multilabel(Objective[Sequence[int]]):
+class MultilabelObjective(Objective[Sequence[int]]):
     """Each label applies to a text or not, whatever the others do: nothing is drawn."""
 
     num_labels: int
@@ -233,7 +233,7 @@ class Multilabel(Objective[Sequence[int]]):
 
 
 @dataclass(frozen=True)
-class DrawnMultilabel(Objective[Sequence[int]]):
+class DrawnMultilabelObjective(Objective[Sequence[int]]):
     """Each text with the labels that apply and some that do not; see `draw_multilabel`."""
 
     rows: LabelRows
@@ -251,7 +251,7 @@ class DrawnMultilabel(Objective[Sequence[int]]):
 
 
 @dataclass(frozen=True)
-class Tags(Objective[Sequence[int]]):
+class TagsObjective(Objective[Sequence[int]]):
     """Each word that is read has one tag, among all: nothing is drawn."""
 
     def draw(self, targets: Sequence[Sequence[int]], generator: torch.Generator) -> Draw:
@@ -274,11 +274,15 @@ def objective_of(model: Model[Never]) -> Objective:
     """What a classifier of texts is trained to do, by its method."""
     method, rows = model.method, LabelRows.of(model.owners)
     if method.objective == "multilabel":
-        drawn = DrawnMultilabel(rows, method.negatives or 0)
-        return Multilabel(model.num_labels) if model.one_pass else drawn
+        drawn = DrawnMultilabelObjective(rows, method.negatives or 0)
+        return MultilabelObjective(model.num_labels) if model.one_pass else drawn
     if model.one_pass:
-        return Classes()
-    return Pairs(rows) if method.objective == "pairs" else Contrast(rows, method.negatives or 0)
+        return ClassesObjective()
+    return (
+        PairsObjective(rows)
+        if method.objective == "pairs"
+        else ContrastObjective(rows, method.negatives or 0)
+    )
 
 
 def multi_hot(targets: Sequence[Sequence[int]], num_labels: int) -> Tensor:

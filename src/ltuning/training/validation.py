@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from ltuning.backbones.frozen import Tokens
+from ltuning.backbones.frozen_model import Tokens
 from ltuning.backbones.words import Window
 from ltuning.metrics import (
     best_thresholds,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ltuning.backbones.frozen import LabelStates
+from ltuning.backbones.frozen_model import LabelStates
 
 
 class FreeTokens(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ltuning.backbones import layers, prefix_attention
-from ltuning.backbones.batches import pieces
+from ltuning.backbones.batch_sizes import pieces
 from ltuning.backbones.families import Sizes, family_of
 from ltuning.backbones.loading import (
     fingerprint,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ltuning.backbones.batches import at_once, by_length, pieces
+from ltuning.backbones.batch_sizes import at_once, by_length, pieces
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 LENGTHS = [7, 300, 30, 7, 4000, 31, 5, 250, 30]
@@ -40,7 +40,7 @@ def test_pieces_follow_each_other_and_none_is_larger_than_allowed(
 ) -> None:
     assert [*pieces([])] == []
     assert [*pieces([10] * 5000)] == [range(4096), range(4096, 5000)]
-    monkeypatch.setattr("ltuning.backbones.batches._CHARACTERS", 100)
+    monkeypatch.setattr("ltuning.backbones.batch_sizes._CHARACTERS", 100)
     assert [*pieces([60, 40, 1, 500, 0, 100, 7])] == [
         range(2), range(2, 3), range(3, 4), range(4, 6), range(6, 7),
     ]  # fmt: skip

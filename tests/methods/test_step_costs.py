@@ -10,7 +10,7 @@ import pytest
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
-from ltuning.methods.costs import Cost, Step, scored_text, training_step
+from ltuning.methods.step_costs import Cost, Step, scored_text, training_step
 
 
 @contextmanager

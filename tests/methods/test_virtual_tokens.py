@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.frozen import LabelStates
+from ltuning.backbones.frozen_model import LabelStates
 from ltuning.config import MethodOptions
 from ltuning.methods.free_starts import free_start
-from ltuning.methods.tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
+from ltuning.methods.virtual_tokens import FreeTokens, LowRankMap, PooledMap, SquareMap
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ltuning.names import listed, suggest, unknown
+from ltuning.suggestions import listed, suggest, unknown
 
 METHODS = ["prefix", "prompt", "lt-prefix", "lt-prompt"]
 
