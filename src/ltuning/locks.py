@@ -62,13 +62,19 @@ def held(path: Path, refusal: str) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def temporary_folder() -> Iterator[Path]:
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     """A folder for temporary files, removed at the end; if this process is killed, by a later one.
 
     Only folders whose process is gone are removed: its lock went with it.
+
+    Args:
+        parent: where it is made; None = where the system keeps such files.
     """
-    _clear_dead(Path(tempfile.gettempdir()))
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
+    parent = Path(tempfile.gettempdir()) if parent is None else parent
+    _clear_dead(parent)
+    with tempfile.TemporaryDirectory(
+        prefix=_PREFIX, dir=parent, ignore_cleanup_errors=True
+    ) as name:
         folder = Path(name)
         with (folder / f"{_LOCK}.new").open("w") as file:
             _locked(file, folder)

@@ -286,7 +286,7 @@ def test_code_of_a_known_model_type_does_not_run_by_itself(with_code: Path, load
 
 def test_an_unknown_builtin_name_is_refused(load: Load) -> None:
     with pytest.raises(
-        BackboneError, match="expected 'builtin:minilm', the one builtin backbone, got 'builtin:x'"
+        BackboneError, match="expected 'builtin:minilm' or 'builtin:smollm2', got 'builtin:x'"
     ):
         load(Path("builtin:x"))
 

@@ -13,7 +13,7 @@ def demo(
     ltuning: Callable[..., Any], tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The demo with a tiny backbone in place of the builtin one, and two steps."""
-    monkeypatch.setattr("ltuning.backbones.loading.resolve", lambda _: str(tiny_bert))
+    monkeypatch.setattr("ltuning.backbones.loading.source_of", lambda _: str(tiny_bert))
     monkeypatch.setattr("ltuning.cli.demo.STEPS", 2)
     return lambda *arguments: ltuning("demo", *arguments)
 

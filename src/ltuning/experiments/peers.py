@@ -36,7 +36,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batch_sizes import by_length
-from ltuning.backbones.loading import load_classifier, resolve
+from ltuning.backbones.loading import load_classifier, source_of
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_better
@@ -214,7 +214,7 @@ def fit_setfit(job: Job, rate: float | None) -> Fitted:
     }
     pairs, steps, iterations = _setfit_budget(job)
     job.release()
-    model = setfit.SetFitModel.from_pretrained(resolve(job.backbone.name))
+    model = setfit.SetFitModel.from_pretrained(source_of(job.backbone))
     clock = Clock()
     clock.start()
     with temporary_folder() as folder:
