@@ -753,7 +753,7 @@ def test_a_claim_that_came_to_nothing_leaves_nothing(tmp_path: Path) -> None:
     ("folder", "message"),
     [
         ("~nosuchuser/run", "^expected a folder, got '~nosuchuser/run': Could not determine home"),
-        ("a\0b", "^expected a folder, got 'a\0b': embedded null byte$"),
+        ("a\0b", "^expected a folder, got 'a\0b': .*embedded null .*"),
         (
             "é" * 121,
             "^expected a folder with a name of at most 241 bytes, got one of 242: 'é{20}...'; "

@@ -569,7 +569,7 @@ def test_targets_that_are_refused_before_there_is_something_to_write(tmp_path: P
     circle.symlink_to(circle)
     with pytest.raises(DataError, match=r"circle\.csv: cannot be written \(.*[Ss]ymbolic|Symlink"):
         check_target(circle)
-    with pytest.raises(DataError, match=r"a\x00\.csv: cannot be read \(embedded null byte\)$"):
+    with pytest.raises(DataError, match=r"a\x00\.csv: cannot be read \(.*embedded null .*\)$"):
         read_table("a\0.csv")
 
 
