@@ -309,3 +309,17 @@ def test_what_is_kept_is_bounded_and_the_last_used_stay(
     monkeypatch.setattr(gguf_files, "_MOST_BYTES", size)
     third = gguf_files.unpacked(first, "first", torch.float16)
     assert kept not in cache.iterdir() and third in cache.iterdir()
+
+
+def test_a_cache_that_cannot_be_written_is_said_with_what_to_do(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "no-folder").write_text("a file")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "no-folder"))
+    gguf_files._unpacked.cache_clear()
+    expected = (
+        f"expected a folder to keep the unpacked backbone '{file}' in, got: Not a directory; set "
+        "XDG_CACHE_HOME to one with room for it"
+    )
+    with pytest.raises(BackboneError, match=expected):
+        Backbone.load(str(file))
