@@ -52,6 +52,7 @@ def test_the_defaults():
         "task": "classes",
         "backbone": {
             "name": "builtin:minilm",
+            "gguf_file": None,
             "revision": None,
             "trust_remote_code": False,
             "dtype": "auto",
@@ -452,7 +453,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[12:17] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[13:18] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):
