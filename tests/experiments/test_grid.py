@@ -47,6 +47,24 @@ def test_an_entry_may_have_a_name_of_its_own() -> None:
     assert cell.settings.backbone.name == "x/y"
 
 
+def test_cells_are_told_as_results_of_before_have_them() -> None:
+    """A later option is left out where it says what was so: those results still count."""
+    cell = next(Grid.from_dict(small()).cells())
+    assert {*cell.config["backbone"]} == {
+        "name", "revision", "trust_remote_code", "dtype", "quantize", "device", "attention",
+        "max_length", "max_branches", "cache_size",
+    }  # fmt: skip
+    assert {*cell.config["data"]} == {
+        "path", "labels", "text_column", "text_pair_column", "label_column", "measure_on",
+        "validation_fraction", "steps", "batch", "max_train", "max_validation", "max_test",
+    }  # fmt: skip
+    assert {*cell.config["entry"]} == {"method", "recipe", "learning_rate", "options"}
+    backbones = {"small": {"name": "a/b", "gguf_file": "q4.gguf"}}
+    grid = Grid.from_dict(small(backbones=backbones))
+    assert next(grid.cells()).config["backbone"]["gguf_file"] == "q4.gguf"
+    assert Grid.from_dict(grid.to_dict()) == grid
+
+
 @pytest.mark.parametrize("path", sorted(GRIDS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_grid_that_ships_is_valid_and_reads_back(path: Path) -> None:
     grid = Grid.from_yaml(path)

@@ -35,6 +35,8 @@ from ltuning.suggestions import unknown
 from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 
+# Options that results of before do not have, and what they were measured with.
+_LATER = {"task": DataSet.task, "gguf_file": BackboneOptions.gguf_file}
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
 
 
@@ -147,8 +149,8 @@ class Grid:
         for name in ("label_texts", "beside"):
             if not options[name]:
                 del options[name]
-        for data in options["data"].values():
-            _drop_default_task(data)
+        for chosen in (*options["backbones"].values(), *options["data"].values()):
+            _drop_later(chosen)
         return options
 
     def to_yaml(self) -> str:
@@ -241,7 +243,8 @@ class Cell:
         """All that determines what it measures, as plain values."""
         settings = json.loads(json.dumps(dataclasses.asdict(self.settings)))
         del settings["data"]["seeds"]  # of other cells
-        _drop_default_task(settings["data"])
+        _drop_later(settings["backbone"])
+        _drop_later(settings["data"])
         return {**self.key, **settings}
 
     @property
@@ -258,7 +261,8 @@ class Cell:
         return " ".join([*words, "on", self.data, *shots, f"seed {self.seed}, {self.backbone}"])
 
 
-def _drop_default_task(data: dict[str, object]) -> None:
-    """As results and grids have it that were written before there were others."""
-    if data["task"] == DataSet.task:
-        del data["task"]
+def _drop_later(options: dict[str, object]) -> None:
+    """As results and grids have it that were written before there were such options."""
+    for name, default in _LATER.items():
+        if name in options and options[name] == default:
+            del options[name]
