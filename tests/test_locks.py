@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ltuning.data.files import replace_file
-from ltuning.locks import temporary_folder
+from ltuning.locks import followed, temporary_folder
 
 
 def names(folder: Path) -> set[str]:
@@ -41,3 +41,13 @@ def test_what_a_killed_process_left_of_a_folder_goes_with_the_next_one(
         assert {folder.parent.name, second.parent.name} < names(tmp_path)
         assert "ltuning-dead" not in names(tmp_path)
     assert names(tmp_path) == {"ltuning-mine"}
+
+
+def test_links_in_a_circle_lead_nowhere(tmp_path: Path) -> None:
+    circle, link = tmp_path / "circle", tmp_path / "link"
+    circle.symlink_to(circle)
+    link.symlink_to(tmp_path / "new")
+    assert followed(link) == (tmp_path / "new").resolve()
+    for path in (circle, circle / "within"):
+        with pytest.raises(RuntimeError, match="Symlink loop"):
+            followed(path)

@@ -111,6 +111,19 @@ def temporary_file(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
         path.unlink(missing_ok=True)
 
 
+def followed(path: Path) -> Path:
+    """The absolute path that a path leads to, links followed.
+
+    Raises:
+        RuntimeError: links in a circle; `Path.resolve` of Python 3.13 leaves them as they are.
+        OSError, ValueError: what `Path.resolve` refuses.
+    """
+    found = path.resolve()
+    if any(map(os.path.islink, (found, *found.parents))):
+        raise RuntimeError(f"Symlink loop from {str(path)!r}")
+    return found
+
+
 def _remove_dead(path: Path) -> None:
     """Remove a file of this user unless a process has it locked."""
     with suppress(OSError):

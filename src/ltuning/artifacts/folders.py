@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from ltuning.errors import ArtifactError
-from ltuning.locks import held
+from ltuning.locks import followed, held
 
 logger = logging.getLogger("ltuning")
 
@@ -240,7 +240,7 @@ def resolve(folder: str | Path) -> Path:
         ArtifactError: a home folder of nobody, links in a circle, and what else is no path.
     """
     try:
-        return Path(folder).expanduser().resolve()
+        return followed(Path(folder).expanduser())
     except (RuntimeError, OSError, ValueError) as error:
         raise ArtifactError(f"expected a folder, got '{folder}': {error}") from error
 

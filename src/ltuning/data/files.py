@@ -16,7 +16,7 @@ from typing import IO, Any
 from ltuning.data.formats import FORMATS, decode_table, encode_table
 from ltuning.data.tables import AS_FOUND, Dialect, Table, encoding_of
 from ltuning.errors import DataError
-from ltuning.locks import temporary_file
+from ltuning.locks import followed, temporary_file
 from ltuning.suggestions import unknown
 
 Stream = IO[str] | IO[bytes]
@@ -208,7 +208,7 @@ def check_target(path: str | Path) -> None:
         if target.is_dir():
             raise DataError(f"{path}: expected the name of a file, got a folder; add a file name")
         # A file is put in the place of another, beside which it is written.
-        touched = target if _is_no_file(target) else target.resolve().parent
+        touched = target if _is_no_file(target) else followed(target).parent
         if not os.access(touched, os.W_OK):
             raise DataError(f"{path}: cannot be written (no permission for {touched})")
 
@@ -224,7 +224,7 @@ def write_file(data: bytes, path: str | Path) -> None:
         if _is_no_file(target):
             target.write_bytes(data)
         else:
-            replace_file(data, target.resolve())
+            replace_file(data, followed(target))
 
 
 def _is_no_file(path: Path) -> bool:
