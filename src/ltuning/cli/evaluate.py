@@ -87,7 +87,7 @@ def evaluate(
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
     if not quiet:
-        where = data if Path(data).is_file() else f"{data} ({split})"
+        where = data if _is_file(data) else f"{data} ({split})"
         _show(report, where, opened.config.task)
 
 
@@ -96,8 +96,12 @@ def _check_skipping(option: str, value: str) -> None:
         raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
 
 
+def _is_file(data: str) -> bool:
+    return os.path.isfile(os.path.expanduser(data))
+
+
 def _check_split(split: str | None, data: str) -> None:
-    if split is not None and os.path.isfile(os.path.expanduser(data)):
+    if split is not None and _is_file(data):
         raise DataError(
             f"expected a folder or a hub data set for --split {split}, got the file {data}, which "
             "is read whole; leave it out"

@@ -213,8 +213,8 @@ class Front(ABC, Generic[F]):
             ArtifactError: the folder cannot be written; what was there is still there.
         """
         fitted = self._trained()
-        config = artifact_record(self.config, self.backbone, fitted, self.figures)
-        config |= {"task": self.task, **self._own_config(fitted)}
+        record = artifact_record(self.config, self.backbone, fitted, self.figures)
+        config = {"task": self.task, **record, **self._own_config(fitted)}
         adapter = fitted.model.adapter
         store.save(
             Path(folder),
