@@ -102,7 +102,8 @@ def render(records: Sequence[Record], peft: dict[str, list[str]]) -> str:
 
 def _own_rows(records: Sequence[Record]) -> list[list[str]]:
     rows = []
-    for family, tiny in tiny_models().FAMILIES.items():
+    models = tiny_models()
+    for family, tiny in {**models.FAMILIES, **models.FILES}.items():
         for attention in IMPLEMENTATIONS:
             if attention in tiny.attention:
                 place = [

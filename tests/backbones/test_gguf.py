@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from ltuning.backbones.selftest import examine
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
 
-WORDS = "apple bread soup ball team goal train plane hotel the a of and is was it to in on with for"
+from ..conformance.gguf_file import write_llama
+
 TEXTS = ["the bread is a soup", "team and goal"]
-HEADS, KV_HEADS, WIDTH = 4, 2, 32
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +30,11 @@ def model() -> Any:
 
     config = LlamaConfig(
         vocab_size=300,
-        hidden_size=WIDTH,
+        hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
+        num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=64,
         bos_token_id=1,
         eos_token_id=2,
@@ -46,91 +47,8 @@ def model() -> Any:
 
 @pytest.fixture(scope="module")
 def write(model: Any) -> Callable[..., Path]:
-    """Writes the model as a GGUF file, the way llama.cpp's converter lays a Llama out."""
-
-    def write(path: Path, architecture: str = "llama", quantised: bool = False) -> Path:
-        from gguf import GGMLQuantizationType, GGUFWriter, quants
-
-        config = model.config
-        writer = GGUFWriter(path, architecture)
-        writer.add_block_count(config.num_hidden_layers)
-        writer.add_context_length(config.max_position_embeddings)
-        writer.add_embedding_length(config.hidden_size)
-        writer.add_feed_forward_length(config.intermediate_size)
-        writer.add_head_count(HEADS)
-        writer.add_head_count_kv(KV_HEADS)
-        writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-        writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-        writer.add_vocab_size(config.vocab_size)
-        _add_tokenizer(writer, config.vocab_size)
-        for name, weight in model.state_dict().items():
-            tensor, short = _laid_out(name, weight.numpy())
-            if quantised and tensor.ndim == 2:
-                kind = GGMLQuantizationType.Q8_0
-                writer.add_tensor(short, quants.quantize(tensor, kind), raw_dtype=kind)
-            else:
-                writer.add_tensor(short, tensor)
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
-        return path
-
-    return write
-
-
-def _add_tokenizer(writer: Any, size: int) -> None:
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trainer = trainers.BpeTrainer(
-        vocab_size=size,
-        special_tokens=["<unk>", "<s>", "</s>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([WORDS, *(f" {word}" for word in WORDS.split())], trainer)
-    import json
-
-    saved = json.loads(tokenizer.to_str())["model"]
-    tokens = sorted(saved["vocab"], key=saved["vocab"].get)
-    tokens += [f"<unused{number}>" for number in range(size - len(tokens))]
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3 if token.startswith("<") else 1 for token in tokens])
-    writer.add_token_merges([" ".join(pair) for pair in saved["merges"]])
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-
-
-def _laid_out(name: str, tensor: Any) -> tuple[Any, str]:
-    """A tensor in llama.cpp's order of rotary pairs, and its name there."""
-    names = {
-        "embed_tokens": "token_embd",
-        "norm": "output_norm",
-        "input_layernorm": "attn_norm",
-        "post_attention_layernorm": "ffn_norm",
-        "q_proj": "attn_q",
-        "k_proj": "attn_k",
-        "v_proj": "attn_v",
-        "o_proj": "attn_output",
-        "gate_proj": "ffn_gate",
-        "up_proj": "ffn_up",
-        "down_proj": "ffn_down",
-    }
-    parts = name.split(".")
-    short = f"{names[parts[-2]]}.weight"
-    if parts[0] == "layers":
-        short = f"blk.{parts[1]}.{short}"
-    if parts[-2] in ("q_proj", "k_proj"):
-        heads = HEADS if parts[-2] == "q_proj" else KV_HEADS
-        rows, columns = tensor.shape
-        pairs = tensor.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2)
-        tensor = pairs.reshape(rows, columns)
-    return tensor, short
+    """Writes the model as a GGUF file."""
+    return partial(write_llama, model)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from ltuning.methods.adapter import Adapter
 from ltuning.methods.catalog import METHODS, resolve
 from ltuning.methods.model import Branches
 
-from .tiny import FAMILIES
+from .tiny import FAMILIES, FILES
 
 Pad = Callable[..., TextBatch]
 TEXTS = ["apple bread in the soup", "ball team", "train to the beach and hotel map"]
@@ -26,10 +26,11 @@ ROWS = [[5, 20, 31, 9], [7, 8], [29, 12, 33, 6, 11, 25]]
 WORDS = [[9, 30, 31], [14], [22, 8]]
 LABELS = ["bread", "ball and team", "the hotel"]
 NUM_TOKENS = 5
+EVERY = {**FAMILIES, **FILES}
 
 
 def _places(families: Iterable[str]) -> list[tuple[str, str]]:
-    return [(family, attention) for family in families for attention in FAMILIES[family].attention]
+    return [(family, attention) for family in families for attention in EVERY[family].attention]
 
 
 def on_families(families: Iterable[str]) -> pytest.MarkDecorator:
@@ -38,14 +39,14 @@ def on_families(families: Iterable[str]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("place", places, indirect=True, scope="session")
 
 
-everywhere = on_families(FAMILIES)
+everywhere = on_families(EVERY)
 once_per_family = pytest.mark.parametrize(
     "place",
-    [pytest.param((name, tiny.attention[0]), id=name) for name, tiny in FAMILIES.items()],
+    [pytest.param((name, tiny.attention[0]), id=name) for name, tiny in EVERY.items()],
     indirect=True,
     scope="session",
 )
-on_decoders = on_families(family for family, tiny in FAMILIES.items() if tiny.causal)
+on_decoders = on_families(family for family, tiny in EVERY.items() if tiny.causal)
 
 
 def where_padding_may_be_left(name: str, in_prompts: dict[str, bool]) -> pytest.MarkDecorator:
@@ -57,9 +58,9 @@ def where_padding_may_be_left(name: str, in_prompts: dict[str, bool]) -> pytest.
     """
     cases = [
         pytest.param(place, value, id=f"{value}-{'-'.join(place)}")
-        for place in _places(FAMILIES)
+        for place in _places(EVERY)
         for value, is_prompt in in_prompts.items()
-        if not (is_prompt and FAMILIES[place[0]].counts_places)
+        if not (is_prompt and EVERY[place[0]].counts_places)
     ]
     return pytest.mark.parametrize(("place", name), cases, indirect=["place"], scope="session")
 

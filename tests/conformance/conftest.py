@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from .tiny import FAMILIES
+from .tiny import FAMILIES, FILES
 
 if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
@@ -78,7 +78,7 @@ def folder_of(
     def folder(family: str) -> Path:
         if family not in folders:
             path = tmp_path_factory.mktemp("tiny") / family
-            folders[family] = FAMILIES[family].save(path)
+            folders[family] = {**FAMILIES, **FILES}[family].save(path)
         return folders[family]
 
     return folder
@@ -115,7 +115,10 @@ def plain(place: tuple[str, str], folder_of: Callable[[str], Path]) -> Any:
     before = logging.get_verbosity()
     logging.set_verbosity_error()  # a head that is left out is what is meant here
     try:
-        model = AutoModel.from_pretrained(folder_of(family), attn_implementation=attention)
+        path, options = folder_of(family), {}
+        if path.is_file():
+            path, options = path.parent, {"gguf_file": path.name}
+        model = AutoModel.from_pretrained(path, attn_implementation=attention, **options)
     finally:
         logging.set_verbosity(before)
     return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()

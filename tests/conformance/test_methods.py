@@ -71,6 +71,7 @@ PARAMETERS = {
     "falcon-new": (736, 256, 7201, 2081),  # N D = 2 * 8, here and in the grouped queries below
     "falcon-alibi": (1376, 256, 11297, 2081),
     "llama": (736, 256, 7201, 2081),
+    "llama-gguf": (736, 256, 7201, 2081),
     "mistral": (736, 256, 7201, 2081),
     "qwen2": (736, 256, 7201, 2081),
     "qwen3": (1376, 256, 11297, 2081),  # N D = 2 * 16

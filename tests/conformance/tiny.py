@@ -144,7 +144,16 @@ class Tiny:
     counts_places: bool = False
 
     def save(self, folder: Path) -> Path:
-        """Write the random model and its tokenizer; the same weights every time."""
+        """Write the random model and its tokenizer; the same weights every time.
+
+        Returns:
+            What a backbone is loaded from.
+        """
+        self._model(self.vocabulary.size).save_pretrained(folder)
+        self.vocabulary.save(folder)
+        return folder
+
+    def _model(self, words: int) -> Any:
         import torch
         import transformers
 
@@ -155,16 +164,24 @@ class Tiny:
         }
         # The defaults of a configuration are ids of a large vocabulary.
         special = {"pad_token_id": None, "bos_token_id": None, "eos_token_id": None, **special}
-        config = getattr(transformers, self.config)(
-            vocab_size=self.vocabulary.size, **special, **self.options
-        )
+        config = getattr(transformers, self.config)(vocab_size=words, **special, **self.options)
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(0)
             model = getattr(transformers, self.model)(config)
             _make_visible(model)
-        model.save_pretrained(folder)
-        self.vocabulary.save(folder)
-        return folder
+        return model
+
+
+class GgufTiny(Tiny):
+    """A Llama in a GGUF file, with its tables in 8 bits and a tokenizer of bytes."""
+
+    def save(self, folder: Path) -> Path:
+        """Write the file."""
+        from .gguf_file import write_llama
+
+        folder.mkdir()
+        model = self._model(700).eval().requires_grad_(False)
+        return write_llama(model, folder / "tiny.gguf", quantised=True)
 
 
 def _make_visible(model: Any) -> None:
@@ -431,4 +448,9 @@ FAMILIES: dict[str, Tiny] = {
         {**_DECODER, **_WINDOW, "num_local_experts": 4, "num_experts_per_tok": 2},
         causal=True,
     ),
+}
+
+# Loaded from a file, where what transformers' own classes load from a folder is not asked.
+FILES: dict[str, Tiny] = {
+    "llama-gguf": GgufTiny("LlamaConfig", "LlamaModel", BEGIN, _DECODER, causal=True)
 }
