@@ -34,7 +34,8 @@ TRAINING = SCORING | {"tag_decoding", "training", "metrics"}
 ARTIFACTS = METHODS | {"artifacts", "metrics"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
 DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
-TASKS = ESTIMATORS | DATA | {"tasks"}
+CHECKS = SCORING | DATA | {"checks"}
+TASKS = ESTIMATORS | CHECKS | {"tasks"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
@@ -58,6 +59,7 @@ ALLOWED = {
     # The package itself imports nothing before it is asked for.
     "__init__": ESTIMATORS,
     "__main__": ESTIMATORS | DATA | {"cli", "__init__"},
+    "checks": CHECKS,
     "tasks": TASKS,
     "experiments": TASKS | {"experiments"},
     "cli": TASKS | {"cli", "experiments", "__init__"},

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from ltuning.config import yaml
 from ltuning.errors import LabelError
-from ltuning.labels import Labels
+from ltuning.labels import Labels, joined_hints, wordless
+from ltuning.values import joined_names
 
 
 def write(folder: Path, text: str | bytes) -> Path:
@@ -238,3 +240,30 @@ def test_round_trip_through_a_mapping_and_yaml(pairs):
     assert [labels.names[place] for place in labels.owners] == [
         name for name, several in given_texts.items() for _ in several
     ]
+
+
+@pytest.mark.parametrize(
+    ("labels", "wordless_names"),
+    [
+        (["0", "1"], ["0", "1"]),
+        (["A", "refund"], ["A"]),
+        (["+1", "c-3", "LABEL_2", "class 1"], ["+1", "c-3", "LABEL_2", "class 1"]),
+        ({"0": "a bad review", "1": ["1", "a good one"]}, []),
+        (["no", "ok", "好", "label printer"], []),
+    ],
+)
+def test_labels_whose_texts_say_nothing(labels: Any, wordless_names: list[str]) -> None:
+    assert wordless(Labels.from_any(labels)) == wordless_names
+
+
+def test_names_that_are_other_names_joined() -> None:
+    names = ["a;b", "a", "b", "c, d", "c", "e|f", "salt, pepper", "a; b, c"]
+    assert joined_names(["a|b", "a", "b"], "|") == ["a|b"]
+    assert {sign: hint.partition(" look")[0] for sign, hint in joined_hints(names).items()} == {
+        ";": "the label 'a;b'"
+    }
+    assert joined_hints(["a;b", "a", "b"])[";"] == (
+        "the label 'a;b' looks like several with ';' between them, which are labels too: if so, "
+        "list them for a MultilabelClassifier (--task multilabel, with | between labels in csv "
+        "files), else rename it"
+    )

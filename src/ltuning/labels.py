@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,8 +13,8 @@ from typing import Any, Literal
 from ltuning.config import label_texts, name_as_text, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import LabelError
-from ltuning.suggestions import unknown
-from ltuning.values import label_name, plain_value
+from ltuning.suggestions import listed, unknown
+from ltuning.values import joined_names, label_name, plain_value
 
 # What data may give as a label, and a classifier gives back.
 Label = str | int | float | bool
@@ -25,6 +26,11 @@ _FROM_NAME: dict[LabelType, Callable[[str], Label]] = {
     "boolean": {"True": True, "False": False}.__getitem__,
 }
 
+# What may stand between labels that came as one.
+_SEPARATORS = "|;,"
+# A word: two letters, or one sign of a script whose signs are words or syllables.
+_WORD = re.compile(r"[^\W\d_]{2}|[\u3040-\uffff]")
+_NUMBERED = re.compile(r"(label|class|category|topic|cluster)\W*\d+", re.IGNORECASE)
 
 _ONE = {"text": "a text", "integer": "an integer", "number": "a number", "boolean": "a boolean"}
 
@@ -181,6 +187,42 @@ def _texts(value: object) -> dict[str, list[str]]:
 
 def _from_texts(texts: Mapping[str, Sequence[str]], type: LabelType = "text") -> Labels:
     return Labels(tuple(texts), tuple(tuple(several) for several in texts.values()), type)
+
+
+def wordless(labels: Labels) -> list[str]:
+    """Names of labels whose texts say nothing of what they mean: numbers, letters, `class 3`."""
+    return [
+        name
+        for name, texts in zip(labels.names, labels.texts, strict=True)
+        if not any(_WORD.search(text) and not _NUMBERED.fullmatch(text) for text in texts)
+    ]
+
+
+def wordless_hint(names: Sequence[str], method: str) -> str:
+    """What to say of labels without words, to a method that reads them."""
+    text, label = ("text", "label") if len(names) == 1 else ("texts", "labels")
+    return (
+        f"the {text} of the {label} {listed(names)} say{'s' if len(names) == 1 else ''} nothing, "
+        f"and method '{method}' reads what labels mean: give each a text with --label NAME=TEXT "
+        "(in Python labels={name: text}), or take method 'prefix', which reads none"
+    )
+
+
+def joined_hints(names: Iterable[str]) -> dict[str, str]:
+    """What to say of names that are other names with `|`, `;` or `,` between, by that sign."""
+    known = list(names)
+    found = {sign: joined_names(known, sign) for sign in _SEPARATORS}
+    return {sign: _joined_hint(sign, joined) for sign, joined in found.items() if joined}
+
+
+def _joined_hint(sign: str, names: Sequence[str]) -> str:
+    one = len(names) == 1
+    return (
+        f"the label{'' if one else 's'} {listed(names)} look{'s' if one else ''} like several with "
+        f"{sign!r} between them, which are labels too: if so, list them for a MultilabelClassifier "
+        "(--task multilabel, with | between labels in csv files), else rename "
+        f"{'it' if one else 'them'}"
+    )
 
 
 def read_yaml(path: str | Path) -> dict[str, list[str]]:

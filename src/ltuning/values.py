@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -25,3 +27,18 @@ def label_name(value: str | int | float | bool) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def joined_names(names: Iterable[str], separator: str) -> list[str]:
+    """Names that look like several labels with a sign between them, in their order.
+
+    Each of their parts is a name too, or a part of another name.
+    """
+    known = dict.fromkeys(names)
+    parts = {name: {part.strip() for part in name.split(separator)} for name in known}
+    names_with = Counter(part for several in parts.values() for part in several)
+    return [
+        name
+        for name, several in parts.items()
+        if len(several) > 1 and all(names_with[part] > 1 for part in several)
+    ]

@@ -396,6 +396,36 @@ def test_a_folder_without_a_training_split(
     assert "expected a split 'train', got none; name a file there train.csv" in outcome.stderr
 
 
+def test_what_is_wrong_with_the_texts_is_told_in_a_line_each(
+    run: Callable[..., Any], toy: Any, tmp_path: Path
+) -> None:
+    texts = [*toy.texts, "a ball", "a song", "a ball", toy.texts[0]]
+    labels = [*toy.labels, "sport", "music", "food", toy.labels[0]]
+    train = write_csv(tmp_path / "train.csv", texts, labels)
+    dev = write_csv(tmp_path / "dev.csv", ["a song", *toy.test_texts], ["music", *toy.test_labels])
+    options = ("--steps", 1, "--method", "probe", "--quiet")
+    outcome = run("--data", tmp_path, "--output", tmp_path / "run", *options)
+    first = toy.texts[0]
+    assert outcome.stderr == (
+        f"warning: {train}: 1 label with fewer than 8 texts: 'music' (1); label more texts of it, "
+        "or join it with others\n"
+        f"warning: {train}: 1 text under several labels: 'a ball' is 'sport' (line 50) and 'food' "
+        "(line 52); keep one label of each text\n"
+        f"warning: {train}: 1 text more than once, 1 row too many: {first!r} 2 times (lines 2, 53)"
+        "; keep one of each\n"
+        f"warning: {dev}: 1 of 31 texts are training texts too: 'a song' (line 2, of train line "
+        "51); figures of validation are too good with them, take them out of train\n"
+    )
+
+
+def test_few_texts_of_every_label_are_a_choice(
+    run: Callable[..., Any], toy: Any, tmp_path: Path
+) -> None:
+    data = write_csv(tmp_path / "few.csv", toy.texts[:9], toy.labels[:9])
+    options = ("--steps", 1, "--method", "probe", "--quiet")
+    assert run("--data", data, "--output", tmp_path / "run", *options).stderr == ""
+
+
 @pytest.mark.usefixtures("no_model")
 def test_several_labels_of_a_text_want_their_task(
     ltuning: Callable[..., Any], tmp_path: Path

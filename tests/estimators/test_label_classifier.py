@@ -737,6 +737,24 @@ def test_what_no_machine_could_hold_is_refused_before_it_is_built(
     assert [str(found) for found in caught.value.problems] == [problem]
 
 
+def test_labels_that_say_nothing_or_look_like_several_are_told_of(
+    bert: Backbone, classifier: Make, toy: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    labels = {**toy.label_texts, "sport": "a"}
+    classifier(bert, labels=labels, steps=1).fit(toy.texts, toy.labels)
+    assert caplog.messages == [
+        "the text of the label 'sport' says nothing, and method 'lt-prefix' reads what labels "
+        "mean: give each a text with --label NAME=TEXT (in Python labels={name: text}), or take "
+        "method 'prefix', which reads none"
+    ]
+    caplog.clear()
+    joined = ["food|sport" if label == "travel" else label for label in toy.labels]
+    classifier(bert, "probe", None, steps=1).fit(toy.texts, joined)
+    assert [message.partition(" with ")[0] for message in caplog.messages] == [
+        "the label 'food|sport' looks like several"
+    ]
+
+
 def test_empty_texts_can_be_skipped_and_are_counted(
     bert: Backbone, classifier: Make, toy: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

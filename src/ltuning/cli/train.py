@@ -351,6 +351,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
         )
     training: Any = splits["train"]
     task.check(training)
+    _warn_of_rows(splits, task)
     if data.shots is not None:
         training = take_shots(training, data.shots, config.seed)
     if "validation" in splits:
@@ -361,6 +362,16 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
         _warn_of_fraction(data)
         return training, splits["validation"]
     return _held_out(config, task, training, terminal)
+
+
+def _warn_of_rows(splits: Mapping[str, Any], task: Task) -> None:
+    """Say what `ltuning check` finds without a model, but for labels that all have few texts."""
+    from ltuning.checks.examples import FEW, check_examples, label_counts
+
+    by_choice = max(label_counts(splits["train"]).values(), default=0) < FEW
+    for finding in check_examples(splits, one_of_each=task.one_of_each):
+        if finding.kind != "few texts" or not by_choice:
+            logger.warning("%s: %s", splits[finding.split].origin, finding.sentence)
 
 
 def _warn_of_fraction(data: DataOptions) -> None:

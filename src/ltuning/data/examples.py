@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn, Self
 
-from ltuning.data.tables import Table
+from ltuning.data.tables import Places, Table
 from ltuning.errors import DataError
 from ltuning.suggestions import unknown
 from ltuning.texts import Text, is_empty
@@ -23,7 +23,6 @@ _TAGGED = "; words with tags and texts with spans are for --task tags"
 EmptyTexts = Literal["refuse", "skip", "keep"]
 MissingLabels = Literal["refuse", "skip"]
 
-_ROWS_NAMED = 5
 _log = logging.getLogger("ltuning")
 
 
@@ -51,11 +50,13 @@ class Examples:
         texts: the texts, in the order of the source.
         labels: one label name per text; None where the source has none.
         origin: where they came from, for messages.
+        places: where each text stands there; None where that is not known.
     """
 
     texts: list[Text]
     labels: list[str] | None
     origin: str
+    places: Places | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -70,10 +71,16 @@ class Examples:
         """The class of each text, of which parts of the examples have their share."""
         return self.labels
 
+    @property
+    def names(self) -> list[list[str]]:
+        """The label of each text, in a list."""
+        return [[label] for label in self.labels or ()]
+
     def part(self, rows: Sequence[int]) -> Self:
         """Some of the examples."""
         labels = None if self.labels is None else [self.labels[row] for row in rows]
-        return replace(self, texts=[self.texts[row] for row in rows], labels=labels)
+        places = self.places and self.places.part(rows)
+        return replace(self, texts=[self.texts[row] for row in rows], labels=labels, places=places)
 
 
 def examples_from_table(
@@ -110,7 +117,8 @@ def examples_from_table(
         present = [name for index in kept if (name := names[index]) is not None]
         labels = present if len(present) == len(kept) else None
     refuse_rows(table, problems)
-    return Examples([texts[index] for index in kept], labels, table.origin)
+    places = table.places.part(kept)
+    return Examples([texts[index] for index in kept], labels, table.origin, places)
 
 
 # --- columns --------------------------------------------------------------------------------------
@@ -190,13 +198,7 @@ def refuse_rows(table: Table, problems: Sequence[str]) -> None:
 
 def places(table: Table, indices: Sequence[int]) -> str:
     """The first of these rows, as `(lines 3, 5)` of a file of text, else as `(rows 2, 4)`."""
-    what = "row" if table.lines is None else "line"
-    named = ", ".join(
-        str(index + 1 if table.lines is None else table.lines[index])
-        for index in indices[:_ROWS_NAMED]
-    )
-    more = ", ..." if len(indices) > _ROWS_NAMED else ""
-    return f"({what}{'s' if len(indices) != 1 else ''} {named}{more})"
+    return f"({table.places.named(indices)})"
 
 
 # --- texts ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from ltuning.data.examples import (
@@ -18,10 +18,10 @@ from ltuning.data.examples import (
     refuse_rows,
     texts_of,
 )
-from ltuning.data.tables import Table, each_row
+from ltuning.data.tables import Places, Table, each_row
 from ltuning.errors import DataError
 from ltuning.texts import Text
-from ltuning.values import is_missing
+from ltuning.values import is_missing, joined_names
 
 LABEL_COLUMNS = ("labels", "label", "categories", "classes")
 # Between the names where a cell holds text and no list.
@@ -38,11 +38,13 @@ class MultilabelExamples:
         texts: the texts, in the order of the source.
         labels: for each text the labels that apply, which may be none.
         origin: where they came from, for messages.
+        places: where each text stands there; None where that is not known.
     """
 
     texts: list[Text]
     labels: list[list[str]]
     origin: str
+    places: Places | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -63,12 +65,16 @@ class MultilabelExamples:
             min(names, key=lambda name: (counts[name], name), default="") for names in self.labels
         ]
 
+    @property
+    def names(self) -> list[list[str]]:
+        """The labels of each text."""
+        return self.labels
+
     def part(self, rows: Sequence[int]) -> Self:
         """Some of the examples."""
-        texts, labels = self.texts, self.labels
-        return replace(
-            self, texts=[texts[row] for row in rows], labels=[labels[row] for row in rows]
-        )
+        texts, labels = [self.texts[row] for row in rows], [self.labels[row] for row in rows]
+        places = self.places and self.places.part(rows)
+        return replace(self, texts=texts, labels=labels, places=places)
 
 
 def multilabel_from_table(
@@ -102,7 +108,8 @@ def multilabel_from_table(
         kept = labelled_rows(table, column, present, missing_labels, problems)
     refuse_rows(table, problems)
     labels = each_row(table, kept, lambda row: _names(cells[row], column, table, table.where(row)))
-    return MultilabelExamples([texts[index] for index in kept], labels, table.origin)
+    places = table.places.part(kept)
+    return MultilabelExamples([texts[index] for index in kept], labels, table.origin, places)
 
 
 def refuse_joined(labels: Sequence[str], origin: str) -> None:
@@ -111,15 +118,11 @@ def refuse_joined(labels: Sequence[str], origin: str) -> None:
     Raises:
         DataError: a label all of whose parts are labels, or parts of others.
     """
-    parts = {label: {part.strip() for part in label.split(SEPARATOR)} for label in set(labels)}
-    labels_with = Counter(part for several in parts.values() for part in several)
-    for label in labels:
-        several = parts[label]
-        if len(several) > 1 and all(labels_with[part] > 1 for part in several):
-            raise DataError(
-                f"{origin}: expected one label for each text, got {label!r}, whose parts are "
-                "labels too; train with --task multilabel, or rename it where it is one class"
-            )
+    if joined := joined_names(labels, SEPARATOR):
+        raise DataError(
+            f"{origin}: expected one label for each text, got {joined[0]!r}, whose parts are "
+            "labels too; train with --task multilabel, or rename it where it is one class"
+        )
 
 
 def _names(value: object, column: str, table: Table, where: str) -> list[str]:

@@ -64,6 +64,29 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Places:
+    """Where rows stand in their source.
+
+    Attributes:
+        unit: `line` of a file of text, else `row`.
+        numbers: of each row, counted from 1.
+    """
+
+    unit: str
+    numbers: Sequence[int]
+
+    def part(self, rows: Sequence[int]) -> Places:
+        """Those of some of the rows."""
+        return Places(self.unit, [self.numbers[row] for row in rows])
+
+    def named(self, rows: Sequence[int]) -> str:
+        """The first of these rows in words: `lines 3, 5`, `row 2`."""
+        named = ", ".join(str(self.numbers[row]) for row in rows[:_NAMED])
+        more = ", ..." if len(rows) > _NAMED else ""
+        return f"{self.unit}{'s' if len(rows) != 1 else ''} {named}{more}"
+
+
+@dataclass(frozen=True)
 class Table:
     """Rows of a data source.
 
@@ -84,6 +107,13 @@ class Table:
     lines: list[int] | None = field(default=None, compare=False, repr=False)
     dialect: Dialect = field(default=AS_FOUND, compare=False)
     kept: Kept | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def places(self) -> Places:
+        """Where each row is."""
+        if self.lines is None:
+            return Places("row", range(1, len(self.rows) + 1))
+        return Places("line", self.lines)
 
     def place(self, index: int) -> str:
         """Where a row is, its index counted from 0: its line, or its number."""

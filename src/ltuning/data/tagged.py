@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ltuning.data.examples import BY_CONVENTION, Columns
-from ltuning.data.tables import Table, each_row
+from ltuning.data.tables import Places, Table, each_row
 from ltuning.errors import DataError
-from ltuning.sentences import Sentence, Span, tags_of
+from ltuning.sentences import Sentence, Span, scheme_of, spans_of, tags_of
 from ltuning.suggestions import unknown
 
 TEXT_COLUMNS = ("tokens", "words", "text", "sentence")
@@ -32,11 +32,13 @@ class TaggedExamples:
         sentences: in the order of the source.
         tags: for each one, a tag per word; None where the source has none.
         origin: where they came from, for messages.
+        places: where each sentence stands there; None where that is not known.
     """
 
     sentences: list[Sentence]
     tags: list[list[str]] | None
     origin: str
+    places: Places | None = field(default=None, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -56,10 +58,20 @@ class TaggedExamples:
         """Another name of the tags."""
         return self.tags
 
+    @property
+    def names(self) -> list[list[str]]:
+        """The types of the entities of each sentence, each once."""
+        lists = self.tags or []
+        scheme = scheme_of(lists)
+        return [sorted({span.type for span in spans_of(tags, scheme)}) for tags in lists]
+
     def part(self, rows: Sequence[int]) -> Self:
         """Some of the examples."""
         tags = None if self.tags is None else [self.tags[row] for row in rows]
-        return replace(self, sentences=[self.sentences[row] for row in rows], tags=tags)
+        sentences = [self.sentences[row] for row in rows]
+        return replace(
+            self, sentences=sentences, tags=tags, places=self.places and self.places.part(rows)
+        )
 
 
 def tagged_from_table(
@@ -84,7 +96,7 @@ def tagged_from_table(
         table, every, lambda row: _sentence(rows[row].get(text), text, table.where(row), need_tags)
     )
     if not need_tags:
-        return TaggedExamples(sentences, None, table.origin)
+        return TaggedExamples(sentences, None, table.origin, table.places)
     tag = _column(table, columns.label, TAG_COLUMNS, "tags or spans", "label")
     inexact: list[str] = []
     has_spans = _has_spans(table, tag)
@@ -103,7 +115,7 @@ def tagged_from_table(
             len(inexact),
             inexact[0],
         )
-    return TaggedExamples(sentences, tags, table.origin)
+    return TaggedExamples(sentences, tags, table.origin, table.places)
 
 
 def refuse_skipping(empty_texts: str, missing_labels: str) -> None:

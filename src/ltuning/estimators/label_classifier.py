@@ -24,7 +24,7 @@ from ltuning.errors import (
 from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of
 from ltuning.estimators.run_record import run_figures
-from ltuning.labels import Labels, LabelType
+from ltuning.labels import Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
@@ -305,6 +305,7 @@ class TextClassifier(Front[FittedLabels]):
     ) -> None:
         self._check_training(held_out is not None)
         _warn_of_unread_texts(self.config)
+        _warn_of_labels(labels, self.config.method)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
         with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
@@ -502,6 +503,14 @@ def _warn_of_unread_texts(config: Config) -> None:
         name,
         "; with method.head=match it reads them" if "match" in catalog.ROWS[name].heads else "",
     )
+
+
+def _warn_of_labels(labels: Labels, method: MethodOptions) -> None:
+    """Say where label texts that are read say nothing, or a label looks like several."""
+    if catalog.reads_texts(method) and (names := wordless(labels)):
+        logger.warning("%s", wordless_hint(names, method.name))
+    for hint in joined_hints(labels.names).values():
+        logger.warning("%s", hint)
 
 
 def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:
