@@ -125,7 +125,7 @@ def _read(
     return TASKS[classifier.config.task].read_split(
         data,
         split,
-        saved.columns_of(classifier, *named),
+        saved.columns_of(classifier.config, *named),
         empty_texts=empty_texts,
         missing_labels=missing_labels,
         dialect=Dialect(*written),

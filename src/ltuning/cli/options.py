@@ -24,6 +24,23 @@ Artifact = Annotated[
         parser=user_path,
     ),
 ]
+ArtifactUnlessZeroShot = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="DIR",
+        help="Folder of a trained classifier; left out with --zero-shot.",
+        show_default=False,
+        parser=user_path,
+    ),
+]
+ZeroShot = Annotated[
+    bool,
+    typer.Option(
+        "--zero-shot",
+        help="Nothing is trained: guess by the texts of --label or --labels, in the frozen "
+        "backbone (builtin:minilm, or --backbone).",
+    ),
+]
 LabelsFile = Annotated[
     Path | None,
     typer.Option(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,13 +17,12 @@ from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
-    from ltuning.artifacts.opened import Opened
     from ltuning.data.sources import Columns, Dialect, Table
     from ltuning.estimators.token_classifier import Entity, TokenClassifier
     from ltuning.tasks.task import Task
 
-    # The classifier, another backbone, whether foreign code may run, and where to show it.
-    _Place = tuple[Opened, str | None, bool, Terminal]
+    # What loads the classifier, and where it is shown.
+    _Place = tuple[Callable[[], Any], Terminal]
 
 PROBABILITY = "probability"
 _DIGITS = 6
@@ -90,7 +89,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
 def predict(
-    folder: options.Artifact,
+    folder: options.ArtifactUnlessZeroShot = None,
     source: _Source = None,
     output: _Output = None,
     format: _Format = None,
@@ -99,6 +98,9 @@ def predict(
     text: _Texts = None,
     replace_columns: _ReplaceColumns = False,
     escape_formulas: _EscapeFormulas = False,
+    zero_shot: options.ZeroShot = False,
+    label: options.LabelTexts = None,
+    labels: options.LabelsFile = None,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
@@ -118,12 +120,19 @@ def predict(
 
     A tagger gives predicted_spans (start, end, text, type, probability) for texts, and
     predicted_tags for lists of words; lines of text come out as JSON lines.
+
+    With --zero-shot there is no DIR: nothing is trained, and every text gets the label whose text
+    is nearest to it in the frozen backbone. That is a guess.
     """
     from ltuning.cli import saved
     from ltuning.data.sources import Dialect, write_table
     from ltuning.tasks.table import TASKS
 
     terminal = Terminal(quiet)
+    if zero_shot:
+        folder, source = None, _only_file(folder, source)
+    named_labels = (labels, label or [])
+    asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
     _check_output(output, overwrite)
     named = {
         "FILE": source,
@@ -139,11 +148,11 @@ def predict(
         table = _read(source, format, Dialect(encoding, delimiter), terminal)
     _check_columns(table, text_column, text_pair_column)
     _check_format(table, output)
-    opened = saved.opened(folder)
-    columns = saved.columns_of(opened, text_column, text_pair_column)
+    config, load = asked.classifier(terminal)
+    columns = saved.columns_of(config, text_column, text_pair_column)
     write = _Writing(output, escape_formulas, replace_columns)
-    place = (opened, backbone, trust_remote_code, terminal)
-    task = TASKS[opened.config.task]
+    place = (load, terminal)
+    task = TASKS[config.task]
     if task.of_words:
         if probabilities:
             raise DataError(
@@ -154,6 +163,16 @@ def predict(
     else:
         done = _labelled(place, task, table, columns, probabilities, write)
     write_table(write.prepared(done), sys.stdout if output is None else output)
+
+
+def _only_file(first: Path | None, second: Path | None) -> Path | None:
+    """The file of texts with --zero-shot, which has no folder before it."""
+    if second is not None:
+        raise DataError(
+            f"expected no trained classifier with --zero-shot, got {first} before the file "
+            f"{second}; leave one of them out"
+        )
+    return first
 
 
 def _of_texts(texts: list[str], others: list[str]) -> Table:
@@ -286,7 +305,6 @@ def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[obje
 
 def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _Writing) -> Table:
     """The table with a column of spans, or for lists of words of tags, behind its own."""
-    from ltuning.cli import saved
     from ltuning.data.sources import Columns, tagged_from_table
     from ltuning.data.tagged import text_column_of
 
@@ -302,9 +320,10 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _W
     added = [tags_column if has_words else spans_column]
     table = write.room(table, added)
     write.check(_with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
-    tagger: TokenClassifier = saved.load(*place)
+    load, terminal = place
+    tagger: TokenClassifier = load()
     found: list[list[Any]]
-    with place[-1].counting("predicting", len(sentences)) as advance:
+    with terminal.counting("predicting", len(sentences)) as advance:
         if has_words:
             found = tagger.predict_tags(sentences, progress=advance)
         else:
@@ -321,7 +340,6 @@ def _labelled(
     place: _Place, task: Task, table: Table, columns: Columns, every: bool, write: _Writing
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
-    from ltuning.cli import saved
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
 
@@ -331,7 +349,8 @@ def _labelled(
         table = replace(table, format=task.lines)  # and no place for a second one
     table = write.room(table, own)
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
-    classifier = saved.load(*place)
+    load, terminal = place
+    classifier = load()
     names = list(classifier.labels_.names)
     of_names = [f"{PROBABILITY}_{name}" for name in names]
     if every or write.replace_columns:
@@ -339,7 +358,7 @@ def _labelled(
     added = own + (of_names if every else [])
     likely = _likely(names, not task.one_of_each, len(added), len(examples))
     write.check(_with_columns(table, added, likely))
-    with place[-1].counting("predicting", len(examples)) as advance:
+    with terminal.counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     decided = task.decide(scored, task.thresholds(classifier))
     said = (

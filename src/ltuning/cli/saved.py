@@ -2,15 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from ltuning.cli.terminal import Terminal, silence_libraries
-from ltuning.errors import DataError
+from ltuning.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened
+    from ltuning.config import Config
     from ltuning.data.sources import Columns
+    from ltuning.estimators.label_classifier import LabelClassifier
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Who answers: the classifier of a folder or, with --zero-shot, a backbone by label texts.
+
+    Args:
+        folder: of the trained classifier; None with --zero-shot.
+        labels: with --zero-shot, name -> texts.
+        backbone: where the backbone is.
+        trust_remote_code: whether code that comes with it may run.
+    """
+
+    folder: Path | None
+    labels: dict[str, list[str]] | None
+    backbone: str | None
+    trust_remote_code: bool
+
+    def classifier(self, terminal: Terminal) -> tuple[Config, Callable[[], Any]]:
+        """Its configuration, and what loads it.
+
+        Raises:
+            ArtifactError: the folder does not hold a whole, unchanged classifier.
+            ConfigError: labels that cannot be told apart.
+        """
+        if self.folder is None:
+            from ltuning.estimators.label_classifier import LabelClassifier
+
+            options = {"backbone.trust_remote_code": True} if self.trust_remote_code else {}
+            untrained = LabelClassifier(self.backbone, self.labels, options=options)
+            return untrained.config, partial(_with_backbone, untrained, terminal)
+        trained = opened(self.folder)
+        place = (self.backbone, self.trust_remote_code, terminal)
+        return trained.config, partial(load, trained, *place)
+
+
+def asked(
+    folder: Path | None,
+    zero_shot: bool,
+    labels: tuple[Path | None, Sequence[str]],
+    backbone: str | None,
+    trust_remote_code: bool,
+) -> Asked:
+    """Who answers, by the command line.
+
+    Args:
+        folder: of a trained classifier.
+        zero_shot: whether nothing is trained.
+        labels: a file of labels, and `NAME=TEXT` of each.
+        backbone: where the backbone is.
+        trust_remote_code: whether code that comes with it may run.
+
+    Raises:
+        ConfigError: labels without --zero-shot; with it labels that are missing or wrong.
+        BadParameter: no folder, without --zero-shot.
+    """
+    from ltuning.cli.configuration import read_labels
+
+    problems: list[Problem] = []
+    read = read_labels(*labels, problems)
+    if zero_shot and read is None and not problems:
+        problems.append(Problem("--label", "missing; give NAME=TEXT for each label"))
+    if not zero_shot and (read is not None or problems):
+        message = "expected with --zero-shot alone, as a trained classifier has its own labels; "
+        problems = [Problem("--label", f"{message}leave it out")]
+    if problems:
+        raise ConfigError(problems)
+    if folder is None and not zero_shot:
+        message = "missing; give the folder of a trained classifier, or say --zero-shot"
+        raise typer.BadParameter(message, param_hint="DIR")
+    return Asked(None if zero_shot else folder, read, backbone, trust_remote_code)
+
+
+def _with_backbone(classifier: LabelClassifier, terminal: Terminal) -> LabelClassifier:
+    silence_libraries()
+    with terminal.loading(classifier.config.backbone.name):
+        assert classifier.backbone is not None  # loads it
+    return classifier
 
 
 def opened(folder: Path) -> Opened:
@@ -25,7 +110,7 @@ def opened(folder: Path) -> Opened:
 
 
 def columns_of(
-    classifier: Opened, text: str | None, text_pair: str | None, label: str | None = None
+    config: Config, text: str | None, text_pair: str | None, label: str | None = None
 ) -> Columns:
     """The columns named on the command line, and else those that the training named.
 
@@ -35,13 +120,13 @@ def columns_of(
     from ltuning.data.sources import Columns
     from ltuning.tasks.table import TASKS
 
-    if text_pair is not None and TASKS[classifier.config.task].of_words:
+    if text_pair is not None and TASKS[config.task].of_words:
         raise DataError(
-            f"expected no --text-pair-column, as task '{classifier.config.task}' has no pairs of "
+            f"expected no --text-pair-column, as task '{config.task}' has no pairs of "
             f"texts, got {text_pair!r}; leave it out"
         )
 
-    trained = classifier.config.data
+    trained = config.data
     if text is not None:
         # Who names the text's column says all about the texts.
         return Columns(text, text_pair, label or trained.label_column)

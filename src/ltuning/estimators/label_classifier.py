@@ -30,6 +30,7 @@ from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.model import Model
 from ltuning.methods.model_classes import MODELS
+from ltuning.methods.zero_shot import zero_shot
 from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
@@ -101,7 +102,11 @@ class TextClassifier(Front[FittedLabels]):
         Raises:
             DataError: what is no column of texts.
         """
-        return self._scores(self._trained(), texts, progress)
+        return self._scores(self._answering(), texts, progress)
+
+    def _answering(self) -> FittedLabels:
+        """What answers for texts: the trained classifier."""
+        return self._trained()
 
     def _scores(self, fitted: FittedLabels, texts: object, progress: Progress | None) -> np.ndarray:
         given = texts_of(texts)
@@ -364,10 +369,41 @@ class TextClassifier(Front[FittedLabels]):
 
 
 class LabelClassifier(TextClassifier):
-    """A text classifier on a frozen language model: every text gets one of the labels."""
+    """A text classifier on a frozen language model: every text gets one of the labels.
+
+    Where `labels` are given it answers before `fit`, too, and warns that this is a guess: the label
+    whose text is nearest to a text in the frozen backbone, whatever the method. Probabilities are a
+    softmax of the cosines at temperature .07. It takes a backbone whose mean states are made to be
+    compared, as those of `builtin:minilm` are; the states of a decoder give no better than chance.
+    """
 
     task = "classes"
     validation_class = Validation
+    # What answers before `fit`, made when it is first needed.
+    _guess: FittedLabels | None = None
+
+    @property
+    def labels_(self) -> Labels:
+        """The labels of the trained classifier; before `fit` those that were given."""
+        if self._fitted is None and self.config.labels is not None:
+            return self._label_set((), "text")
+        return super().labels_
+
+    def _answering(self) -> FittedLabels:
+        """The trained classifier; before `fit`, where labels were given, the nearest label text."""
+        if self._fitted is not None or self.config.labels is None:
+            return self._trained()
+        labels, guess = self.labels_, self._guess
+        if guess is None or guess.labels != labels or guess.model.backbone is not self.backbone:
+            with counting("reading the label texts", len(labels.flat_texts)) as advance:
+                model = zero_shot(self.backbone, labels)
+                advance(len(labels.flat_texts))
+            guess = self._guess = FittedLabels(labels, model, self.backbone.max_length)
+            logger.warning(
+                "nothing is trained: every answer is a guess, the label whose text is nearest in "
+                "the frozen model; train on labelled texts for better ones"
+            )
+        return guess
 
     def fit(
         self,
@@ -434,7 +470,7 @@ class LabelClassifier(TextClassifier):
         Raises:
             DataError: what is no column of texts.
         """
-        fitted = self._trained()
+        fitted = self._answering()
         best = self._scores(fitted, texts, progress).argmax(axis=1)
         return label_array(fitted.labels)[best]
 
@@ -472,7 +508,7 @@ class LabelClassifier(TextClassifier):
             DataError: texts and labels of different number, or that are none; missing labels.
             LabelError: a label that the classifier does not know.
         """
-        fitted = self._trained()
+        fitted = self._answering()
         texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
         truth = [fitted.labels.index(label) for label in labels]
         probabilities = self._probabilities(self._scores(fitted, texts, progress))

@@ -40,9 +40,11 @@ from ltuning.backbones.loading import load_classifier, source_of
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_better
+from ltuning.labels import Labels
 from ltuning.locks import temporary_folder
+from ltuning.methods.zero_shot import zero_shot
 from ltuning.metrics import best_thresholds
-from ltuning.scoring import mean_states
+from ltuning.scoring import Scorer, mean_states
 from ltuning.tasks.table import TASKS
 from ltuning.training.datasets import LengthGroupedBatches
 from ltuning.training.validation import softmax
@@ -51,8 +53,6 @@ from ltuning.training.validation import softmax
 _AT_A_TIME = 64
 # A text's share of the positions that virtual tokens leave.
 _LEAST_TEXT = 16
-# Cosines lie close together: probabilities are made of their multiples.
-_COSINE_SCALE = 20.0
 _LOGISTIC_STEPS = 1000
 # In a step, by SetFit's own default.
 _SETFIT_PAIRS = 16
@@ -178,18 +178,14 @@ def fit_tfidf(job: Job, rate: float | None) -> Fitted:
 
 
 def fit_cosine(job: Job, rate: float | None) -> Fitted:
-    """The nearest label text, of several of a label their mean; no training text is read."""
+    """The nearest label text, as `LabelClassifier` guesses before `fit`; no text is trained on."""
     backbone, clock = job.load(), Clock()
     clock.start()
-    unit = torch.nn.functional.normalize
-    labels = torch.stack(
-        [unit(_states(backbone, texts), dim=1).mean(0) for texts in job.labels.values()]
-    )
+    scorer = Scorer(zero_shot(backbone, Labels.from_any(job.labels)), _AT_A_TIME)
     clock.stop()
 
     def probabilities(texts: Sequence[Text]) -> np.ndarray:
-        cosines = unit(_states(backbone, texts), dim=1) @ unit(labels, dim=1).T
-        return softmax(_COSINE_SCALE * cosines.double().numpy())
+        return softmax(scorer.score(texts).astype(np.float64))
 
     return Fitted(probabilities, 0, clock.seconds, [])
 
