@@ -45,6 +45,7 @@ LONG = (
     "conformance",
     "estimators/test_label_classifier.py",
     "estimators/test_multilabel_classifier.py",
+    "estimators/test_text_weights.py",
     "estimators/test_token_classifier.py",
     "experiments/test_cells.py",
     "experiments/test_report.py",

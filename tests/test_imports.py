@@ -44,7 +44,7 @@ ALLOWED = {
     "texts": {"texts"},
     "stages": {"stages"},
     "values": {"values"},
-    "config": {"errors", "suggestions", "texts", "config"},
+    "config": {"errors", "suggestions", "texts", "values", "config"},
     "labels": LABELS,
     "data": DATA,
     "metrics": {"errors", "suggestions", "metrics"},

@@ -155,6 +155,22 @@ def test_relative_paths_are_kept_absolute(
     assert config(tmp_path / "run")["data"]["path"] == str(data / "train.csv")
 
 
+def test_classes_may_count_the_same_whatever_their_texts(
+    run: Callable[..., Any], toy: Any, tmp_path: Path
+) -> None:
+    texts, labels = toy.texts[:30] + toy.texts[30:48:3], toy.labels[:30] + toy.labels[30:48:3]
+    path = write_csv(tmp_path / "train.csv", texts, labels)
+    words = ("--data", path, "--class-weight", "balanced", "--steps", 1)
+    outcome = run("--output", tmp_path / "run", *words)
+    assert outcome.code == 0
+    assert config(tmp_path / "run")["data"]["class_weight"] == "balanced"
+    training = metrics(tmp_path / "run")["training"]
+    assert training["lowest_text_weight"] < 1 < training["highest_text_weight"]
+    assert "weights     0." in outcome.stdout and ", in the mean 1" in outcome.stdout
+    outcome = run("--output", tmp_path / "other", "--class-weight", "even")
+    assert "data.class_weight: expected one of 'balanced', got 'even'" in outcome.stderr
+
+
 def test_labels_from_a_file(run: Callable[..., Any], tmp_path: Path) -> None:
     file = tmp_path / "labels.yaml"
     file.write_text("food: [bread, cheese]\nsport: ball\ntravel: train\nmusic: song\n")

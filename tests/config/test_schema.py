@@ -92,6 +92,7 @@ def test_the_defaults():
             "validation_fraction": 0.1,
             "empty_texts": "refuse",
             "missing_labels": "refuse",
+            "class_weight": None,
             "delimiter": None,
             "encoding": None,
         },

@@ -90,6 +90,7 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
         "rates": 39,
         "rates-fewshot": 27 * 2,
         "rates-decoder": 33,
+        "class-weights": 6 * (5 + 3),
     }
 
 
@@ -130,6 +131,19 @@ def test_a_data_set_may_have_a_budget_of_its_own() -> None:
     cells = Grid.from_dict(small(data=data, budget=budget, seeds=[0])).cells()
     budgets = [(cell.settings.budget.steps, cell.settings.budget.batch) for cell in cells]
     assert budgets == [(7, 2), (5, 3)]
+
+
+def test_a_method_may_weigh_classes_and_say_nothing_else_of_the_data() -> None:
+    options = {"data.class_weight": "balanced"}
+    grid = Grid.from_dict(small(methods={"prefix": {"options": options}}))
+    assert Grid.from_dict(yaml.safe_load(grid.to_yaml())) == grid
+    assert refusals(small(methods={"prefix": {"options": {"data.shots": 4}}})) == [
+        "methods.prefix.options.data.shots: expected a path such as method.rank or "
+        "training.weight_decay, got data.shots"
+    ]
+    assert refusals(small(methods={"prefix": {"options": {"data.class_weight": "even"}}})) == [
+        "methods.prefix.options.data.class_weight: expected one of 'balanced', got 'even'"
+    ]
 
 
 def test_files_of_different_cells_have_different_names() -> None:

@@ -248,21 +248,23 @@ def words(size: int) -> list[list[int]]:
     return [[0, 1, 2, 0], [2], [1, 1, 0], [0], [2, 1]][:size]
 
 
-@pytest.mark.parametrize(
-    ("objective", "targets"),
-    [
-        (ClassesObjective(), one_label),
-        (PairsObjective(ROWS), one_label),
-        (ContrastObjective(ROWS, 1), one_label),
-        (MultilabelObjective(3), some_labels),
-        (DrawnMultilabelObjective(ROWS, 1), some_labels),
-        (TagsObjective(), words),
-    ],
-)
+WEIGHTED: list[tuple[Objective, Callable[[int], list[Any]]]] = [
+    (ClassesObjective(), one_label),
+    (PairsObjective(ROWS), one_label),
+    (ContrastObjective(ROWS, 1), one_label),
+    (MultilabelObjective(3), some_labels),
+    (DrawnMultilabelObjective(ROWS, 1), some_labels),
+]
+
+
+@pytest.mark.parametrize("weights", [None, [0.0, 0.5, 2.0, 1.0, 1.5]])
+@pytest.mark.parametrize(("objective", "targets"), [*WEIGHTED, (TagsObjective(), words)])
 def test_parts_of_a_step_have_its_loss_by_their_shares(
-    objective: Objective, targets: Callable[[int], list[Any]]
+    objective: Objective, targets: Callable[[int], list[Any]], weights: list[float] | None
 ) -> None:
     draw = objective.draw(targets(5), generator(0))
+    if weights is not None and not isinstance(objective, TagsObjective):
+        draw = draw.weighted(torch.tensor(weights))
 
     def loss(part: Draw, start: int, stop: int) -> torch.Tensor:
         """Of scores that are the same for a text, however the step is cut."""
@@ -284,6 +286,32 @@ def test_parts_of_a_step_have_its_loss_by_their_shares(
     assert sum(shares) == objective.share(draw)
     pieces = [share * loss(*part) for share, part in zip(shares, parts, strict=True)]
     torch.testing.assert_close(sum(pieces) / sum(shares), loss(draw, 0, 5))
+
+
+@pytest.mark.parametrize(("objective", "targets"), WEIGHTED)
+def test_weights_are_those_of_the_texts(
+    objective: Objective, targets: Callable[[int], list[Any]]
+) -> None:
+    """Weights of one change nothing, 0 gives no gradient, and 2 is the text given twice."""
+    draw = objective.draw(targets(3), generator(0))
+    every = torch.randn(3, 4, generator=generator(1), requires_grad=True)
+
+    def loss(draw: Draw, *chosen: int) -> torch.Tensor:
+        scores = every[list(chosen)]
+        if draw.branches is None:
+            return objective.loss(scores[:, :3], draw)
+        return objective.loss(scores[draw.branches.texts, draw.branches.rows], draw)
+
+    torch.testing.assert_close(loss(draw.weighted(torch.ones(3)), 0, 1, 2), loss(draw, 0, 1, 2))
+    loss(draw.weighted(torch.tensor([1.0, 0.0, 2.0])), 0, 1, 2).backward()
+    assert every.grad is not None
+    assert every.grad.any(1).tolist() == [True, False, True]
+    # The sum of the losses of rows, with the last text twice; its weights have the mean one.
+    parts = [draw.part(place, place + 1) for place in range(3)]
+    sums = [objective.share(part) * loss(part, place) for place, part in enumerate(parts)]
+    weighted = draw.weighted(torch.tensor([1.0, 1.0, 2.0]) * 3 / 4)
+    expected = (sums[0] + sums[1] + 2 * sums[2]) * 3 / 4
+    torch.testing.assert_close(objective.share(draw) * loss(weighted, 0, 1, 2), expected)
 
 
 def test_a_tag_of_a_word_that_is_not_there_counts_for_nothing() -> None:

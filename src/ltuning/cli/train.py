@@ -55,6 +55,15 @@ _Shots = Annotated[
         help="Use this many training texts per class, drawn at random.", rich_help_panel=_DATA
     ),
 ]
+_ClassWeight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="balanced",
+        help="Let the texts of all labels count the same in sum, however many there are of each; "
+        "weights by label: --set 'data.class_weight={spam: 3}'.",
+        rich_help_panel=_TRAINING,
+    ),
+]
 _Backbone = Annotated[
     str | None,
     typer.Option(
@@ -188,6 +197,7 @@ def train(
     seed: _Seed = None,
     epochs: _Epochs = None,
     steps: _Steps = None,
+    class_weight: _ClassWeight = None,
     cache_size: _CacheSize = None,
     config: _ConfigFile = None,
     set_: _Settings = None,
@@ -225,6 +235,7 @@ def train(
         "data.empty_texts": empty_texts,
         "data.missing_labels": missing_labels,
         "data.shots": shots,
+        "data.class_weight": class_weight,
         "seed": seed,
         "training.num_train_epochs": epochs,
         "training.max_steps": steps,
@@ -523,6 +534,8 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
         f"{training['steps']:,} steps in {training['seconds']:.1f} s, "
         f"{training['padding_share']:.1%} of the tokens padding",
     }
+    if highest := training.get("highest_text_weight"):
+        rows["weights"] = f"{training['lowest_text_weight']:.2f} to {highest:.2f}, in the mean 1"
     if figures:
         rows["validation"] = f"{figures} (the weights kept)"
     if thresholds := classifier.figures.get("thresholds"):

@@ -31,6 +31,7 @@ from ltuning.config.trainer_options import read_training
 from ltuning.config.yaml import YamlError, shown
 from ltuning.errors import ConfigError, Problem
 from ltuning.suggestions import listed
+from ltuning.values import label_name, plain_value
 
 TaskName = Literal["classes", "multilabel", "tags"]
 
@@ -217,6 +218,20 @@ class MethodOptions:
     unmask_layers: str | None = field(default=None, metadata={"read": _read_layers})
 
 
+def _read_class_weight(value: object, path: str, problems: list[Problem]) -> Any:
+    if value is None or isinstance(value, str):
+        return value if value is None else read_choice(("balanced",), value, path, problems)
+    if not isinstance(value, Mapping) or not value:
+        message = f"expected balanced, or weights by the names of labels, got {shown(value)}"
+        problems.append(Problem(path, message))
+        return None
+    weights = {label_name(plain_value(name)): plain_value(of) for name, of in value.items()}
+    return {
+        name: read_scalar(float, FROM_ZERO, weight, f"{path}.{name}", problems)
+        for name, weight in weights.items()
+    }
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Where texts and labels come from.
@@ -231,6 +246,10 @@ class DataOptions:
             split; 0 trains on every text and keeps the last weights.
         empty_texts: whether rows whose text is empty are refused or left out.
         missing_labels: whether rows of `path` that have no label are refused or left out.
+        class_weight: what the texts of each label count in training: `balanced`, so that all labels
+            count the same in sum (scikit-learn's n / (K * count)), or weights by label, 1 where a
+            label is left out. They are scaled to the mean one over the training texts. Validation
+            is not weighted.
         delimiter: what stands between the fields of csv and tsv; None is found.
         encoding: of files of text; None is by their byte-order mark, else UTF-8.
     """
@@ -243,6 +262,9 @@ class DataOptions:
     validation_fraction: float = number_option(0.1, SHARE)
     empty_texts: Literal["refuse", "skip"] = "refuse"
     missing_labels: Literal["refuse", "skip"] = "refuse"
+    class_weight: Literal["balanced"] | dict[str, float] | None = field(
+        default=None, metadata={"read": _read_class_weight}
+    )
     delimiter: str | None = None
     encoding: str | None = None
 

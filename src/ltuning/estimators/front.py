@@ -60,9 +60,10 @@ _PATHS = {
     "seed": "seed",
     "epochs": "training.num_train_epochs",
     "steps": "training.max_steps",
+    "class_weight": "data.class_weight",
 }
 # What `fit` itself reads of the options of data.
-_DATA_READ = ("data.empty_texts",)
+_DATA_READ = ("data.empty_texts", "data.class_weight")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
 _OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
 
@@ -88,6 +89,7 @@ class Front(ABC, Generic[F]):
         seed: int | None = None,
         epochs: float | None = None,
         steps: int | None = None,
+        class_weight: Mapping[Any, float] | str | None = None,
         options: Mapping[str, object] | None = None,
         config: Config | None = None,
     ):
@@ -108,6 +110,9 @@ class Front(ABC, Generic[F]):
             steps: optimizer steps, instead of epochs. Without either three epochs or 30,000 texts,
                 whichever is less, in 150 steps or more; three epochs or 150 steps of recipe
                 `paper`.
+            class_weight: what the texts of each label count in training: `balanced`, so that all
+                labels count the same in sum, or weights by label, 1 where a label is left out. Of
+                `LabelClassifier` only; validation is not weighted.
             options: further options by dotted path, such as `{"method.rank": 32,
                 "training.learning_rate": 1e-3}`.
             config: a whole configuration instead of the arguments above; beside it only a backbone
@@ -127,6 +132,7 @@ class Front(ABC, Generic[F]):
             "seed": seed,
             "epochs": epochs,
             "steps": steps,
+            "class_weight": class_weight,
         }
         given = {argument: value for argument, value in arguments.items() if value is not None}
         if config is None:

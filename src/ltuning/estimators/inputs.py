@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -176,6 +177,33 @@ def _type_of(values: Sequence[tuple[Any, str]]) -> LabelType:
             )
         found = found or (value, place, type_)
     return "text" if found is None else found[2]
+
+
+def weights_of(given: object, number: int) -> list[float]:
+    """What each of so many texts counts; of None, one each.
+
+    Raises:
+        DataError: what `rows_of` refuses, another number, a weight that is negative or not finite.
+    """
+    if given is None:
+        return [1.0] * number
+    weights = [plain_value(weight) for weight in rows_of(given, "a list of weights", "[1.0]")]
+    if len(weights) != number:
+        raise DataError(
+            f"expected one weight for each text, got {number} texts and {len(weights)} weights; "
+            "give sample_weight one for each"
+        )
+    wrong = [index for index, weight in enumerate(weights) if not _is_weight(weight)]
+    if wrong:
+        raise DataError(
+            f"expected weights of 0 or more, got {weights[wrong[0]]!r:.80} at index {wrong[0]}; "
+            "write 0 where a text is not to count"
+        )
+    return [float(weight) for weight in weights]
+
+
+def _is_weight(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value) and value >= 0
 
 
 def label_lists_of(

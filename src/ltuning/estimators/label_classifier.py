@@ -22,8 +22,9 @@ from ltuning.errors import (
     LabelError,
 )
 from ltuning.estimators.front import Front, check_device
-from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of
+from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
+from ltuning.estimators.text_weights import scaled, with_class_weight
 from ltuning.labels import Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
@@ -303,6 +304,7 @@ class TextClassifier(Front[FittedLabels]):
         self,
         labels: Labels,
         data: Rows,
+        weights: Sequence[float] | None,
         held_out: Rows | None,
         checkpoints: Path | None,
         resume: bool,
@@ -315,17 +317,20 @@ class TextClassifier(Front[FittedLabels]):
         callbacks = self._callbacks(callbacks, checkpoints)
         with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
             fitted = self._build(labels, len(data[0]))
-            result, figures = self._train(fitted, data, held_out, folder, resume, callbacks)
+            result, figures = self._train(
+                fitted, data, weights, held_out, folder, resume, callbacks
+            )
         kinds = {isinstance(text, tuple) for text in data[0]}
         fitted.pairs = kinds.pop() if len(kinds) == 1 else None
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self.result_ = fitted, result
-        self.figures = run_figures(result, fitted) | figures
+        self.figures = run_figures(result, fitted, weights) | figures
 
     def _train(
         self,
         fitted: FittedLabels,
         rows: Rows,
+        weights: Sequence[float] | None,
         held_out: Rows | None,
         folder: Path,
         resume: bool,
@@ -333,7 +338,7 @@ class TextClassifier(Front[FittedLabels]):
     ) -> tuple[TrainingResult, dict[str, object]]:
         from ltuning.training.trainer import train
 
-        data = self._tokenized(fitted, rows)
+        data = self._tokenized(fitted, rows, weights)
         validation = None
         if held_out is not None:
             tokenized = self._tokenized(fitted, held_out)
@@ -348,11 +353,14 @@ class TextClassifier(Front[FittedLabels]):
         result = train(fitted.model, objective_of(fitted.model), data, validation, run)
         return self._finished(fitted, validation, result)
 
-    def _tokenized(self, fitted: FittedLabels, rows: Rows) -> TokenDataset:
+    def _tokenized(
+        self, fitted: FittedLabels, rows: Rows, weights: Sequence[float] | None = None
+    ) -> TokenDataset:
         texts, labels = rows
         with counting("tokenizing", len(texts)) as advance:
             tokens = self.backbone.tokenize(list(texts), fitted.max_length, advance)
-        return TokenDataset(tokens, [self._target(fitted.labels, given) for given in labels])
+        targets = [self._target(fitted.labels, given) for given in labels]
+        return TokenDataset(tokens, targets, weights)
 
     @abstractmethod
     def _target(self, labels: Labels, given: object) -> Any:
@@ -411,6 +419,7 @@ class LabelClassifier(TextClassifier):
         labels: object,
         validation: tuple[object, object] | None = None,
         *,
+        sample_weight: object = None,
         checkpoints: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[TrainerCallback] = (),
@@ -427,7 +436,13 @@ class LabelClassifier(TextClassifier):
             labels: the label of each text, in any of these: all texts, all integers, all numbers
                 or all booleans. Predictions give back what is given here; where `labels` were
                 given before, their names are matched ("3" is 3) and their type is kept.
-            validation: texts and labels that choose the best weights and stop early.
+            validation: texts and labels that choose the best weights and stop early. They are not
+                weighted, neither by `sample_weight` nor by `class_weight`, as in scikit-learn:
+                where weights are to make up for rare labels, choose by `stopping.metric`
+                `macro_f1`.
+            sample_weight: what each training text counts in the loss, 0 or more, in any of these;
+                times the `class_weight` of its label, and scaled to the mean one. A text of weight
+                2 counts as if it stood there twice.
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
@@ -437,8 +452,9 @@ class LabelClassifier(TextClassifier):
         Raises:
             DataError: texts and labels that do not fit each other, or are none; empty texts,
                 missing labels, labels of several types; a validation label that training does not
-                know.
-            LabelError: a training label that is not among the labels given.
+                know; weights of another number, negative, not finite, or all 0.
+            LabelError: a training label that is not among the labels given, or the class weight of
+                a label that there is not.
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
@@ -446,10 +462,14 @@ class LabelClassifier(TextClassifier):
 
         empty = self.config.data.empty_texts
         names, type_ = labels_of(labels, "training")
-        texts, labels = checked_texts(texts, names, empty)
+        weighted = list(zip(names, weights_of(sample_weight, len(names)), strict=True))
+        texts, weighted = checked_texts(texts, weighted, empty)
+        labels = [label for label, _ in weighted]
         known = self._label_set(labels, type_)
         for label in dict.fromkeys(labels):
             known.index(label)
+        own, class_weight = [weight for _, weight in weighted], self.config.data.class_weight
+        weights = scaled(with_class_weight(own, class_weight, labels, known))
         held_out = None
         if validation is not None:
             some, given = pair_of(validation)
@@ -457,7 +477,7 @@ class LabelClassifier(TextClassifier):
             _check_validation(held_out[1], labels, known, self.config)
         with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
-            self._fit(known, (texts, labels), held_out, checkpoints, resume, every)
+            self._fit(known, (texts, labels), weights, held_out, checkpoints, resume, every)
         return self
 
     def predict(self, texts: object, progress: Progress | None = None) -> np.ndarray:

@@ -13,8 +13,9 @@ import numpy as np
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.frozen_model import TextBatch
 from ltuning.errors import DataError
-from ltuning.estimators.inputs import label_lists_of, pair_of
+from ltuning.estimators.inputs import label_lists_of, pair_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
+from ltuning.estimators.text_weights import scaled
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
 from ltuning.metrics import Report, binary_log_loss, multilabel_report
@@ -57,6 +58,7 @@ class MultilabelClassifier(TextClassifier):
         label_lists: object,
         validation: tuple[object, object] | None = None,
         *,
+        sample_weight: object = None,
         checkpoints: Path | None = None,
         resume: bool = False,
         callbacks: Sequence[TrainerCallback] = (),
@@ -72,6 +74,8 @@ class MultilabelClassifier(TextClassifier):
                 are texts, integers, numbers or booleans, and predictions give back the same.
             validation: texts and label lists that choose the best weights, stop early, and to which
                 the thresholds are fitted.
+            sample_weight: what each training text counts in the loss, 0 or more, scaled to the mean
+                one; see `LabelClassifier.fit`. Validation is not weighted.
             checkpoints: folder for checkpoints; None = a temporary one.
             resume: go on from the newest checkpoint there.
             callbacks: transformers' TrainerCallbacks.
@@ -82,7 +86,7 @@ class MultilabelClassifier(TextClassifier):
             DataError: texts and label lists that do not fit each other, or are none; empty texts,
                 no label anywhere, missing labels, a table of 0 and 1, a label twice in a list, one
                 that is not among the labels given, or in validation one that training does not
-                know.
+                know; weights of another number, negative, not finite, or all 0.
             LabelError: labels that cannot be used.
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
@@ -91,7 +95,10 @@ class MultilabelClassifier(TextClassifier):
 
         empty = self.config.data.empty_texts
         read, type_ = label_lists_of(label_lists, "training", self._given_labels())
-        texts, lists = checked_texts(texts, read, empty)
+        weighted = list(zip(read, weights_of(sample_weight, len(read)), strict=True))
+        texts, weighted = checked_texts(texts, weighted, empty)
+        lists = [names for names, _ in weighted]
+        weights = scaled([weight for _, weight in weighted])
         known = self._label_set(_used(lists), type_)
         if without := [name for name in known.names if name not in _used(lists)]:
             logger.warning("no training text has the label %s", ", ".join(map(repr, without)))
@@ -102,7 +109,7 @@ class MultilabelClassifier(TextClassifier):
             held_out = checked_texts(some, read, empty)
         with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
-            self._fit(known, (texts, lists), held_out, checkpoints, resume, every)
+            self._fit(known, (texts, lists), weights, held_out, checkpoints, resume, every)
         return self
 
     def predict(self, texts: object, progress: Progress | None = None) -> list[list[Label]]:

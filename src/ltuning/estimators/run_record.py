@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Never, Protocol
@@ -31,8 +31,16 @@ class Fitted(Protocol):
         """Training texts."""
 
 
-def run_figures(result: TrainingResult, fitted: Fitted) -> dict[str, Any]:
-    """What a training took, and what its best evaluation came to."""
+def run_figures(
+    result: TrainingResult, fitted: Fitted, weights: Sequence[float] | None = None
+) -> dict[str, Any]:
+    """What a training took, and what its best evaluation came to.
+
+    Args:
+        result: of the training.
+        fitted: what was trained.
+        weights: what the texts counted; None = all the same.
+    """
     training = {
         "seconds": round(result.seconds, 2),
         "steps": result.steps,
@@ -40,6 +48,9 @@ def run_figures(result: TrainingResult, fitted: Fitted) -> dict[str, Any]:
         "trainable_parameters": fitted.model.adapter.num_parameters,
         "padding_share": round(result.padding_share, 4),
     }
+    if weights is not None:
+        training["lowest_text_weight"] = round(min(weights), 4)
+        training["highest_text_weight"] = round(max(weights), 4)
     figures: dict[str, Any] = {"training": training}
     if result.best:
         figures["validation"] = {

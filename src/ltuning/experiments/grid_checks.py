@@ -33,6 +33,8 @@ _OWNED = {
     "method.recipe": "recipe",
 }
 _SECTIONS = ("method", "training")
+# What a method may say of the data: how it is trained on them, not which they are.
+_OF_DATA = ("data.class_weight",)
 
 
 def problems_of(values: Mapping[str, Any], broken: set[str]) -> list[Problem]:
@@ -190,7 +192,7 @@ def _own_problems(entry: MethodEntry, path: str, tasks: Mapping[str, str]) -> li
     problems = []
     for option, value in entry.options.items():
         section, _, name = option.partition(".")
-        if section not in _SECTIONS or not name:
+        if (section not in _SECTIONS or not name) and option not in _OF_DATA:
             message = f"expected a path such as method.rank or training.weight_decay, got {option}"
             problems.append(Problem(f"{path}.options.{option}", message))
         elif option in _OWNED:

@@ -72,7 +72,7 @@ def _config(method: str, job: Job) -> Config:
     }
     for path, value in job.options.items():
         section, _, name = path.partition(".")
-        mapping[section][name] = value
+        mapping.setdefault(section, {})[name] = value
     config = configure(mapping)
     if catalog.reads_texts(config.method):
         return config

@@ -9,7 +9,7 @@ from ltuning.config import TASK_FACTS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
-from ltuning.suggestions import listed
+from ltuning.suggestions import listed, unknown
 
 
 def check(config: Config) -> None:
@@ -104,7 +104,12 @@ def _label_problems(config: Config) -> list[Problem]:
         Labels.from_any(config.labels, texts_read=reads)
     except LabelError as error:
         return [Problem("labels", str(error))]
-    return []
+    weights = config.data.class_weight
+    return [
+        Problem(f"data.class_weight.{name}", unknown("label", name, config.labels))
+        for name in (weights if isinstance(weights, dict) else ())
+        if name not in config.labels
+    ]
 
 
 def type_problems(types: Mapping[str, Sequence[str]]) -> list[Problem]:
@@ -132,6 +137,10 @@ def _task_problems(config: Config) -> list[Problem]:
     if not facts.one_of_each and config.data.shots is not None:
         message = f"task '{config.task}' has no texts of one class to draw from; leave it out"
         found.append(Problem("data.shots", message))
+    if not facts.one_of_each and config.data.class_weight is not None:
+        also = "" if facts.of_words else ", or give sample_weight to fit in Python"
+        message = f"task '{config.task}' has no texts of one class to weigh; leave it out{also}"
+        found.append(Problem("data.class_weight", message))
     return found + (_tag_problems(config) if facts.of_words else [])
 
 

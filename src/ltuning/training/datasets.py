@@ -22,11 +22,22 @@ class TokenDataset(Dataset, Generic[Target]):
     """Tokenized texts with the index of their true label, or with those of all that apply.
 
     A row is its number, of which `collate` makes batches.
+
+    Args:
+        tokens: of each text.
+        targets: what is true of each.
+        weights: what the loss of each counts, in the mean one; None where all count the same.
     """
 
-    def __init__(self, tokens: Sequence[Tokens], targets: Sequence[Target]):
+    def __init__(
+        self,
+        tokens: Sequence[Tokens],
+        targets: Sequence[Target],
+        weights: Sequence[float] | None = None,
+    ):
         self.tokens = tokens
         self.targets = targets
+        self.weights = weights
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -35,12 +46,15 @@ class TokenDataset(Dataset, Generic[Target]):
         return row
 
     def collate(self, backbone: Backbone, rows: Sequence[int]) -> dict[str, Any]:
-        """The batch, its targets and its rows; these as lists, which Trainer leaves where they are.
+        """The batch, its targets and its rows, and its weights where there are any.
 
-        The draws are made on the CPU.
+        All but the batch as lists, which Trainer leaves where they are: the draws are made on the
+        CPU.
         """
         targets = [self.targets[row] for row in rows]
-        return {"batch": self.batch(backbone, rows), "targets": targets, "rows": list(rows)}
+        weights = {} if self.weights is None else {"weights": [self.weights[row] for row in rows]}
+        batch = self.batch(backbone, rows)
+        return {"batch": batch, "targets": targets, "rows": list(rows), **weights}
 
     def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
         """Some of the texts, padded."""

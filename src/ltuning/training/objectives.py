@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Never, TypeVar
 
 import numpy as np
@@ -60,24 +60,38 @@ class Draw:
             (`DrawnMultilabel`); of texts `[B]` the true label (`Classes`) or `[B, K]` which labels
             apply (`Multilabel`); `[B, W]` the tag of each word (`Tags`).
         shift: `[R]` what the draw adds to each branch's log-odds (`DrawnMultilabel`).
+        weights: of each row of `truth` what its loss counts; None where all count the same.
     """
 
     branches: Branches | None
     truth: Tensor
     shift: Tensor | None = None
+    weights: Tensor | None = None
+
+    def weighted(self, weights: Tensor) -> Draw:
+        """The same with the weight `[B]` of each text."""
+        texts = self._texts_of_rows
+        return replace(self, weights=weights if texts is None else weights[texts])
+
+    @property
+    def _texts_of_rows(self) -> Tensor | None:
+        """The text of each row of `truth` where these are branches; None where they are texts."""
+        if self.branches is None or len(self.truth) != len(self.branches.texts):
+            return None
+        return self.branches.texts
 
     def part(self, start: int, stop: int) -> Draw:
         """What is drawn of the texts from `start` to before `stop`, which are counted from 0."""
-        if self.branches is None:
-            return Draw(None, self.truth[start:stop])
-        texts = self.branches.texts
-        chosen = (start <= texts) & (texts < stop)
-        is_by_branch = len(self.truth) == len(texts)
-        return Draw(
-            Branches(texts[chosen] - start, self.branches.rows[chosen]),
-            self.truth[chosen] if is_by_branch else self.truth[start:stop],
-            None if self.shift is None else self.shift[chosen],
-        )
+        rows: slice | Tensor = slice(start, stop)
+        branches = shift = None
+        if self.branches is not None:
+            texts = self.branches.texts
+            chosen = (start <= texts) & (texts < stop)
+            branches = Branches(texts[chosen] - start, self.branches.rows[chosen])
+            shift = None if self.shift is None else self.shift[chosen]
+            rows = rows if self._texts_of_rows is None else chosen
+        weights = None if self.weights is None else self.weights[rows]
+        return Draw(branches, self.truth[rows], shift, weights)
 
 
 def draw_pairs(targets: Tensor, rows: LabelRows, generator: torch.Generator) -> Draw:
@@ -166,7 +180,12 @@ class Objective(ABC, Generic[Target]):
 
     @abstractmethod
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
-        """Mean loss of the scores of a batch, as `Model.score` gives them."""
+        """Mean loss of the scores of a batch, as `Model.score` gives them.
+
+        Each row of the draw counts by its weight, and the mean is over the number of rows, whatever
+        their weights: with weights whose mean is one over all texts, a text of weight 2 so counts
+        as if it came twice.
+        """
 
     def share(self, draw: Draw) -> int:
         """How many the mean is over: what the loss of a part of a step weighs."""
@@ -183,7 +202,7 @@ class ClassesObjective(Objective[int]):
 
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
         """Softmax cross-entropy of `[B, K]` scores."""
-        return choice_loss(scores, draw.truth.to(scores.device))
+        return choice_loss(scores, draw.truth.to(scores.device), draw.weights)
 
 
 @dataclass(frozen=True)
@@ -198,7 +217,7 @@ class PairsObjective(Objective[int]):
 
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
         """Binary cross-entropy of `[B]` scores."""
-        return pairs_loss(scores, draw.truth.to(scores.device))
+        return pairs_loss(scores, draw.truth.to(scores.device), draw.weights)
 
 
 @dataclass(frozen=True)
@@ -214,7 +233,8 @@ class ContrastObjective(Objective[int]):
 
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
         """Softmax cross-entropy of each text's candidates."""
-        return choice_loss(scores.view(len(draw.truth), -1), draw.truth.to(scores.device))
+        candidates = scores.view(len(draw.truth), -1)
+        return choice_loss(candidates, draw.truth.to(scores.device), draw.weights)
 
 
 @dataclass(frozen=True)
@@ -229,7 +249,8 @@ class MultilabelObjective(Objective[Sequence[int]]):
 
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
         """Binary cross-entropy of `[B, K]` scores."""
-        return pairs_loss(scores, draw.truth.to(scores.device))
+        weights = None if draw.weights is None else draw.weights[:, None]
+        return pairs_loss(scores, draw.truth.to(scores.device), weights)
 
 
 @dataclass(frozen=True)
@@ -247,7 +268,8 @@ class DrawnMultilabelObjective(Objective[Sequence[int]]):
     def loss(self, scores: Tensor, draw: Draw) -> Tensor:
         """Binary cross-entropy of `[R]` scores, shifted to what the draw made of their odds."""
         assert draw.shift is not None
-        return pairs_loss(scores + draw.shift.to(scores.device), draw.truth.to(scores.device))
+        shifted = scores + draw.shift.to(scores.device)
+        return pairs_loss(shifted, draw.truth.to(scores.device), draw.weights)
 
 
 @dataclass(frozen=True)
@@ -293,14 +315,30 @@ def multi_hot(targets: Sequence[Sequence[int]], num_labels: int) -> Tensor:
     return truth
 
 
-def pairs_loss(scores: Tensor, truth: Tensor) -> Tensor:
-    """Mean binary cross-entropy (the paper's equation 4); scores are log-odds."""
-    return functional.binary_cross_entropy_with_logits(scores, truth)
+def pairs_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean binary cross-entropy (the paper's equation 4); scores are log-odds.
+
+    Args:
+        scores: of any shape.
+        truth: 1 where it is true, of the same shape.
+        weights: what each counts, of a shape that broadcasts; None = all the same.
+    """
+    weights = None if weights is None else weights.to(scores.device)
+    return functional.binary_cross_entropy_with_logits(scores, truth, weights)
 
 
-def choice_loss(scores: Tensor, truth: Tensor) -> Tensor:
-    """Softmax cross-entropy of `[B, C]` scores against the true place `[B]`."""
-    return functional.cross_entropy(scores, truth)
+def choice_loss(scores: Tensor, truth: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean softmax cross-entropy of `[B, C]` scores against the true place `[B]`.
+
+    Args:
+        scores: of C choices.
+        truth: the place of the true one.
+        weights: `[B]` what each counts; None = all the same.
+    """
+    if weights is None:
+        return functional.cross_entropy(scores, truth)
+    # Not the weights that `cross_entropy` takes: they are of choices, and it divides by their sum.
+    return (functional.cross_entropy(scores, truth, reduction="none") * weights.to(scores)).mean()
 
 
 def check_scores(tables: Sequence[np.ndarray], what: str) -> None:

@@ -62,6 +62,8 @@ class TrainingModel(nn.Module):
         """
         targets = [target for batch in batches for target in batch["targets"]]
         draw, prepared, start = self.draw(targets, step), [], 0
+        if weights := [weight for batch in batches for weight in batch.get("weights", ())]:
+            draw = draw.weighted(torch.tensor(weights))
         for batch in batches:
             stop = start + len(batch["targets"])
             part = draw.part(start, stop)
