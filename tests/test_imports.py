@@ -30,8 +30,8 @@ BACKBONES = BASE | {"locks", "backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
 SCORING = METHODS | {"scoring"}
-TRAINING = SCORING | {"tag_decoding", "training", "metrics"}
-ARTIFACTS = METHODS | {"artifacts", "metrics"}
+TRAINING = SCORING | {"tag_decoding", "training", "metrics", "calibration"}
+ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
 DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
 CHECKS = SCORING | DATA | {"checks"}
@@ -48,6 +48,7 @@ ALLOWED = {
     "labels": LABELS,
     "data": DATA,
     "metrics": {"errors", "suggestions", "metrics"},
+    "calibration": {"errors", "metrics", "calibration"},
     "backbones": BACKBONES,
     "methods": METHODS,
     "tag_decoding": {"errors", "suggestions", "sentences", "tag_decoding"},

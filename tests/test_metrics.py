@@ -13,10 +13,12 @@ from ltuning.errors import DataError
 from ltuning.metrics import (
     best_thresholds,
     binary_log_loss,
+    brier_score,
     classification_report,
     expected_calibration_error,
     log_loss,
     multilabel_report,
+    risk_coverage,
 )
 
 NAMES = ["a", "b", "c"]
@@ -146,7 +148,41 @@ def test_log_loss_of_certainty() -> None:
     assert log_loss([[1.0, 0.0]], [1]) == pytest.approx(-math.log(2.0**-52))
 
 
-@pytest.mark.parametrize("figure", [expected_calibration_error, log_loss])
+@given(rows=examples)
+def test_brier_score_by_its_definition(rows: list[tuple[list[float], int]]) -> None:
+    probabilities = [[weight / sum(row) for weight in row] for row, _ in rows]
+    expected = sum(
+        (value - (place == index)) ** 2
+        for row, (_, index) in zip(probabilities, rows, strict=True)
+        for place, value in enumerate(row)
+    ) / len(rows)
+    assert brier_score(probabilities, [index for _, index in rows]) == pytest.approx(expected)
+
+
+def test_risk_and_coverage_by_hand() -> None:
+    # Right, wrong and right of equal confidence, wrong.
+    chances = [[0.9, 0.1], [0.8, 0.2], [0.8, 0.2], [0.6, 0.4]]
+    curve, area = risk_coverage(chances, [0, 1, 0, 1])
+    assert curve == {
+        "threshold": [0.9, 0.8, 0.6],
+        "coverage": [0.25, 0.75, 1.0],
+        "risk": [0.0, pytest.approx(1 / 3), 0.5],
+    }
+    # The two of equal confidence are wrong by half each.
+    assert area == pytest.approx((0 + 0.5 / 2 + 1 / 3 + 2 / 4) / 4)
+
+
+def test_a_curve_has_a_hundred_points_at_most() -> None:
+    chances = [[0.5 + row / 1000, 0.5 - row / 1000] for row in range(250)]
+    curve, _ = risk_coverage(chances, [0] * 100 + [1] * 150)
+    assert [len(points) for points in curve.values()] == [100, 100, 100]
+    assert (curve["coverage"][0], curve["coverage"][-1]) == (1 / 250, 1.0)
+    assert curve["risk"][-1] == 150 / 250
+
+
+@pytest.mark.parametrize(
+    "figure", [brier_score, expected_calibration_error, log_loss, risk_coverage]
+)
 @pytest.mark.parametrize(
     ("probabilities", "truth", "message"),
     [

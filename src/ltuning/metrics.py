@@ -29,8 +29,12 @@ WORDS = {
     "macro_recall": "macro recall",
     "loss": "loss",
     "log_loss": "log loss",
+    "brier_score": "Brier score",
     "expected_calibration_error": "calibration error",
+    "aurc": "risk-coverage area",
 }
+# Points of a curve of risk and coverage.
+_MOST_POINTS = 100
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
 
 
@@ -57,6 +61,22 @@ class Confusion(TypedDict):
     counts: list[list[int]]
 
 
+class RiskCoverage(TypedDict):
+    """At each threshold the share of texts that reach it, and the share of these that are wrong."""
+
+    threshold: list[float]
+    coverage: list[float]
+    risk: list[float]
+
+
+class ProbabilityFigures(TypedDict):
+    """How good probabilities are."""
+
+    log_loss: float
+    brier_score: float
+    expected_calibration_error: float
+
+
 class Report(TypedDict, total=False):
     """What is measured on labelled texts; which figures there are, the task says."""
 
@@ -74,11 +94,16 @@ class Report(TypedDict, total=False):
     f1: float
     loss: float
     log_loss: float
+    brier_score: float
     expected_calibration_error: float
+    aurc: float
     num_examples: int
     num_entities: int
     per_class: list[OfClass]
     confusion: Confusion
+    risk_coverage: RiskCoverage
+    temperature: float
+    uncalibrated: ProbabilityFigures
 
 
 def figures_of(report: Mapping[str, object]) -> dict[str, float]:
@@ -333,6 +358,65 @@ def log_loss(probabilities: ArrayLike, truth: ArrayLike) -> float:
     smallest = numpy.finfo(numpy.float64).eps
     of_truth = numpy.clip(rows[numpy.arange(len(rows)), indices], smallest, 1.0)
     return float(-numpy.log(of_truth).mean())
+
+
+def brier_score(probabilities: ArrayLike, truth: ArrayLike) -> float:
+    """Mean squared distance of the probabilities from the truth, from 0 to 2 (Brier 1950).
+
+    Of two classes it is twice the figure that only looks at one of them.
+
+    Args:
+        probabilities: of every class for every example, ``[n, K]``.
+        truth: the index of the true class of each example, ``[n]``.
+
+    Raises:
+        DataError: no examples, wrong shapes, rows that are no probabilities, or a wrong index.
+    """
+    import numpy
+
+    rows, indices = _checked_probabilities(probabilities, truth)
+    distances = rows.copy()
+    distances[numpy.arange(len(rows)), indices] -= 1.0
+    return float((distances**2).sum(axis=1).mean())
+
+
+def risk_coverage(probabilities: ArrayLike, truth: ArrayLike) -> tuple[RiskCoverage, float]:
+    """What is wrong among the answers that are left where the least probable are withheld.
+
+    Source: Geifman and El-Yaniv 2017, "Selective Classification for Deep Neural Networks".
+
+    Args:
+        probabilities: of every class for every example, ``[n, K]``.
+        truth: the index of the true class of each example, ``[n]``.
+
+    Returns:
+        At most 100 points, from few answers to all, and the area under the curve of all: the mean
+        risk over 1 to n answers. Examples of equal probability are left or withheld together; to
+        the area they add what all their orders add in the mean.
+
+    Raises:
+        DataError: no examples, wrong shapes, rows that are no probabilities, or a wrong index.
+    """
+    import numpy
+
+    rows, indices = _checked_probabilities(probabilities, truth)
+    confidence, number = rows.max(axis=1), len(rows)
+    order = numpy.argsort(-confidence)
+    wrong = (rows.argmax(axis=1) != indices)[order].astype(float)
+    # How many are left at each threshold that occurs.
+    kept = numpy.append(numpy.flatnonzero(numpy.diff(confidence[order])) + 1, number)
+    sizes = numpy.diff(kept, prepend=0)
+    of_equals = numpy.add.reduceat(wrong, kept - sizes) / sizes
+    left = numpy.arange(1, number + 1)
+    area = (numpy.cumsum(numpy.repeat(of_equals, sizes)) / left).mean()
+    chosen = numpy.linspace(0, len(kept) - 1, min(_MOST_POINTS, len(kept))).round().astype(int)
+    points = kept[chosen]
+    curve: RiskCoverage = {
+        "threshold": confidence[order][points - 1].tolist(),
+        "coverage": (points / number).tolist(),
+        "risk": (numpy.cumsum(wrong)[points - 1] / points).tolist(),
+    }
+    return curve, float(area)
 
 
 def _check_labels(truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> None:

@@ -382,3 +382,55 @@ def test_thresholds_and_schemes_are_checked(
         path.write_text(store._config_text(json.loads(path.read_text()) | {key: value}))
         with pytest.raises(ArtifactError, match=f"\n  {key}: {message}"):
             door.from_pretrained(tmp_path / name, backbone=bert)
+
+
+ANSWERS = {"confidence": [0.5, 1.0], "right": [True, False], "true": [0.5, 0.0]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"right": [True]}, "expected lists of one length, from 1 to 5000, got {"),
+        ({"right": [True, 1]}, "expected right of type bool, from 0 to 1, got {"),
+        ({"true": [0.5, 1.5]}, "expected true of type float, from 0 to 1, got {"),
+        ({"more": []}, "expected confidence, right, true, got {"),
+    ],
+)
+def test_answers_and_a_temperature_are_checked(
+    bert: Backbone, changed: Callable[..., Path], change: dict[str, Any], message: str
+) -> None:
+    folder = changed("prefix")
+    path = folder / "calibration" / "answers.json"
+    path.parent.mkdir()
+
+    def sign(found: dict[str, Any], temperature: Any = 1.5) -> None:
+        path.write_text(json.dumps(found))
+        config = json.loads((folder / CONFIG).read_text())
+        signed = config | {
+            "parts_sha256": {"calibration/answers.json": sha(path)},
+            "temperature": temperature,
+        }
+        (folder / CONFIG).write_text(store._config_text(signed))
+
+    sign(ANSWERS)
+    loaded = LabelClassifier.from_pretrained(folder, backbone=bert)
+    assert (loaded.temperature_, loaded.threshold_for(0.3)) == (1.5, (0.5, 1.0))
+    sign(ANSWERS | change, 0)
+    with pytest.raises(ArtifactError) as caught:
+        LabelClassifier.from_pretrained(folder, backbone=bert)
+    for said in (
+        "temperature: expected a number from 0.05 to 20, got 0",
+        f"calibration/answers.json: {message}",
+    ):
+        assert f"\n  {said}" in str(caught.value)
+
+
+def test_an_artifact_of_before_has_no_temperature(
+    bert: Backbone, changed: Callable[..., Path], toy: Any
+) -> None:
+    def as_before(found: dict[str, Any]) -> None:
+        del found["temperature"], found["config"]["calibrate"]
+
+    loaded = LabelClassifier.from_pretrained(changed("prefix", config=as_before), backbone=bert)
+    assert loaded.temperature_ == 1
+    assert "uncalibrated" not in loaded.evaluate(*toy.test)

@@ -613,15 +613,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "a device": (
         lambda folder: sign(folder, parts_sha256={"/dev/zero": "0" * 64}),
-        "expected files of the artifact in lora/ with parts_sha256 in .*, got '/dev/zero'; restore",
+        "in calibration/ or lora/ with parts_sha256 in .*, got '/dev/zero'; restore",
     ),
     "a file outside": (
         lambda folder: sign(folder, parts_sha256={"lora/../../x": "0" * 64}),
-        r"expected files of the artifact in lora/ with parts_sha256 in .*, got 'lora/\.\./\.\./x';",
+        r"in calibration/ or lora/ with parts_sha256 in .*, got 'lora/\.\./\.\./x';",
     ),
     "the folder above": (
         lambda folder: sign(folder, parts_sha256={"lora/..": "0" * 64}),
-        r"expected files of the artifact in lora/ with parts_sha256 in .*, got 'lora/\.\.';",
+        r"in calibration/ or lora/ with parts_sha256 in .*, got 'lora/\.\.';",
     ),
     "no checksums": (
         lambda folder: sign(folder, parts_sha256=[1]),

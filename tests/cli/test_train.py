@@ -13,6 +13,7 @@ from .conftest import write_csv
 
 FILES = {
     "README.md",
+    "calibration",
     "adapter_model.safetensors",
     "config.yaml",
     "history.jsonl",

@@ -97,6 +97,7 @@ def test_the_defaults():
             "encoding": None,
         },
         "stopping": {"patience": "auto", "metric": "loss"},
+        "calibrate": True,
         "seed": 0,
         "training": {},
     }
@@ -334,7 +335,7 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"sede": 1},
             "sede: unknown option 'sede': expected one of 'task', 'backbone', 'labels', 'method', "
-            "'data', 'stopping', 'seed', 'training'; did you mean 'seed'?",
+            "'data', 'stopping', 'calibrate', 'seed', 'training'; did you mean 'seed'?",
         ),
         (
             {"stopping": {"zebra": 1}},
@@ -361,7 +362,7 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             [1],
             "configuration: expected a mapping of options ('task', 'backbone', 'labels', 'method', "
-            "'data', 'stopping', 'seed', 'training'), got [1]",
+            "'data', 'stopping', 'calibrate', 'seed', 'training'), got [1]",
         ),
     ],
 )

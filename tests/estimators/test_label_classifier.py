@@ -13,6 +13,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import fingerprint
+from ltuning.calibration import softmax
 from ltuning.config import Config
 from ltuning.errors import (
     ArtifactError,
@@ -22,7 +23,7 @@ from ltuning.errors import (
     LabelError,
     TrainingError,
 )
-from ltuning.estimators.label_classifier import LabelClassifier, label_array, softmax
+from ltuning.estimators.label_classifier import LabelClassifier, label_array
 from ltuning.labels import Labels
 
 Make = Callable[..., LabelClassifier]
@@ -126,7 +127,7 @@ def test_a_saved_classifier_loads_with_the_same_scores(
     computed = replace(trained.classifier.config.backbone, attention="sdpa")
     assert loaded.config == replace(trained.classifier.config, backbone=computed)
     names = {path.name for path in (tmp_path / "saved").iterdir()}
-    assert names == {"adapter_model.safetensors", "ltuning_config.json", "README.md"}
+    assert names == {"adapter_model.safetensors", "ltuning_config.json", "README.md", "calibration"}
 
 
 def test_a_classifier_saves_and_loads_again_unchanged(trained: Trained, tmp_path: Path) -> None:

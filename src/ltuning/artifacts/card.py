@@ -15,6 +15,8 @@ from ltuning.metrics import WORDS
 # What our names of figures are called on model hubs.
 HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
 SPLITS = ("validation", "test")
+# Names of figures of calibration before and after end so.
+_TIMES = ("_before", "")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Underscores within a word are letters in Markdown; at its ends they mean emphasis.
 MARKUP = re.compile(r"[\\`*~\[\]<|&]|\b_|_\b")
@@ -25,10 +27,11 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]
 
     Args:
         config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
-            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`, and
-            where several labels may apply `thresholds`.
-        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers) and `training`
-            (seconds, steps, texts, trainable_parameters); each may be missing.
+            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`, where
+            several labels may apply `thresholds`, and where one does `temperature`.
+        figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers), `calibration`
+            (see `calibration.calibration_figures`) and `training` (seconds, steps, texts,
+            trainable_parameters); each may be missing.
     """
     parts = [
         _front_matter(config, figures),
@@ -36,6 +39,7 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]
         _labels(config),
         _usage(config),
         _figures(figures),
+        _calibration(config, figures.get("calibration", {})),
         _training(config, figures.get("training", {})),
         _limits(config),
     ]
@@ -135,6 +139,27 @@ def _figures(figures: Mapping[str, Mapping[str, object]]) -> str:
         for name in names
     ]
     return "## Figures\n\n" + _table(("figure", *splits), rows)
+
+
+def _calibration(config: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    temperature = config.get("temperature")
+    if temperature in (None, 1):
+        return ""
+    parts = [
+        "## Calibration",
+        f"Scores are divided by {temperature:.4f}, the temperature, before they are probabilities.",
+    ]
+    if found:
+        names = [name for name in WORDS if f"{name}_before" in found]
+        rows = [(WORDS[name], *(f"{found[name + of]:.4f}" for of in _TIMES)) for name in names]
+        parts += [
+            f"It was fitted on {found['texts']:,} texts, which the figures are of, and which may "
+            "have chosen the weights too.",
+            _table(("figure", "at temperature 1", "at this one"), rows),
+        ]
+    else:
+        parts.append("It was fitted before labels were added.")
+    return "\n\n".join(parts)
 
 
 def _training(config: Mapping[str, Any], training: Mapping[str, object]) -> str:

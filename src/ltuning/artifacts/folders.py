@@ -37,7 +37,7 @@ TENSORS = "adapter_model.safetensors"
 CONFIG = "ltuning_config.json"
 CARD = "README.md"
 CHECKPOINTS = "checkpoints"
-PARTS = frozenset({"lora"})  # sub-folders
+PARTS = frozenset({"calibration", "lora"})  # sub-folders
 ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD}) | PARTS
 RUN_FILES = frozenset({"config.yaml", "metrics.json", "history.jsonl"})
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ltuning.artifacts import store
 from ltuning.artifacts.folders import CONFIG
+from ltuning.calibration import TEMPERATURES, Answers
 from ltuning.config import (
     TASK_FACTS,
     Config,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 _Fits = Callable[[Any], bool]
 
+# The part with what a classifier said of held-out texts.
+ANSWERS = "calibration/answers.json"
 _BACKBONE = ("name", "fingerprint", "family")
 # What older versions did not write, and what is built without it is what they built.
 _LATER = frozenset({"negatives", "objective"})
@@ -47,6 +50,7 @@ class Opened:
         config: what it was trained with.
         method: the options of its method, none left open.
         fields: what the front door wrote beside these.
+        answers: what it said of held-out texts; None where none are kept.
     """
 
     folder: Path
@@ -55,6 +59,7 @@ class Opened:
     config: Config
     method: MethodOptions
     fields: Mapping[str, Any]
+    answers: Answers | None = None
 
     def check_fits(self, backbone: Backbone) -> None:
         """Refuse options that this backbone has no place for.
@@ -104,9 +109,20 @@ def read(folder: str | Path) -> Opened:
         if not fits(saved.get(name)):
             message = f"expected {expected}, got {shown(saved.get(name))}"
             problems.append(Problem(name, message))
+    answers = _answers(artifact.parts, problems)
     if problems:
         raise ArtifactError(_sentence(artifact.folder, [str(problem) for problem in problems]))
-    return Opened(artifact.folder, artifact.tensors, artifact.parts, config, method, saved)
+    return Opened(artifact.folder, artifact.tensors, artifact.parts, config, method, saved, answers)
+
+
+def _answers(parts: Mapping[str, object], problems: list[Problem]) -> Answers | None:
+    if ANSWERS not in parts:
+        return None
+    try:
+        return Answers.from_plain(parts[ANSWERS])
+    except ValueError as error:
+        problems.append(Problem(ANSWERS, f"{error}, got {shown(parts[ANSWERS])}"))
+        return None
 
 
 def untrained(config: Config) -> Config:
@@ -194,6 +210,13 @@ def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _F
         expected["num_labels"] = (
             f"{count}, the number of labels",
             lambda value: _is_count(value, 1) and value == count,
+        )
+    if TASK_FACTS[task].one_of_each:
+        least, most = TEMPERATURES
+        # Artifacts of before have none.
+        expected["temperature"] = (
+            f"a number from {least:g} to {most:g}",
+            lambda value: value is None or (_is_number(value) and least <= value <= most),
         )
     if TASK_FACTS[task].several:
         expected["thresholds"] = (

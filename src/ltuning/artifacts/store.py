@@ -438,10 +438,11 @@ def _check_shas(config: Mapping[str, object], path: Path) -> None:
             f"expected checksums of 64 hexadecimal digits in {path}, got others; restore the file "
             "or train again"
         )
+    places = " or ".join(f"{part}/" for part in sorted(PARTS))
     if strange := [name for name in parts if not _is_part(name)]:
         raise ArtifactError(
-            f"expected files of the artifact in {' or '.join(f'{part}/' for part in PARTS)} with "
-            f"parts_sha256 in {path}, got {shown(strange[0])}; restore the file or train again"
+            f"expected files of the artifact in {places} with parts_sha256 in {path}, got "
+            f"{shown(strange[0])}; restore the file or train again"
         )
 
 

@@ -62,11 +62,11 @@ def add_labels(
     classifier.save_pretrained(output)
     if quiet:
         return
-    show_facts(
-        {
-            "added": ", ".join(new or ()),
-            "labels": f"{len(classifier.classes_):,}",
-            "saved": str(output),
-        }
-    )
+    facts = {"added": ", ".join(new or ()), "labels": f"{len(classifier.classes_):,}"}
+    if opened.fields.get("temperature") not in (None, 1):
+        facts["calibration"] = (
+            "the temperature stays; answers on held-out texts were of the labels before, and are "
+            "left out until `ltuning calibrate`"
+        )
+    show_facts(facts | {"saved": str(output)})
     show_next([f"ltuning predict {shlex.quote(str(output))} texts.txt"])

@@ -74,7 +74,7 @@ def evaluate(
         "--missing-labels": missing_labels or "refuse",
     }
     checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
-    checks.append(partial(_check_split, split, data))
+    checks.append(partial(check_split, split, data))
     split = split or "test"
     targets = [] if output is None else [partial(check_target, output)]
     if refused := refusals([*targets, *checks, partial(check_source, data)]):
@@ -100,7 +100,12 @@ def _is_file(data: str) -> bool:
     return os.path.isfile(os.path.expanduser(data))
 
 
-def _check_split(split: str | None, data: str) -> None:
+def check_split(split: str | None, data: str) -> None:
+    """Refuse a split of a file.
+
+    Raises:
+        DataError: a split was named, and the data are a file.
+    """
     if split is not None and _is_file(data):
         raise DataError(
             f"expected a folder or a hub data set for --split {split}, got the file {data}, which "

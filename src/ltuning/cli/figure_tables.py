@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -22,8 +22,22 @@ _MOST_PAIRS = 10
 
 def figures(report: Report) -> dict[str, str]:
     """The figures over all texts, by their names in words."""
-    found = figures_of(report)
-    return {words: f"{found[name]:.4f}" for name, words in WORDS.items() if name in found}
+    found, before = figures_of(report), figures_of(report.get("uncalibrated", {}))
+    shown = {name: f"{found[name]:.4f}" for name in WORDS if name in found}
+    for name in shown.keys() & before.keys():
+        shown[name] += f" ({before[name]:.4f} without the temperature)"
+    return {WORDS[name]: text for name, text in shown.items()}
+
+
+def calibration(figures: Mapping[str, Any]) -> str:
+    """What a temperature did to the figures of probabilities, on one line."""
+    found = figures["calibration"]
+    changes = ", ".join(
+        f"{words} {found[f'{name}_before']:.3f} -> {found[name]:.3f}"
+        for name, words in WORDS.items()
+        if f"{name}_before" in found
+    )
+    return f"temperature {found['temperature']:.2f} of {found['texts']:,} texts: {changes}"
 
 
 def per_class(report: Report, task: Task) -> RenderableType:

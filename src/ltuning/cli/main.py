@@ -19,7 +19,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ltuning.cli import add_labels, compare, demo, doctor, evaluate, params, predict, streams, train
+from ltuning.cli import (
+    add_labels,
+    calibrate,
+    compare,
+    demo,
+    doctor,
+    evaluate,
+    params,
+    predict,
+    streams,
+    train,
+)
 from ltuning.cli.terminal import show_error, show_warnings
 from ltuning.errors import LTuningError
 
@@ -58,6 +69,7 @@ app.command()(demo.demo)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(calibrate.calibrate)
 app.command()(add_labels.add_labels)
 app.command()(params.params)
 app.command()(compare.compare)

@@ -18,6 +18,7 @@ from ltuning.errors import DataError
 
 if TYPE_CHECKING:
     from ltuning.data.sources import Columns, Dialect, Table
+    from ltuning.estimators.label_classifier import LabelClassifier
     from ltuning.estimators.token_classifier import Entity, TokenClassifier
     from ltuning.tasks.task import Task
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     _Place = tuple[Callable[[], Any], Terminal]
 
 PROBABILITY = "probability"
+PREDICTION_SET = "prediction_set"
 _DIGITS = 6
 
 _Source = Annotated[
@@ -61,6 +63,32 @@ _Overwrite = Annotated[
 _Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="A column for every label's probability.")
 ]
+_Abstain = Annotated[
+    float | None,
+    typer.Option(
+        metavar="P",
+        help="Leave the label empty where its probability is below this one.",
+        show_default=False,
+    ),
+]
+_TargetPrecision = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="As --abstain, from the probability on from which such a share of labels was right "
+        "on held-out texts, such as .95.",
+        show_default=False,
+    ),
+]
+_Coverage = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help=f"A column {PREDICTION_SET}: the labels that may be true, so many that the true one "
+        "is among them for this share of texts like the held-out ones, such as .9.",
+        show_default=False,
+    ),
+]
 _Texts = Annotated[
     list[str] | None,
     typer.Option(
@@ -95,6 +123,9 @@ def predict(
     format: _Format = None,
     overwrite: _Overwrite = False,
     probabilities: _Probabilities = False,
+    abstain: _Abstain = None,
+    target_precision: _TargetPrecision = None,
+    coverage: _Coverage = None,
     text: _Texts = None,
     replace_columns: _ReplaceColumns = False,
     escape_formulas: _EscapeFormulas = False,
@@ -115,6 +146,8 @@ def predict(
     (text, predicted_label, probability). Empty texts stay in their place and get a label too. A
     csv file comes back with its delimiter and in its encoding, a parquet file with its types.
 
+    Held-out texts are the validation texts of the training, or those of `ltuning calibrate`.
+
     Where several labels may apply, predicted_labels are those that do: a list in jsonl and parquet,
     names with | between them in csv and tsv, and nothing where none does.
 
@@ -134,6 +167,8 @@ def predict(
     named_labels = (labels, label or [])
     asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
     _check_output(output, overwrite)
+    wanted = _Wanted(probabilities, abstain, target_precision, coverage)
+    wanted.check()
     named = {
         "FILE": source,
         "--format": format,
@@ -153,16 +188,81 @@ def predict(
     write = _Writing(output, escape_formulas, replace_columns)
     place = (load, terminal)
     task = TASKS[config.task]
+    wanted.check_task(task)
     if task.of_words:
-        if probabilities:
+        done = _tagged(place, task, table, columns, write)
+    else:
+        done = _labelled(place, task, table, columns, wanted, write)
+    write_table(write.prepared(done), sys.stdout if output is None else output)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What is asked for beside labels, as the options of the verb have it."""
+
+    probabilities: bool
+    abstain: float | None
+    target_precision: float | None
+    coverage: float | None
+
+    def check(self) -> None:
+        """Refuse what could not be answered by any classifier.
+
+        Raises:
+            DataError: numbers that are no shares, or two thresholds.
+        """
+        if self.abstain is not None and self.target_precision is not None:
+            raise DataError(
+                "expected one of --abstain and --target-precision, got both; leave one out"
+            )
+        shares = {
+            "--abstain": self.abstain,
+            "--target-precision": self.target_precision,
+            "--coverage": self.coverage,
+        }
+        for option, value in shares.items():
+            if value is not None and not 0 < value < 1:
+                raise DataError(f"expected a number above 0 and below 1 for {option}, got {value}")
+
+    def check_task(self, task: Task) -> None:
+        """Refuse what a task does not say.
+
+        Raises:
+            DataError: says which option.
+        """
+        if task.of_words and self.probabilities:
             raise DataError(
                 "expected --probabilities for labels of texts, got a tagger, whose spans come with "
                 "theirs; leave it out"
             )
-        done = _tagged(place, task, table, columns, write)
-    else:
-        done = _labelled(place, task, table, columns, probabilities, write)
-    write_table(write.prepared(done), sys.stdout if output is None else output)
+        given = {
+            "--abstain": self.abstain,
+            "--target-precision": self.target_precision,
+            "--coverage": self.coverage,
+        }
+        named = [option for option, value in given.items() if value is not None]
+        if named and not task.one_of_each:
+            raise DataError(
+                f"expected {named[0]} for a classifier that gives each text one label, got one of "
+                f"task '{task.name}'; leave it out"
+            )
+
+    def threshold(self, classifier: LabelClassifier, terminal: Terminal) -> float | None:
+        """From which probability on a label is said; None where all are."""
+        if self.target_precision is None:
+            return self.abstain
+        found = classifier.threshold_for(self.target_precision)
+        terminal.note(
+            f"{self.target_precision:g} of the labels were right from the probability "
+            f"{found.threshold:.4f} on, which {found.coverage:.1%} of the held-out texts reach"
+        )
+        return found.threshold
+
+    def least_in_set(self, classifier: LabelClassifier) -> float | None:
+        """From which probability on a label is in a prediction set; None where none is asked."""
+        if self.coverage is None:
+            return None
+        return classifier.answers_.least_probability(self.coverage)
 
 
 def _only_file(first: Path | None, second: Path | None) -> Path | None:
@@ -337,13 +437,16 @@ def _span(entity: Entity) -> dict[str, object]:
 
 
 def _labelled(
-    place: _Place, task: Task, table: Table, columns: Columns, every: bool, write: _Writing
+    place: _Place, task: Task, table: Table, columns: Columns, wanted: _Wanted, write: _Writing
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
+    from ltuning.calibration import prediction_set
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
 
-    own = [*task.output_columns]
+    every = wanted.probabilities
+    sets = [] if wanted.coverage is None else [PREDICTION_SET]
+    own = [*task.output_columns, *sets]
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,
         table = replace(table, format=task.lines)  # and no place for a second one
@@ -356,15 +459,27 @@ def _labelled(
     if every or write.replace_columns:
         table = write.room(table, of_names)
     added = own + (of_names if every else [])
-    likely = _likely(names, not task.one_of_each, len(added), len(examples))
-    write.check(_with_columns(table, added, likely))
+    lists = [not task.one_of_each, *(name in sets for name in added[1:])]
+    write.check(_with_columns(table, added, _likely(names, lists, len(examples))))
+    threshold = wanted.threshold(classifier, terminal)
+    least_in_set = wanted.least_in_set(classifier)
     with terminal.counting("predicting", len(examples)) as advance:
         scored = classifier.predict_proba(examples.texts, progress=advance)
     decided = task.decide(scored, task.thresholds(classifier))
-    said = (
-        task.output_row(one, chances, names) + (chances.tolist() if every else [])
-        for one, chances in zip(decided, scored, strict=True)
-    )
+    withheld = scored.max(1) < (threshold or 0.0)
+    if threshold is not None:
+        terminal.note(
+            f"{int(withheld.sum()):,} of {len(scored):,} texts have no label: no probability "
+            f"reaches {threshold:.4f}"
+        )
+
+    def row_of(one: Any, chances: Any, is_withheld: bool) -> list[object]:
+        first, *rest = task.output_row(one, chances, names)
+        if least_in_set is not None:
+            rest.append([names[label] for label in prediction_set(chances, least_in_set)])
+        return [None if is_withheld else first, *rest, *(chances.tolist() if every else [])]
+
+    said = map(row_of, decided, scored, withheld)
     values = (
         [round(value, _DIGITS) if isinstance(value, float) else value for value in row]
         for row in said
@@ -372,11 +487,18 @@ def _labelled(
     return _with_columns(table, added, values)
 
 
-def _likely(names: list[str], several: bool, width: int, rows: int) -> Iterator[list[object]]:
-    """Values like those of a prediction, with every label's name in them."""
+def _likely(names: list[str], lists: list[bool], rows: int) -> Iterator[list[object]]:
+    """Values like those of a prediction, with every label's name in them.
+
+    Args:
+        names: of the labels.
+        lists: of each column whether it holds lists of labels.
+        rows: how many.
+    """
     for row in range(rows):
         label = names if row == 0 else names[:1]
-        yield [label if several else " ".join(label), *[0.5] * (width - 1)]
+        first = label if lists[0] else " ".join(label)
+        yield [first, *(label if is_list else 0.5 for is_list in lists[1:])]
 
 
 def _writable(table: Table, format: str) -> Table:
@@ -384,18 +506,18 @@ def _writable(table: Table, format: str) -> Table:
     from ltuning.data.label_sets import SEPARATOR
     from ltuning.tasks.multilabel import Multilabel
 
-    (column,) = Multilabel.output_columns
-    if column not in table.columns or format not in ("csv", "tsv"):
+    ours = (*Multilabel.output_columns, PREDICTION_SET)
+    columns = [column for column in ours if column in table.columns]
+    if not columns or format not in ("csv", "tsv"):
         return table
     rows = []
     for row in table.rows:
-        if not isinstance(row.get(column), list):  # an earlier prediction, which stays
-            rows.append(row)
-            continue
-        if unsure := [name for name in row[column] if SEPARATOR in name]:
+        # What is no list is of an earlier prediction, and stays.
+        found = {name: row[name] for name in columns if isinstance(row.get(name), list)}
+        if unsure := [name for names in found.values() for name in names if SEPARATOR in name]:
             raise DataError(
                 f"expected label names without {SEPARATOR!r}, which stands between them in "
                 f"{format}, got {unsure[0]!r}; write jsonl or parquet"
             )
-        rows.append({**row, column: SEPARATOR.join(row[column])})
+        rows.append({**row, **{name: SEPARATOR.join(names) for name, names in found.items()}})
     return replace(table, rows=rows)

@@ -538,6 +538,10 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
         rows["weights"] = f"{training['lowest_text_weight']:.2f} to {highest:.2f}, in the mean 1"
     if figures:
         rows["validation"] = f"{figures} (the weights kept)"
+    if "calibration" in classifier.figures:
+        from ltuning.cli.figure_tables import calibration
+
+        rows["calibration"] = calibration(classifier.figures)
     if thresholds := classifier.figures.get("thresholds"):
         lowest, highest = min(thresholds.values()), max(thresholds.values())
         rows["thresholds"] = (

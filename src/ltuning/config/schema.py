@@ -314,6 +314,8 @@ class Config:
         method: what tuning adds.
         data: where texts and labels come from.
         stopping: when training ends early.
+        calibrate: whether a temperature of the probabilities is fitted on the validation texts,
+            where they are 50 or more; of task `classes`.
         seed: of every random choice.
         training: fields of `transformers.TrainingArguments`.
 
@@ -329,6 +331,7 @@ class Config:
     method: MethodOptions = field(default_factory=MethodOptions)
     data: DataOptions = field(default_factory=DataOptions)
     stopping: StoppingOptions = field(default_factory=StoppingOptions)
+    calibrate: bool = True
     seed: int = number_option(0, SEED)
     training: dict[str, Any] = field(default_factory=dict, metadata={"read": read_training})
 

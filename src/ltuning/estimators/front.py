@@ -229,7 +229,7 @@ class Front(ABC, Generic[F]):
             card.render(config, self.figures),
             overwrite=overwrite,
             files=dict(files or {}),
-            parts=adapter.files(),
+            parts={**adapter.files(), **self._own_files(fitted)},
         )
 
     @classmethod
@@ -343,6 +343,10 @@ class Front(ABC, Generic[F]):
     @abstractmethod
     def _own_config(self, fitted: F) -> dict[str, object]:
         """What `_restore` needs beside what every artifact says."""
+
+    def _own_files(self, fitted: F) -> dict[str, bytes]:
+        """Likewise, files by their path in the folder."""
+        return {}
 
     def _trained(self) -> F:
         if self._fitted is None:

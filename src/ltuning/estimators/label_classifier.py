@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 
-from ltuning.artifacts.opened import Opened
+from ltuning.artifacts.opened import ANSWERS, Opened
 from ltuning.backbones.frozen_model import LabelStates, TextBatch, Tokens
+from ltuning.calibration import (
+    LEAST_TEXTS,
+    Answers,
+    Threshold,
+    calibration_figures,
+    fit_temperature,
+    prediction_set,
+    probabilities_of,
+    probability_figures,
+)
 from ltuning.config import Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
@@ -25,14 +35,14 @@ from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.text_weights import scaled, with_class_weight
-from ltuning.labels import Labels, LabelType, joined_hints, wordless, wordless_hint
+from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.model import Model
 from ltuning.methods.model_classes import MODELS
 from ltuning.methods.zero_shot import zero_shot
-from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
+from ltuning.metrics import Report, classification_report, risk_coverage
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
@@ -40,7 +50,7 @@ from ltuning.training.centers import center
 from ltuning.training.datasets import TokenDataset
 from ltuning.training.isolation import alone
 from ltuning.training.objectives import objective_of
-from ltuning.training.validation import MultilabelValidation, Validation, softmax
+from ltuning.training.validation import MultilabelValidation, Validation
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -68,6 +78,10 @@ class FittedLabels:
     num_texts: int = 0
     # Of a multi-label classifier: from which probability on each label applies.
     thresholds: tuple[float, ...] = ()
+    # Of one of single labels: what its scores are divided by, and what it said of held-out texts;
+    # None where there were none, or labels have been added since.
+    temperature: float = 1.0
+    answers: Answers | None = None
     # Whether it was trained on pairs of texts; None where on both, and in older artifacts.
     pairs: bool | None = None
     # Made when it is first needed, and kept with what it scores: one is never without the other.
@@ -118,17 +132,20 @@ class TextClassifier(Front[FittedLabels]):
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels."""
-        return self._probabilities(self.scores(texts, progress))
+        fitted = self._answering()
+        return self._probabilities(fitted, self._scores(fitted, texts, progress))
 
     @staticmethod
     @abstractmethod
-    def _probabilities(scores: np.ndarray) -> np.ndarray:
+    def _probabilities(fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
         """Probabilities `[N, K]` of scores."""
 
     def add_labels(self, labels: Any) -> Self:
         """Add classes from their texts alone; nothing is trained.
 
-        A prediction that another thread has begun is of the classes of before, whole.
+        A prediction that another thread has begun is of the classes of before, whole. A temperature
+        stays as it is; what was said of held-out texts was said among the labels of before, and is
+        gone until `calibrate`.
 
         Args:
             labels: `{"name": "label text"}`, or names.
@@ -171,7 +188,9 @@ class TextClassifier(Front[FittedLabels]):
         self, fitted: FittedLabels, labels: Labels, model: Model[TextBatch], max_length: int
     ) -> FittedLabels:
         """With more labels than it was trained for."""
-        return replace(fitted, labels=labels, model=model, max_length=max_length, scorer=None)
+        known = replace(fitted, labels=labels, model=model, max_length=max_length)
+        # What it said of held-out texts it said among the labels of before.
+        return replace(known, scorer=None, answers=None)
 
     def _new_scorer(self, fitted: FittedLabels) -> Scorer:
         fitted.model.adapter.eval()
@@ -413,6 +432,20 @@ class LabelClassifier(TextClassifier):
             )
         return guess
 
+    @property
+    def temperature_(self) -> float:
+        """What scores are divided by before they are probabilities; 1 where it was not fitted."""
+        return self._answering().temperature
+
+    @property
+    def answers_(self) -> Answers:
+        """What it said of held-out texts: the validation texts, or those of `calibrate`.
+
+        Raises:
+            DataError: there are none.
+        """
+        return _kept(self._answering())
+
     def fit(
         self,
         texts: object,
@@ -428,6 +461,9 @@ class LabelClassifier(TextClassifier):
         """Train the adapter; the backbone stays as it is.
 
         Afterwards `figures` has what training took and validation came to, `result_` its course.
+        On 50 validation texts or more a temperature is fitted, which makes probabilities neither
+        too sure nor too unsure, unless `options={"calibrate": False}`. These texts have chosen the
+        weights too, so figures on them flatter; `calibrate` fits it on others.
 
         Args:
             texts: training texts, or (text, text) pairs: a list, a tuple, an array, a column (of
@@ -480,22 +516,123 @@ class LabelClassifier(TextClassifier):
             self._fit(known, (texts, labels), weights, held_out, checkpoints, resume, every)
         return self
 
-    def predict(self, texts: object, progress: Progress | None = None) -> np.ndarray:
+    def predict(
+        self,
+        texts: object,
+        progress: Progress | None = None,
+        *,
+        abstain: float | None = None,
+    ) -> np.ndarray:
         """The most probable label of each text, `[N]`, of the type that the data had.
 
         Args:
             texts: as `fit` takes them.
             progress: called with the number of texts just done.
+            abstain: from which probability on a label is said, such as that of
+                `threshold_for(precision)`; other texts have None, in an array of objects.
 
         Raises:
-            DataError: what is no column of texts.
+            DataError: what is no column of texts, or no probability.
+        """
+        if abstain is not None and not 0 <= abstain <= 1:
+            raise DataError(f"expected a probability from 0 to 1 for abstain, got {abstain!r}")
+        fitted = self._answering()
+        scores = self._scores(fitted, texts, progress)
+        predicted = label_array(fitted.labels)[scores.argmax(axis=1)]
+        if abstain is None:
+            return predicted
+        said = predicted.astype(object)
+        said[self._probabilities(fitted, scores).max(axis=1) < abstain] = None
+        return said
+
+    def threshold_for(self, precision: float) -> Threshold:
+        """The probability from which on so many answers are right, for `predict(abstain=...)`.
+
+        It is the one that leaves the most of the held-out answers: those of the validation texts
+        (5,000 at most), or of the texts of `calibrate`. One more answer, a wrong one, is counted
+        with those that it leaves.
+
+        Args:
+            precision: the share of right answers among those that are given, such as .95.
+
+        Returns:
+            `threshold`, and `coverage`, the share of the held-out texts that reach it.
+
+        Raises:
+            DataError: no held-out answers, or no threshold reaches the precision.
+        """
+        return self.answers_.threshold_for(precision)
+
+    def predict_sets(
+        self, texts: object, coverage: float = 0.9, progress: Progress | None = None
+    ) -> list[list[Label]]:
+        """The labels of each text that may be true, the most probable one first.
+
+        The true label is among them for the share `coverage` of texts that are like the held-out
+        ones (on average over draws of both; split conformal prediction, see
+        `calibration.Answers.least_probability`). Held out are the validation texts, which have also
+        chosen the weights and the temperature, or the texts of `calibrate`, which only chose the
+        latter. A set has no label where none is probable enough.
+
+        Args:
+            texts: as `fit` takes them.
+            coverage: above 0 and below 1.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: no held-out answers, or too few for this coverage (9 or more for .9, 19 for
+                .95); what is no column of texts.
         """
         fitted = self._answering()
-        best = self._scores(fitted, texts, progress).argmax(axis=1)
-        return label_array(fitted.labels)[best]
+        least = _kept(fitted).least_probability(coverage)
+        probabilities = self._probabilities(fitted, self._scores(fitted, texts, progress))
+        labels = fitted.labels.values
+        return [[labels[one] for one in prediction_set(row, least)] for row in probabilities]
+
+    def calibrate(self, texts: object, labels: object, progress: Progress | None = None) -> Self:
+        """Fit the temperature anew, on texts that were not trained on; predictions stay the same.
+
+        What is said of these texts takes the place of what was said of the validation texts, for
+        `threshold_for` and `predict_sets`. `figures["calibration"]` has log loss, Brier score and
+        calibration error on them, before (at temperature 1) and after.
+
+        Args:
+            texts: 50 or more, as `fit` takes them.
+            labels: the true label of each.
+            progress: called with the number of texts just done.
+
+        Raises:
+            DataError: too few texts; texts and labels of different number; missing labels.
+            LabelError: a label that the classifier does not know.
+        """
+        fitted = self._trained()
+        names = labels_of(labels, "calibration")[0]
+        texts, names = checked_texts(texts, names, self.config.data.empty_texts)
+        if len(texts) < LEAST_TEXTS:
+            raise DataError(
+                f"expected {LEAST_TEXTS} or more texts to fit a temperature to, got {len(texts)}; "
+                "give more, or leave the classifier as it is"
+            )
+        truth = [fitted.labels.index(name) for name in names]
+        scores = self._scores(fitted, texts, progress)
+        temperature = fit_temperature(scores, truth)
+        self._fitted = replace(fitted, **self._calibrated(scores, truth, temperature))
+        found = calibration_figures(scores, truth, temperature)
+        self.figures = {**self.figures, "calibration": found}
+        return self
+
+    def _calibrated(
+        self, scores: np.ndarray, truth: Sequence[int], temperature: float
+    ) -> dict[str, Any]:
+        """What a calibrated classifier holds."""
+        said = probabilities_of(scores, temperature)
+        return {
+            "temperature": temperature,
+            "answers": Answers.of(said, truth, self.config.seed),
+        }
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
-        """Probabilities `[N, K]`: softmax over the labels' scores.
+        """Probabilities `[N, K]`: softmax over the labels' scores, divided by `temperature_`.
 
         Args:
             texts: as `fit` takes them.
@@ -507,8 +644,8 @@ class LabelClassifier(TextClassifier):
         return super().predict_proba(texts, progress)
 
     @staticmethod
-    def _probabilities(scores: np.ndarray) -> np.ndarray:
-        return softmax(scores.astype(np.float64))
+    def _probabilities(fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
+        return probabilities_of(scores, fitted.temperature)
 
     def evaluate(self, texts: object, labels: object, progress: Progress | None = None) -> Report:
         """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
@@ -520,9 +657,13 @@ class LabelClassifier(TextClassifier):
 
         Returns:
             `accuracy`, `macro_f1`, `mcc` (Matthews' correlation), `log_loss` in nats,
-            `expected_calibration_error`, `num_examples`, `per_class` (`precision`, `recall`, `f1`
-            and `support` of each label) and `confusion` (`counts`, whose rows are the truth, and
-            the `labels` of its rows and columns). Labels go by their names, which are texts.
+            `brier_score`, `expected_calibration_error`, `aurc` (the area under the curve of risk
+            and coverage), `num_examples`, `per_class` (`precision`, `recall`, `f1` and `support` of
+            each label), `confusion` (`counts`, whose rows are the truth, and the `labels` of its
+            rows and columns) and `risk_coverage` (at each `threshold` the `coverage`, which is the
+            share of texts that reach it, and the `risk`, the share of these that are wrong). Where
+            there is one, the `temperature`, and as `uncalibrated` what probabilities came to
+            without it. Labels go by their names, which are texts.
 
         Raises:
             DataError: texts and labels of different number, or that are none; missing labels.
@@ -531,16 +672,62 @@ class LabelClassifier(TextClassifier):
         fitted = self._answering()
         texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
         truth = [fitted.labels.index(label) for label in labels]
-        probabilities = self._probabilities(self._scores(fitted, texts, progress))
+        scores = self._scores(fitted, texts, progress)
+        probabilities = self._probabilities(fitted, scores)
         names = fitted.labels.names
-        predicted = [names[index] for index in probabilities.argmax(axis=1)]
+        predicted = [names[index] for index in scores.argmax(axis=1)]
         report = classification_report(labels, predicted, names)
-        report["log_loss"] = log_loss(probabilities, truth)
-        report["expected_calibration_error"] = expected_calibration_error(probabilities, truth)
+        report.update(probability_figures(scores, truth, fitted.temperature))
+        report["risk_coverage"], report["aurc"] = risk_coverage(probabilities, truth)
+        if fitted.temperature != 1:
+            report["temperature"] = fitted.temperature
+            report["uncalibrated"] = probability_figures(scores, truth, 1.0)
         return report
 
     def _target(self, labels: Labels, given: Any) -> int:
         return labels.index(given)
+
+    def _finished(
+        self, fitted: FittedLabels, validation: Validation | None, result: TrainingResult
+    ) -> tuple[TrainingResult, dict[str, object]]:
+        """The temperature of the weights that were kept, and what they say of held-out texts."""
+        if validation is None:
+            return result, {}
+        truth = validation.targets
+        with counting("calibrating", len(truth)) as advance:
+            scores = validation.scores(self._new_scorer(fitted), advance)
+        is_fitted = self.config.calibrate and len(truth) >= LEAST_TEXTS
+        temperature = fit_temperature(scores, truth) if is_fitted else 1.0
+        for name, value in self._calibrated(scores, truth, temperature).items():
+            setattr(fitted, name, value)
+        if not is_fitted:
+            return result, {}
+        return result, {"calibration": calibration_figures(scores, truth, temperature)}
+
+    def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
+        return {**super()._own_config(fitted), "temperature": fitted.temperature}
+
+    def _own_files(self, fitted: FittedLabels) -> dict[str, bytes]:
+        return {} if fitted.answers is None else {ANSWERS: fitted.answers.to_json()}
+
+    def _restore(self, opened: Opened) -> None:
+        super()._restore(opened)
+        temperature = opened.fields.get("temperature")
+        self._fitted = replace(
+            self._trained(),
+            temperature=1.0 if temperature is None else float(temperature),
+            answers=opened.answers,
+        )
+
+
+def _kept(fitted: FittedLabels) -> Answers:
+    if fitted.answers is None:
+        raise DataError(
+            "expected a classifier that keeps its answers on held-out texts, got one without: "
+            "train with validation texts, or calibrate it on texts of your own; labels that are "
+            "added take the answers away"
+        )
+    return fitted.answers
 
 
 def _label_length(method: MethodOptions, states: LabelStates) -> int:

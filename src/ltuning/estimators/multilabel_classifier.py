@@ -125,7 +125,8 @@ class MultilabelClassifier(TextClassifier):
             DataError: what is no column of texts.
         """
         fitted = self._trained()
-        reached = self._probabilities(self._scores(fitted, texts, progress)) >= fitted.thresholds
+        scores = self._scores(fitted, texts, progress)
+        reached = self._probabilities(fitted, scores) >= fitted.thresholds
         return _of_columns(fitted.labels.values, reached)
 
     def applying(self, probabilities: np.ndarray) -> list[list[str]]:
@@ -146,7 +147,7 @@ class MultilabelClassifier(TextClassifier):
         return super().predict_proba(texts, progress)
 
     @staticmethod
-    def _probabilities(scores: np.ndarray) -> np.ndarray:
+    def _probabilities(fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
         return sigmoid(scores)
 
     def evaluate(
@@ -175,7 +176,7 @@ class MultilabelClassifier(TextClassifier):
         texts, lists = checked_texts(texts, label_lists_of(label_lists, "test", known)[0], "keep")
         targets = [self._target(known, labels) for labels in lists]
         truth = multi_hot(targets, len(known)).numpy()
-        probabilities = self._probabilities(self._scores(fitted, texts, progress))
+        probabilities = self._probabilities(fitted, self._scores(fitted, texts, progress))
         report = multilabel_report(truth, probabilities >= fitted.thresholds, known.names)
         for row, threshold in zip(report["per_class"], fitted.thresholds, strict=True):
             row["threshold"] = threshold

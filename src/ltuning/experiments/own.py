@@ -67,6 +67,8 @@ def _config(method: str, job: Job) -> Config:
         "labels": job.labels,
         "method": {"name": method, "recipe": job.recipe},
         "stopping": {"metric": job.metric},
+        # Methods are compared by what their scores say; no peer has a temperature.
+        "calibrate": False,
         "seed": job.seed,
         "training": {},
     }

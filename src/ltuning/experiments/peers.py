@@ -37,6 +37,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer, TrainingArg
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batch_sizes import by_length
 from ltuning.backbones.loading import load_classifier, source_of
+from ltuning.calibration import softmax
 from ltuning.data.sources import Text
 from ltuning.errors import ConfigError, DataError, Problem, TrainingError
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of, is_better
@@ -47,7 +48,6 @@ from ltuning.metrics import best_thresholds
 from ltuning.scoring import Scorer, mean_states
 from ltuning.tasks.table import TASKS
 from ltuning.training.datasets import LengthGroupedBatches
-from ltuning.training.validation import softmax
 
 # Texts at a time outside training; more would be padded to the length of the longest.
 _AT_A_TIME = 64

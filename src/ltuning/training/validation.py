@@ -11,6 +11,7 @@ import torch
 
 from ltuning.backbones.frozen_model import Tokens
 from ltuning.backbones.words import Window
+from ltuning.calibration import softmax
 from ltuning.metrics import (
     best_thresholds,
     binary_log_loss,
@@ -37,13 +38,22 @@ class Validation:
 
     def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
-        scores = scorer.score_tokens(self.tokens, progress)
-        check_scores([scores], "texts")
+        scores = self.scores(scorer, progress)
         truth = [self.names[target] for target in self.targets]
         predicted = [self.names[index] for index in scores.argmax(1)]
         report = classification_report(truth, predicted, self.names)
         figures = {name: report[name] for name in ("accuracy", "macro_f1", "mcc")}
         return {"loss": log_loss(softmax(scores), self.targets), **figures}
+
+    def scores(self, scorer: Scorer, progress: Advance | None = None) -> np.ndarray:
+        """`[N, K]` of every text.
+
+        Raises:
+            TrainingError: a score that is not finite.
+        """
+        scores = scorer.score_tokens(self.tokens, progress)
+        check_scores([scores], "texts")
+        return scores
 
 
 @dataclass(frozen=True)
@@ -145,12 +155,6 @@ def start_at_base_rate(
     wanted = np.log(counts + 0.5) - np.log(size - counts + 0.5)
     by = torch.from_numpy(wanted - scores.mean(0)).to(model.backbone.device, torch.float32)
     model.adapter.shift(by.squeeze() if is_shared else by)
-
-
-def softmax(scores: np.ndarray) -> np.ndarray:
-    """Softmax over the labels: `[N, K] -> [N, K]`."""
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
 
 
 def sigmoid(scores: np.ndarray) -> np.ndarray:

@@ -1,0 +1,91 @@
+"""`ltuning calibrate`: how sure a trained classifier says it is, fitted to texts of one's own."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ltuning.cli import options
+from ltuning.cli.terminal import Terminal, show_facts, show_next
+from ltuning.errors import DataError
+
+if TYPE_CHECKING:
+    from ltuning.estimators.label_classifier import LabelClassifier
+
+
+def calibrate(
+    folder: options.Artifact,
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE",
+            help="50 labelled texts or more that were not trained on: a file, a folder with "
+            "splits, or a hub id.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            parser=options.user_path,
+            metavar="DIR",
+            help="Folder for the calibrated classifier.",
+            show_default=False,
+        ),
+    ],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="Which split of a folder or hub data set; validation by default.",
+            show_default=False,
+        ),
+    ] = None,
+    backbone: options.OtherBackbone = None,
+    trust_remote_code: options.TrustRemoteCode = False,
+    text_column: options.TextColumn = None,
+    text_pair_column: options.TextPairColumn = None,
+    label_column: options.LabelColumn = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Fit a trained classifier's probabilities to labelled texts; its labels stay the same.
+
+    What it says of these texts is kept, for --target-precision and --coverage of `ltuning predict`.
+    The classifier in DIR stays as it is.
+    """
+    from ltuning.artifacts import store
+    from ltuning.cli import saved
+    from ltuning.cli.configuration import raise_all, refusals
+    from ltuning.cli.evaluate import check_split
+    from ltuning.data.sources import Dialect, check_source
+    from ltuning.tasks.table import TASKS
+
+    target = partial(store.check_output, output)
+    checks = [target, partial(check_split, split, data), partial(check_source, data)]
+    if refused := refusals(checks):
+        raise_all([*refused, *refusals([partial(saved.opened, folder)])])
+    opened, terminal = saved.opened(folder), Terminal(quiet)
+    task = TASKS[opened.config.task]
+    if not task.one_of_each:
+        raise DataError(
+            "expected a classifier that gives each text one label, got one of task "
+            f"'{task.name}', which has no temperature"
+        )
+    with terminal.waiting("reading the texts"):
+        columns = saved.columns_of(opened.config, text_column, text_pair_column, label_column)
+        dialect = Dialect(encoding, delimiter)
+        examples = task.read_split(data, split or "validation", columns, dialect=dialect)
+    classifier: LabelClassifier = saved.load(opened, backbone, trust_remote_code, terminal)
+    with terminal.counting("calibrating", len(examples)) as advance:
+        classifier.calibrate(examples.inputs, examples.labels, progress=advance)
+    classifier.save_pretrained(output)
+    if quiet:
+        return
+    from ltuning.cli.figure_tables import calibration
+
+    show_facts({"calibration": calibration(classifier.figures), "saved": str(output)})
+    show_next([f"ltuning predict {shlex.quote(str(output))} texts.txt"])
