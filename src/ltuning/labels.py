@@ -208,11 +208,11 @@ def wordless_hint(names: Sequence[str], method: str) -> str:
     )
 
 
-def joined_hints(names: Iterable[str]) -> dict[str, str]:
-    """What to say of names that are other names with `|`, `;` or `,` between, by that sign."""
+def joined_hints(names: Iterable[str]) -> list[tuple[list[str], str]]:
+    """Names that are other names with `|`, `;` or `,` between them, and what to say of them."""
     known = list(names)
-    found = {sign: joined_names(known, sign) for sign in _SEPARATORS}
-    return {sign: _joined_hint(sign, joined) for sign, joined in found.items() if joined}
+    found = [(sign, joined_names(known, sign)) for sign in _SEPARATORS]
+    return [(joined, _joined_hint(sign, joined)) for sign, joined in found if joined]
 
 
 def _joined_hint(sign: str, names: Sequence[str]) -> str:

@@ -68,6 +68,16 @@ def run(tiny_bert: Path, data: Path, ltuning: Command) -> Command:
     return call
 
 
+@pytest.fixture
+def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading a backbone is an error."""
+
+    def load(*_: Any) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("ltuning.backbones.backbone.Backbone.load", load)
+
+
 @pytest.fixture(scope="session")
 def trained(run: Command, toy: Toy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier that tells the toy's classes apart; not to be changed."""

@@ -220,14 +220,6 @@ def test_the_published_recipe(run: Callable[..., Any], tmp_path: Path) -> None:
 # --- what is wrong with the options is said at once, before a model loads
 
 
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: Any) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr("ltuning.backbones.backbone.Backbone.load", load)
-
-
 @pytest.mark.usefixtures("no_model")
 def test_problems_of_the_data_and_of_the_folder_come_with_the_others(
     ltuning: Callable[..., Any], tmp_path: Path

@@ -452,8 +452,7 @@ class FrozenModel:
 
     def _text_room(self, max_length: int | None) -> int:
         budget = self.position_budget
-        limit = budget or _LONGEST_TEXT if max_length is None else max_length
-        room = min(self.tokenizer.model_max_length, limit, budget or limit)
+        room = text_room(self.tokenizer, budget, max_length)
         least = self.tokenizer.num_special_tokens_to_add(pair=True) + 1
         if room < least:
             raise BackboneError(
@@ -494,6 +493,20 @@ class FrozenModel:
                     f"expected label texts of at most {room} tokens, got {len(row['input_ids'])} "
                     f"for '{shown}'; shorten the label text"
                 )
+
+
+def text_room(
+    tokenizer: PreTrainedTokenizerBase, budget: int | None, max_length: int | None
+) -> int:
+    """The most tokens of a text that a model reads, special tokens included.
+
+    Args:
+        tokenizer: of the model.
+        budget: positions of the model; None = no limit.
+        max_length: what was asked for; None = the model's own limit.
+    """
+    limit = budget or _LONGEST_TEXT if max_length is None else max_length
+    return min(tokenizer.model_max_length, limit, budget or limit)
 
 
 def _is_usable(lower: Lower, batch: TextBatch, prefix: Prefix | None, shift: int) -> bool:

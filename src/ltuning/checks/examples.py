@@ -38,6 +38,11 @@ def label_counts(examples: Labelled) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
+def places_of(examples: Labelled) -> Places:
+    """Where the texts stand; their numbers, where that is not known."""
+    return examples.places or Places("row", range(1, len(examples) + 1))
+
+
 def check_examples(splits: Mapping[str, Labelled], *, one_of_each: bool) -> list[Finding]:
     """Labels with few training texts, texts under several labels, and texts that are there twice.
 
@@ -73,7 +78,7 @@ def few_texts(training: Labelled) -> list[Finding]:
 
 def several_labels(examples: Labelled, split: str) -> list[Finding]:
     """Texts that stand under several labels."""
-    places, labels = _places(examples), examples.names
+    places, labels = places_of(examples), examples.names
     found, words = [], ""
     for text, rows in _repeated(examples).items():
         of_label: dict[str, list[int]] = {}
@@ -96,7 +101,7 @@ def several_labels(examples: Labelled, split: str) -> list[Finding]:
 
 def repeated(examples: Labelled, split: str, *, one_of_each: bool) -> list[Finding]:
     """Texts that come more than once; where a text has one label, under the same one."""
-    places, labels = _places(examples), examples.names
+    places, labels = places_of(examples), examples.names
     found, first, surplus = [], "", 0
     for text, rows in _repeated(examples).items():
         if one_of_each and len({labels[row][0] for row in rows}) > 1:
@@ -116,7 +121,7 @@ def repeated(examples: Labelled, split: str, *, one_of_each: bool) -> list[Findi
 
 def in_both(training: Labelled, examples: Labelled, split: str) -> list[Finding]:
     """Texts of another split that are training texts too."""
-    ours, theirs = _places(training), _places(examples)
+    ours, theirs = places_of(training), places_of(examples)
     trained = {_key(text): row for row, text in reversed([*enumerate(training.texts)])}
     rows = [row for row, text in enumerate(examples.texts) if _key(text) in trained]
     if not rows:
@@ -152,10 +157,6 @@ def _key(text: Any) -> str:
     parts = (text,) if isinstance(text, str) else text
     between = "\n" if isinstance(text, tuple) else " "
     return between.join(" ".join(part.split()) for part in parts)
-
-
-def _places(examples: Labelled) -> Places:
-    return examples.places or Places("row", range(1, len(examples) + 1))
 
 
 def _numbers(places: Places, rows: Sequence[int]) -> list[int]:

@@ -104,6 +104,27 @@ def read_options(path: Path | None, problems: list[Problem]) -> Mapping[str, Any
     return loaded
 
 
+def read_splits(config: Config, *names: str) -> Mapping[str, Any]:
+    """The examples of the splits of these names that there are, as the task has them.
+
+    Raises:
+        DataError: a source that is not there or cannot be used.
+    """
+    from ltuning.data.sources import Columns, Dialect
+    from ltuning.tasks.table import TASKS
+
+    data = config.data
+    assert data.path is not None  # configure needs it
+    return TASKS[config.task].read_splits(
+        data.path,
+        Columns(data.text_column, data.text_pair_column, data.label_column),
+        splits=names,
+        empty_texts=data.empty_texts,
+        missing_labels=data.missing_labels,
+        dialect=Dialect(data.encoding, data.delimiter),
+    )
+
+
 def read_labels(
     file: Path | None, pairs: Sequence[str], problems: list[Problem]
 ) -> dict[str, list[str]] | None:

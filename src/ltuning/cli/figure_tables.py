@@ -54,7 +54,7 @@ def per_class(report: Report, task: Task) -> RenderableType:
         found = figures_of(row)
         numbers = [f"{found[name]:.3f}" for name in shown]
         table.add_row(Text(visible(row["label"])), *numbers, f"{row['support']:,}")
-    return _titled(f"per {task.each}", table)
+    return titled(f"per {task.each}", table)
 
 
 def confusion(report: Report) -> RenderableType:
@@ -77,7 +77,7 @@ def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Renderabl
             for column, count in enumerate(row)
         ]
         table.add_row(Text(str(place + 1)), Text(visible(label)), *cells)
-    return _titled("confusion: rows are the truth, columns the prediction", table)
+    return titled("confusion: rows are the truth, columns the prediction", table)
 
 
 def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> RenderableType:
@@ -100,9 +100,10 @@ def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> R
         share = -negative / sum(counts[row])
         truth, predicted = Text(visible(labels[row])), Text(visible(labels[column]))
         table.add_row(truth, predicted, f"{-negative:,}", f"{share:.0%}")
-    return _titled("most confused", table)
+    return titled("most confused", table)
 
 
-def _titled(title: str, table: Table) -> RenderableType:
+def titled(title: str, table: Table) -> RenderableType:
+    """A table with a line above it."""
     # A table's own title is folded to the table's width.
     return Group("", Text(title, "bold"), table)

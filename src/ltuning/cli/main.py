@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from ltuning.cli import (
     add_labels,
     calibrate,
+    check,
     compare,
     demo,
     doctor,
@@ -66,6 +67,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
+app.command()(check.check)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)

@@ -139,3 +139,29 @@ LabelColumn = Annotated[
         show_default=False,
     ),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="classes: one label for a text (the default), multilabel: every label that "
+        "applies to it, or tags: entities in it.",
+        rich_help_panel="Data",
+    ),
+]
+Backbone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="builtin:minilm (the default), a local folder, or a hub id.",
+        rich_help_panel="Training",
+    ),
+]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
+        "default), ls-unmask, probe or full.",
+        rich_help_panel="Training",
+    ),
+]

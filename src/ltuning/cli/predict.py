@@ -305,14 +305,12 @@ def _read(source: Path | None, format: str | None, dialect: Dialect, terminal: T
 
 def _check_output(output: Path | None, overwrite: bool) -> None:
     """What can be said before any work is done."""
-    from ltuning.data.files import check_target, stem_of
+    from ltuning.data.files import check_new_file, stem_of
     from ltuning.data.sources import FORMATS
 
     if output is None:
         return
-    check_target(output)
-    if output.is_file() and not overwrite:
-        raise DataError(f"{output} exists already: choose another file, or add --overwrite")
+    check_new_file(output, overwrite)
     ending = output.name.lower().removesuffix(".gz").rpartition(".")[2]
     if stem_of(output.name) is None or ending == "txt":
         formats = ", ".join(f".{name}" for name in FORMATS if name != "txt")

@@ -40,15 +40,6 @@ _Data = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
-_Task = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="classes: one label for a text (the default), multilabel: every label that "
-        "applies to it, or tags: entities in it.",
-        rich_help_panel=_DATA,
-    ),
-]
 _Shots = Annotated[
     int | None,
     typer.Option(
@@ -61,14 +52,6 @@ _ClassWeight = Annotated[
         metavar="balanced",
         help="Let the texts of all labels count the same in sum, however many there are of each; "
         "weights by label: --set 'data.class_weight={spam: 3}'.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_Backbone = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="builtin:minilm (the default), a local folder, or a hub id.",
         rich_help_panel=_TRAINING,
     ),
 ]
@@ -85,15 +68,6 @@ _TrustRemoteCode = Annotated[
     typer.Option(
         "--trust-remote-code",
         help="Run Python code that comes with the backbone's checkpoint.",
-        rich_help_panel=_TRAINING,
-    ),
-]
-_Method = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
-        "default), ls-unmask, probe or full.",
         rich_help_panel=_TRAINING,
     ),
 ]
@@ -180,7 +154,7 @@ def train(
     data: _Data = None,
     labels: options.LabelsFile = None,
     label: options.LabelTexts = None,
-    task: _Task = None,
+    task: options.Task = None,
     shots: _Shots = None,
     text_column: options.TextColumn = None,
     text_pair_column: options.TextPairColumn = None,
@@ -189,10 +163,10 @@ def train(
     encoding: options.Encoding = None,
     empty_texts: options.EmptyTexts = None,
     missing_labels: options.MissingLabels = None,
-    backbone: _Backbone = None,
+    backbone: options.Backbone = None,
     quantize: _Quantize = None,
     trust_remote_code: _TrustRemoteCode = False,
-    method: _Method = None,
+    method: options.Method = None,
     recipe: _Recipe = None,
     seed: _Seed = None,
     epochs: _Epochs = None,
@@ -349,12 +323,13 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
 
     None to validate on where there is no such split and none are to be held out.
     """
+    from ltuning.cli.configuration import read_splits
     from ltuning.data.splits import take_shots
     from ltuning.tasks.table import TASKS
 
     data, task = config.data, TASKS[config.task]
     with terminal.waiting(f"reading {data.path}"):
-        splits = _splits(config, task)
+        splits = read_splits(config, "train", "validation")
     if "train" not in splits:
         raise DataError(
             f"{data.path}: expected a split 'train', got none; name a file there train.csv, or "
@@ -394,23 +369,6 @@ def _warn_of_fraction(data: DataOptions) -> None:
             data.validation_fraction,
             data.path,
         )
-
-
-def _splits(config: Config, task: Task) -> Mapping[str, Any]:
-    """The texts to train and to validate on that there are, as the task has them."""
-    from ltuning.data.sources import Columns, Dialect
-
-    data = config.data
-    assert data.path is not None  # configure needs it
-    columns = Columns(data.text_column, data.text_pair_column, data.label_column)
-    return task.read_splits(
-        data.path,
-        columns,
-        splits=("train", "validation"),
-        empty_texts=data.empty_texts,
-        missing_labels=data.missing_labels,
-        dialect=Dialect(data.encoding, data.delimiter),
-    )
 
 
 def _held_out(

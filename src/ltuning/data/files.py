@@ -213,6 +213,17 @@ def check_target(path: str | Path) -> None:
             raise DataError(f"{path}: cannot be written (no permission for {touched})")
 
 
+def check_new_file(path: str | Path, overwrite: bool) -> None:
+    """As `check_target`, of a file that may be there already only if it is to be replaced.
+
+    Raises:
+        DataError: it is there, or could not be written.
+    """
+    check_target(path)
+    if local_path(path).is_file() and not overwrite:
+        raise DataError(f"{path} exists already: choose another file, or add --overwrite")
+
+
 def write_file(data: bytes, path: str | Path) -> None:
     """Write a file whole or not at all, with the mode of the one it replaces; a link stays a link.
 

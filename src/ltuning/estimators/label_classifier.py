@@ -752,7 +752,7 @@ def _warn_of_labels(labels: Labels, method: MethodOptions) -> None:
     """Say where label texts that are read say nothing, or a label looks like several."""
     if catalog.reads_texts(method) and (names := wordless(labels)):
         logger.warning("%s", wordless_hint(names, method.name))
-    for hint in joined_hints(labels.names).values():
+    for _, hint in joined_hints(labels.names):
         logger.warning("%s", hint)
 
 
