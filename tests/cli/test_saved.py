@@ -30,5 +30,6 @@ def test_a_verb_reads_each_file_of_a_classifier_once(
     # The card is for people, and nothing beside the folder is opened: what is read is not locked.
     assert reads(trained.parent) == {
         f"{trained.name}/adapter_model.safetensors": 1,
+        f"{trained.name}/calibration/answers.json": 1,
         f"{trained.name}/ltuning_config.json": 1,
     }

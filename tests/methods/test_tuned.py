@@ -189,7 +189,8 @@ def test_a_changed_lora_file_is_refused(
     folder = tmp_path / "saved"
     fit(classifier, llama, "ls-lora", toy, steps=1).save_pretrained(folder)
     sums = json.loads((folder / "ltuning_config.json").read_text())["parts_sha256"]
-    assert sorted(sums) == ["lora/adapter_config.json", "lora/adapter_model.safetensors"]
+    lora = ["lora/adapter_config.json", "lora/adapter_model.safetensors"]
+    assert sorted(sums) == ["calibration/answers.json", *lora]
     file = folder / LORA / "adapter_config.json"
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b'"r": 12', b'"r": 13'))
@@ -209,6 +210,7 @@ def test_an_artifact_of_another_method_leaves_no_lora_behind(
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "adapter_model.safetensors",
+        "calibration",
         "ltuning_config.json",
     ]
 
