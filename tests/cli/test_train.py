@@ -254,7 +254,8 @@ def test_every_problem_at_once(ltuning: Callable[..., Any], tmp_path: Path) -> N
         "  --label: expected NAME=TEXT such as \"pos=a good review\", got 'pos'",
         "  --set: expected OPTION=VALUE such as method.rank=64, got 'nothing'",
         "  method.name: expected one of 'prefix', 'prompt', 'lt-prefix', 'lt-prompt', "
-        "'ls-lora', 'ls-unmask', 'probe', 'full', got 'lt-prefx'; did you mean 'lt-prefix'?",
+        "'ls-lora', 'ls-unmask', 'probe', 'full', 'auto', got 'lt-prefx'; did you mean "
+        "'lt-prefix'?",
         "  method.rank: expected an integer of 1 or more, got 'x'",
         "  data.shots: expected an integer of 1 or more, got 'many'",
         "  methods: unknown option 'methods': expected one of",

@@ -96,7 +96,7 @@ def test_the_defaults():
             "delimiter": None,
             "encoding": None,
         },
-        "stopping": {"patience": "auto", "metric": "loss"},
+        "stopping": {"patience": "auto", "metric": "loss", "seconds": None},
         "calibrate": True,
         "seed": 0,
         "training": {},
@@ -208,7 +208,8 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         (
             {"method": {"name": "lt-prefx"}},
             "method.name: expected one of 'prefix', 'prompt', 'lt-prefix', 'lt-prompt', "
-            "'ls-lora', 'ls-unmask', 'probe', 'full', got 'lt-prefx'; did you mean 'lt-prefix'?",
+            "'ls-lora', 'ls-unmask', 'probe', 'full', 'auto', got 'lt-prefx'; did you mean "
+            "'lt-prefix'?",
         ),
         (
             {"method": {"pooling": "zebra"}},
@@ -339,11 +340,12 @@ def test_a_config_shares_nothing_with_what_it_came_from():
         ),
         (
             {"stopping": {"zebra": 1}},
-            "stopping.zebra: unknown option 'zebra': expected one of 'patience', 'metric'",
+            "stopping.zebra: unknown option 'zebra': expected one of 'patience', 'metric', "
+            "'seconds'",
         ),
         (
             {"stopping": {1: 1}},
-            "stopping.1: unknown option 1: expected one of 'patience', 'metric'",
+            "stopping.1: unknown option 1: expected one of 'patience', 'metric', 'seconds'",
         ),
         (
             {"labels": "labels.yaml"},

@@ -157,6 +157,13 @@ def test_files_of_different_cells_have_different_names() -> None:
 # --- what is refused: all of it at once
 
 
+def test_the_choice_of_a_method_is_no_method_to_compare() -> None:
+    assert refusals(small(methods=["auto", "prefix"])) == [
+        "methods.auto: 'auto' takes one of the methods, for its own length of training; name those "
+        "to be compared"
+    ]
+
+
 def test_all_problems_are_reported_at_once() -> None:
     problems = refusals(
         {

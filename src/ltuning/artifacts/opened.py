@@ -103,6 +103,8 @@ def read(folder: str | Path) -> Opened:
     given = saved.get("method")
     known = given if _is_method(given) else None
     method: MethodOptions = read_section(MethodOptions, known, "method", problems)
+    if catalog.AUTO in (method.name, config.method.name):
+        problems.append(Problem("method.name", f"expected a method, got '{catalog.AUTO}'"))
     if not problems:
         problems += _combined(replace(config, method=method))
     for name, (expected, fits) in _expected(saved, config.task).items():

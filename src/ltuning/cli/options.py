@@ -161,7 +161,7 @@ Method = Annotated[
     typer.Option(
         metavar="NAME",
         help="prefix, prompt, lt-prefix (the default), lt-prompt, ls-lora (of tags the "
-        "default), ls-unmask, probe or full.",
+        "default), ls-unmask, probe, full, or auto: chosen by the number of texts and labels.",
         rich_help_panel="Training",
     ),
 ]

@@ -6,7 +6,6 @@ import json
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,6 +67,15 @@ _TrustRemoteCode = Annotated[
     typer.Option(
         "--trust-remote-code",
         help="Run Python code that comes with the backbone's checkpoint.",
+        rich_help_panel=_TRAINING,
+    ),
+]
+_Time = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="With --method auto: how long training may take, such as 90s, 10m or 1.5h; methods "
+        "that would take longer are left out.",
         rich_help_panel=_TRAINING,
     ),
 ]
@@ -167,6 +175,7 @@ def train(
     quantize: _Quantize = None,
     trust_remote_code: _TrustRemoteCode = False,
     method: options.Method = None,
+    time: _Time = None,
     recipe: _Recipe = None,
     seed: _Seed = None,
     epochs: _Epochs = None,
@@ -200,6 +209,7 @@ def train(
         "labels": read_labels(labels, label or [], problems),
         "method.name": method,
         "method.recipe": recipe,
+        "stopping.seconds": None if time is None else _seconds(time, problems),
         "data.path": source if data is None else data,
         "data.text_column": text_column,
         "data.text_pair_column": text_pair_column,
@@ -220,6 +230,18 @@ def train(
         chosen = _configured(base, given, set_ or [], problems, output, overwrite or resume)
     assert output is not None  # its absence is a problem
     _run(chosen, output, resume, overwrite, terminal)
+
+
+def _seconds(words: str, problems: list[Problem]) -> float | None:
+    """Seconds of words such as `90s`, `10m` or `1.5h`."""
+    number, unit = words[:-1], {"s": 1, "m": 60, "h": 3600}.get(words[-1:])
+    try:
+        if unit is not None:
+            return float(number) * unit
+    except ValueError:
+        pass
+    problems.append(Problem("--time", f"expected a time such as 90s, 10m or 1.5h, got '{words}'"))
+    return None
 
 
 def _configured(
@@ -293,7 +315,7 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
     with folder.claimed():
         classifier = _train(config, folder, resume, overwrite, terminal)
     if not terminal.quiet:
-        _summarize(config, classifier, output)
+        _summarize(classifier.config, classifier, output)
 
 
 def _train(
@@ -310,6 +332,8 @@ def _train(
     sha = digest([training, validation])
     if resume:
         folder.check_same_data(sha)
+    elif hint := _better(config, training):
+        terminal.note(hint)
     classifier = _fit(config, training, validation, folder, sha, resume, terminal)
     with folder.writing(), terminal.waiting("saving"):
         files = _files(classifier)
@@ -408,8 +432,8 @@ def _fit(
         _refuse_labels_without_texts(task, config.labels, [training, validation])
     task.check_given(config.labels or (), training)
     classifier = door(config=config)
-    begin = None if resume else partial(folder.begin, config, sha)
-    bar = TrainingBar(terminal, begin)
+    # The configuration of then, with a method in the place of auto.
+    bar = TrainingBar(terminal, None if resume else lambda: folder.begin(classifier.config, sha))
     kept = folder.newest_step() if resume else None
     if resume:
         terminal.note(_found(kept))
@@ -428,6 +452,21 @@ def _fit(
         terminal.note(_interrupted(folder, bar.step))
         raise
     return classifier
+
+
+def _better(config: Config, training: Labelled) -> str | None:
+    """A line where the figures of this project have another method clearly ahead."""
+    from ltuning.methods.choice import better
+    from ltuning.tasks.table import TASKS
+
+    labels = {*TASKS[config.task].names(training), *(config.labels or ())}
+    found = better(config, len(training), len(labels))
+    if found is None:
+        return None
+    return (
+        f"for {len(training):,} texts of {len(labels)} labels {found.method} may be better: "
+        f"{found.why} ({found.source}); --method auto takes it"
+    )
 
 
 def _found(step: int | None) -> str:

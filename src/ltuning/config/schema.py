@@ -15,6 +15,7 @@ from typing import Any, Literal
 from ltuning.config import yaml
 from ltuning.config.label_texts import read_labels
 from ltuning.config.reading import (
+    ABOVE_ZERO,
     FROM_ONE,
     FROM_ZERO,
     SEED,
@@ -164,7 +165,8 @@ class MethodOptions:
     """What tuning adds to the backbone, and how it is trained; None is chosen by the recipe.
 
     Attributes:
-        name: where virtual tokens come from and go to, or which weights are trained.
+        name: where virtual tokens come from and go to, or which weights are trained; `auto`
+            chooses by the number of texts and labels, for task `classes`.
         recipe: what the open options default to: `default`, or `paper` as published.
         labels: how a label method reads them: `together`, all in one pass over the text, or
             `apart`, each in a pass of its own, as published.
@@ -198,8 +200,9 @@ class MethodOptions:
     """
 
     name: Literal[
-        "prefix", "prompt", "lt-prefix", "lt-prompt", "ls-lora", "ls-unmask", "probe", "full"
-    ] = "lt-prefix"
+        "prefix", "prompt", "lt-prefix", "lt-prompt", "ls-lora", "ls-unmask", "probe", "full",
+        "auto",
+    ] = "lt-prefix"  # fmt: skip
     recipe: Literal["default", "paper"] = "default"
     labels: Literal["together", "apart"] | None = None
     label_tokens: Literal["all", "mean"] | None = None
@@ -285,12 +288,15 @@ class StoppingOptions:
             else None.
         metric: what is best, on validation: `loss`; of texts `accuracy`, `macro_f1` or `mcc`; of
             texts with several labels `micro_f1` or `macro_f1`; of tags `f1`, of entities.
+        seconds: with method `auto`, how long training may take by a forecast: methods that would
+            take longer are left out. None is as long as it takes.
     """
 
     patience: Literal["auto"] | int | None = field(
         default="auto", metadata={"read": _read_patience}
     )
     metric: str = field(default="loss", metadata={"choices": EVERY_METRIC})
+    seconds: float | None = number_option(None, ABOVE_ZERO)
 
 
 def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:

@@ -102,8 +102,10 @@ class Front(ABC, Generic[F]):
                 or None to take the names from the training labels. Of `TokenClassifier` the types
                 of entities, such as `["person", "place"]`, which have no texts.
             method: `prefix`, `prompt`, `lt-prefix` (the default), `lt-prompt`, `ls-lora`,
-                `ls-unmask` (for decoders), `probe` or `full`. Of `TokenClassifier` one of the last
-                four, `ls-lora` if not given: the others score a text as a whole.
+                `ls-unmask` (for decoders), `probe` or `full`. Of `LabelClassifier` also `auto`: one
+                of these by the number of texts and labels, chosen in `fit`. Of `TokenClassifier`
+                one of the last four named, `ls-lora` if not given: the others score a text as a
+                whole.
             recipe: `default`, or `paper` for the published choices, where they go with the task.
             seed: of every draw, 0 if not given; the same seed gives the same classifier on a CPU.
             epochs: passes over the training texts.

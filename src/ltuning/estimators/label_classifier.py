@@ -31,6 +31,7 @@ from ltuning.errors import (
     DataError,
     LabelError,
 )
+from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
@@ -39,6 +40,7 @@ from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wor
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
+from ltuning.methods.choice import Choice
 from ltuning.methods.model import Model
 from ltuning.methods.model_classes import MODELS
 from ltuning.methods.zero_shot import zero_shot
@@ -96,6 +98,9 @@ class TextClassifier(Front[FittedLabels]):
     validation_class: ClassVar[type[Validation] | type[MultilabelValidation]]
     # Of the labels that were given to the front door; None where the data says it.
     _label_type: LabelType | None = None
+    # Of method `auto`: what was chosen for the last training; the configuration before and after.
+    _choice: Choice | None = None
+    _chosen_for: tuple[Config, Config] | None = None
 
     @property
     def labels_(self) -> Labels:
@@ -329,6 +334,7 @@ class TextClassifier(Front[FittedLabels]):
         resume: bool,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
+        self._choose(labels, data[0], len(held_out[0]) if held_out else 0)
         self._check_training(held_out is not None)
         _warn_of_unread_texts(self.config)
         _warn_of_labels(labels, self.config.method)
@@ -344,6 +350,20 @@ class TextClassifier(Front[FittedLabels]):
         # Only now: a run that fails leaves the classifier as it was.
         self._fitted, self.result_ = fitted, result
         self.figures = run_figures(result, fitted, weights) | figures
+        if self._choice is not None:
+            self.figures["choice"] = self._choice.to_dict()
+
+    def _choose(self, labels: Labels, texts: Sequence[Text], num_held_out: int) -> None:
+        """Put a method in the place of `auto`; another training chooses again."""
+        if self._chosen_for is not None and self.config is self._chosen_for[1]:
+            self.config = self._chosen_for[0]
+        self._chosen_for = self._choice = None
+        asked = self.config
+        if asked.method.name == catalog.AUTO:
+            self.config, self._choice = chosen(
+                asked, self.backbone, texts, len(labels), num_held_out
+            )
+            self._chosen_for = asked, self.config
 
     def _train(
         self,

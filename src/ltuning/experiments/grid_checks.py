@@ -149,6 +149,12 @@ def _method_problems(
             problems += _peer_problems(entry, path) + _peer_task_problems(entry, path, tasks)
         elif entry.method in _OWN_METHODS:
             problems += _own_problems(entry, path, tasks)
+        elif entry.method == catalog.AUTO:
+            message = (
+                f"'{catalog.AUTO}' takes one of the methods, for its own length of training; name "
+                "those to be compared"
+            )
+            problems.append(Problem(path, message))
         elif f"{path}.method" not in broken:
             known = [*_OWN_METHODS, *PEERS]
             problems.append(Problem(path, unknown("method", str(entry.method), known)))

@@ -16,7 +16,7 @@ The methods without virtual tokens have a table of their own (`weights.py`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from ltuning.backbones.families import Family, Pooling
@@ -78,6 +78,9 @@ METHODS = {
         ),
     )
 }
+
+# No method, but the choice of one by the data, before training: see `choice.py`.
+AUTO = "auto"
 
 ROWS: dict[str, Method | weights.WeightMethod] = {**METHODS, **weights.WEIGHT_METHODS}
 
@@ -211,13 +214,14 @@ def training_defaults(options: MethodOptions, num_texts: int = 0) -> dict[str, A
     """TrainingArguments' fields that the recipe sets, below what the user gives.
 
     Args:
-        options: as given, or resolved.
+        options: as given, or resolved; of `auto` those of lt-prefix.
         num_texts: training texts; 0 = unknown, taken for few.
     """
     if options.name in weights.WEIGHT_METHODS:
         rate = weights.WEIGHT_METHODS[options.name].learning_rate[options.recipe == "paper"]
     else:
-        recipe = RECIPES[options.recipe, options.name]
+        name = "lt-prefix" if options.name == AUTO else options.name
+        recipe = RECIPES[options.recipe, name]
         is_apart = options.labels == "apart"
         rate = recipe.learning_rate if is_apart else recipe.rate(num_texts)
     return {
@@ -232,6 +236,8 @@ def training_defaults(options: MethodOptions, num_texts: int = 0) -> dict[str, A
 
 def problems(config: Config) -> list[Problem]:
     """Choices that are each valid and do not go together."""
+    if config.method.name == AUTO:
+        return _beside_auto(config)
     if config.method.name in weights.WEIGHT_METHODS:
         return weights.problems(config)
     method = METHODS[config.method.name]
@@ -273,6 +279,25 @@ def problems(config: Config) -> list[Problem]:
         message = f"the pooled transform starts 'random', got '{config.method.start}'"
         found.append(Problem("method.start", message))
     return found
+
+
+def _beside_auto(config: Config) -> list[Problem]:
+    """Options that the method which is chosen may not have."""
+    if TASK_FACTS[config.task].gives != "one":
+        message = (
+            f"expected the name of a method with task '{config.task}', got '{AUTO}', which knows "
+            "texts of one label"
+        )
+        return [Problem("method.name", message)]
+    default = MethodOptions()
+    given = [item.name for item in fields(MethodOptions) if item.name != "name"]
+    message = f"expected no option of a method with method '{AUTO}', got {{!r}}; leave it out"
+    return [
+        Problem(f"method.{name}", message.format(value))
+        for name in given
+        if (value := getattr(config.method, name)) != getattr(default, name)
+        if (name, value) != ("head", "match")
+    ]
 
 
 def _together_problems(
@@ -320,9 +345,12 @@ def is_label_method(name: str) -> bool:
 
 
 def uses_labels(options: MethodOptions) -> bool:
-    """Whether a method reads the label texts, so that labels may come after training."""
+    """Whether a method reads the label texts, so that labels may come after training.
+
+    That which `auto` will choose may.
+    """
     is_matched = options.name not in METHODS and options.head == "match"
-    return is_matched or is_label_method(options.name)
+    return is_matched or is_label_method(options.name) or options.name == AUTO
 
 
 def one_pass(options: MethodOptions) -> bool:

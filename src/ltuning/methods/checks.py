@@ -25,6 +25,9 @@ def check(config: Config) -> None:
     if isinstance(config.stopping.patience, int) and config.training.get("eval_strategy") == "no":
         message = "training.eval_strategy is 'no': without evaluations nothing stops early"
         found.append(Problem("stopping.patience", message))
+    if config.stopping.seconds is not None and config.method.name != catalog.AUTO:
+        message = f"expected with method '{catalog.AUTO}' alone, got '{config.method.name}'"
+        found.append(Problem("stopping.seconds", f"{message}; leave it out"))
     if found:
         raise ConfigError(found)
 
@@ -154,6 +157,8 @@ def _tag_problems(config: Config) -> list[Problem]:
         if getattr(config.data, name) == "skip":
             message = f"task '{config.task}' skips no sentences; mend the rows and leave it out"
             found.append(Problem(f"data.{name}", message))
+    if config.method.name == catalog.AUTO:
+        return found
     if not catalog.ROWS[config.method.name].reads_words:
         fitting = [name for name, row in catalog.ROWS.items() if row.reads_words]
         message = (

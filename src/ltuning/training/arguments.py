@@ -131,12 +131,25 @@ def training_arguments(
     return arguments
 
 
+def planned_steps(chosen: Chosen, num_texts: int) -> tuple[int, int]:
+    """Optimizer steps of a run that does not end early, and texts in a step."""
+    fields = _planned(chosen, num_texts)
+    batch = _batch(fields)
+    epochs = fields.get("num_train_epochs", 0)
+    return fields.get("max_steps") or math.ceil(epochs * math.ceil(num_texts / batch)), batch
+
+
+def _batch(fields: Mapping[str, Any]) -> int:
+    each: int = fields["per_device_train_batch_size"]
+    return each * int(fields.get("gradient_accumulation_steps", 1))
+
+
 def _planned(chosen: Chosen, num_texts: int) -> dict[str, Any]:
     """The user's fields with the length, the evaluations and what else is open."""
     of_layers = {*_CHECKPOINTING, *_COMPILING}
     given = {name: value for name, value in chosen.fields.items() if name not in of_layers}
     fields = _DEFAULTS | given
-    batch = fields["per_device_train_batch_size"] * fields.get("gradient_accumulation_steps", 1)
+    batch = _batch(fields)
     epoch = math.ceil(num_texts / batch)
     if "num_train_epochs" not in fields and "max_steps" not in fields:
         most = math.inf if chosen.published else max(_LEAST_STEPS, math.ceil(_MOST_TEXTS / batch))
