@@ -48,6 +48,7 @@ LONG = (
     "estimators/test_auto.py",
     "estimators/test_calibrated.py",
     "estimators/test_label_classifier.py",
+    "estimators/test_long_texts.py",
     "estimators/test_multilabel_classifier.py",
     "estimators/test_text_weights.py",
     "estimators/test_token_classifier.py",

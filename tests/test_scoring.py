@@ -89,25 +89,40 @@ def test_a_text_has_the_scores_that_it_has_alone(build: Build, texts: list[str])
 def test_no_more_texts_than_a_piece_wait_for_their_scores(
     backbone: Backbone, build: Build, texts: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scorer, tokenize = build(), backbone.tokenize
+    scorer, read = build(), backbone.windows
     texts = [*texts[:5], ("the ball", "bread"), *texts[5:]]
-    expected, short = scorer.score(texts), scorer.score_tokens(tokenize(texts, 4))
+    expected, short = scorer.score(texts), scorer.score_tokens(backbone.tokenize(texts, 4))
     done: list[int] = []
     waiting: list[int] = []
 
-    def watched(some: Sequence[Any], room: int | None = None) -> Any:
+    def watched(some: Sequence[Any], room: int | None = None, **options: Any) -> Any:
         # Whatever was tokenized before has its scores.
         assert sum(waiting) == sum(done)
         waiting.append(len(some))
-        return tokenize(some, room)
+        return read(some, room, **options)
 
     monkeypatch.setattr("ltuning.backbones.batch_sizes._TEXTS", 4)
-    monkeypatch.setattr(backbone, "tokenize", watched)
+    monkeypatch.setattr(backbone, "windows", watched)
     close(scorer.score(texts, done.append), expected)
     assert waiting == [4, 4, 4, 2] and sum(done) == 14
     waiting.clear(), done.clear()
     close(scorer.score(texts, done.append, max_length=4), short)
     assert abs(short - expected).max() > 1e-3
+
+
+@pytest.mark.parametrize("name", ["lt-prefix", "lt-prompt"])
+def test_a_text_in_windows_has_the_pooled_scores_of_its_windows(
+    backbone: Backbone, build: Build, texts: list[Any]
+) -> None:
+    scorer, texts = build(max_branches=8), [*texts, ("the ball", " ".join(texts))]
+    done: list[int] = []
+    windows = backbone.windows(texts, 12, long_texts="windows")
+    assert windows.counts[0] == 1 and windows.counts[-1] > 4
+    every = scorer.score_tokens(windows.tokens)
+    ends = np.cumsum(windows.counts)
+    expected = [np.log(np.exp(part).mean(0)) for part in np.split(every, ends[:-1])]
+    close(scorer.score(texts, done.append, 12, "windows"), np.stack(expected))
+    assert sum(done) == len(texts)
 
 
 @every_method

@@ -12,8 +12,10 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batch_sizes import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
 from ltuning.backbones.frozen_model import TextBatch, Tokens
+from ltuning.backbones.long_texts import warn_of_cut
 from ltuning.backbones.words import Window, WordBatch, windows_of
-from ltuning.methods.heads import check_finite, pool
+from ltuning.config import LongTexts
+from ltuning.methods.heads import check_finite, over_windows, pool
 from ltuning.methods.model import Branches, Model
 from ltuning.sentences import Sentence
 from ltuning.texts import Text, num_characters
@@ -51,14 +53,16 @@ class Scorer:
         texts: Sequence[Text],
         progress: Progress | None = None,
         max_length: int | None = None,
+        long_texts: LongTexts = "cut",
     ) -> np.ndarray:
-        """Scores of texts.
+        """Scores of texts; with a warning where some are cut.
 
         Args:
             texts: N texts, in any order; they are tokenized piece by piece, so that many take no
                 more memory than some, and batched by length.
             progress: called with the number of texts just done.
-            max_length: most tokens of one text; None = the backbone's own limit.
+            max_length: most tokens that are read at a time; None = the backbone's own limit.
+            long_texts: what becomes of longer ones, see `Backbone.windows`.
 
         Returns:
             `[N, K]` float32, row for row in the order of the texts.
@@ -66,32 +70,44 @@ class Scorer:
         Raises:
             ArtifactError: a score that is not finite.
         """
+        backbone, lengths = self.model.backbone, []
         scores = np.empty((len(texts), self.model.num_labels), dtype=np.float32)
         for rows in pieces([num_characters(text) for text in texts]):
-            tokens = self.model.backbone.tokenize([texts[row] for row in rows], max_length)
-            scores[rows.start : rows.stop] = self.score_tokens(tokens, progress)
-            check_finite(scores[rows.start : rows.stop], "texts")
+            piece = [texts[row] for row in rows]
+            windows = backbone.windows(piece, max_length, long_texts=long_texts)
+            found = self.score_tokens(windows.tokens, progress, windows.counts)
+            scores[rows.start : rows.stop] = found
+            check_finite(found, "texts")
+            lengths += windows.lengths
+        if long_texts == "cut":
+            warn_of_cut(texts, lengths, max_length or backbone.max_length)
         return scores
 
     def score_tokens(
         self,
         tokens: Sequence[Tokens],
         progress: Progress | None = None,
+        counts: Sequence[int] | None = None,
     ) -> np.ndarray:
         """`score` for texts that are tokenized already.
 
         Args:
-            tokens: N tokenized texts.
+            tokens: of N texts, or of all of their windows, one text after the other.
             progress: called with the number of texts just done.
+            counts: `[N]` how many windows each text has; None = `tokens` are of texts.
         """
         scores = np.empty((len(tokens), self.model.num_labels), dtype=np.float32)
+        sizes = [1] * len(tokens) if counts is None else [*counts]
+        owners, left = np.arange(len(sizes)).repeat(sizes), np.array(sizes)
         with torch.inference_mode():
             for rows in self._batches(tokens):
                 batch = [tokens[row] for row in rows]
                 scores[rows] = self._score_batch(batch).float().cpu().numpy()
+                # A bar counts texts, and a text is done with its last window.
+                np.subtract.at(left, owners[rows], 1)
                 if progress is not None:
-                    progress(len(rows))
-        return scores
+                    progress(int((left[np.unique(owners[rows])] == 0).sum()))
+        return scores if counts is None else over_windows(torch.from_numpy(scores), sizes).numpy()
 
     def _batches(self, tokens: Sequence[Tokens]) -> list[list[int]]:
         passes = self.model.passes

@@ -18,6 +18,7 @@ CONFIG: dict[str, Any] = {
     "versions": {"ltuning": "0.1.0", "torch": "2.13.0"},
     "seed": 7,
     "max_length": 128,
+    "config": {"data": {"long_texts": "cut"}},
 }
 FIGURES: dict[str, Any] = {
     "validation": {"accuracy": 0.91234, "macro_f1": 0.5, "mcc": -0.25, "per_class": [{"f1": 1.0}]},
@@ -110,6 +111,8 @@ def test_a_run_without_figures_has_no_figures_section() -> None:
 def test_limits_say_how_much_of_a_text_is_read() -> None:
     assert "the first 128 tokens are read" in render(CONFIG, {})
     assert "tokens are read" not in render({**CONFIG, "max_length": None}, {})
+    windows = render({**CONFIG, "config": {"data": {"long_texts": "windows"}}}, {})
+    assert "- Longer texts than 128 tokens are read in parts that overlap." in windows
 
 
 def test_usage_names_the_front_door_and_the_command() -> None:

@@ -93,6 +93,7 @@ def test_the_defaults():
             "empty_texts": "refuse",
             "missing_labels": "refuse",
             "class_weight": None,
+            "long_texts": "cut",
             "delimiter": None,
             "encoding": None,
         },

@@ -27,8 +27,9 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]
 
     Args:
         config: what the artifact's JSON holds; read are `backbone` (name, revision, fingerprint,
-            family), `method`, `labels` (name to texts), `versions`, `seed` and `max_length`, where
-            several labels may apply `thresholds`, and where one does `temperature`.
+            family), `method`, `labels` (name to texts), `versions`, `seed`, `max_length`, of
+            `config` what becomes of longer texts, where several labels may apply `thresholds`, and
+            where one does `temperature`.
         figures: `validation` and `test` (accuracy, macro_f1, mcc and other numbers), `calibration`
             (see `calibration.calibration_figures`) and `training` (seconds, steps, texts,
             trainable_parameters); each may be missing.
@@ -175,7 +176,7 @@ def _training(config: Mapping[str, Any], training: Mapping[str, object]) -> str:
     return "## Training\n\n" + _table(("fact", "value"), rows)
 
 
-def _limits(config: Mapping[str, object]) -> str:
+def _limits(config: Mapping[str, Any]) -> str:
     limits = [
         "The figures are those of one run; another seed or other training texts give others.",
         "What the language model has learned, its languages and its biases, is still in it.",
@@ -195,8 +196,10 @@ def _limits(config: Mapping[str, object]) -> str:
         )
         limits.insert(0, fitted if _task(config).several else of_all)
         if length:
-            read = f"Of a text, the first {length} tokens are read; the rest is left out."
-            limits.insert(1, read)
+            cut = f"Of a text, the first {length} tokens are read; the rest is left out."
+            windows = f"Longer texts than {length} tokens are read in parts that overlap."
+            is_cut = config["config"]["data"]["long_texts"] == "cut"
+            limits.insert(1, cut if is_cut else windows)
     return "## Limits\n\n" + "\n".join(f"- {limit}" for limit in limits)
 
 

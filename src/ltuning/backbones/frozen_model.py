@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ltuning.backbones import layers, prefix_attention
 from ltuning.backbones.batch_sizes import pieces
@@ -18,18 +18,17 @@ from ltuning.backbones.loading import (
     tokenized,
     with_padding,
 )
+from ltuning.backbones.long_texts import Tokens as Tokens
+from ltuning.backbones.long_texts import Windows, cut_part, parts_of, window_parts
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
-from ltuning.config import BackboneOptions
-from ltuning.errors import BackboneError
+from ltuning.config import BackboneOptions, LongTexts
+from ltuning.errors import BackboneError, DataError
 from ltuning.stages import Advance
 from ltuning.texts import Text, num_characters
 
 # What is read of a text where neither the model nor its tokenizer has a limit.
 _LONGEST_TEXT = 2048
-
-# A text as a model is given it: `input_ids`, and of a pair `token_type_ids`.
-Tokens = dict[str, list[int]]
 
 
 @dataclass(frozen=True)
@@ -198,65 +197,103 @@ class FrozenModel:
             max_length: most tokens of one text; None = `self.max_length`.
             progress: called with the number of texts just done.
         """
-        tokens: list[Tokens] = [{} for _ in texts]
+        return self.windows(texts, max_length, progress).tokens
+
+    def windows(
+        self,
+        texts: Sequence[Text],
+        max_length: int | None = None,
+        progress: Advance | None = None,
+        long_texts: LongTexts = "cut",
+    ) -> Windows:
+        """As `tokenize`, with what becomes of a text that is longer than the room.
+
+        Args:
+            texts: texts or text pairs.
+            max_length: most tokens of a window; None = `self.max_length`.
+            progress: called with the number of texts just done.
+            long_texts: `cut` leaves out what there is no room for; `windows` reads all of it, in
+                windows that overlap, of a pair with the shorter text in each.
+
+        Raises:
+            DataError: for windows, a pair whose shorter text takes more than half of the room.
+            BackboneError: for windows, a tokenizer that does not say which text a token is of.
+        """
+        found: list[list[Tokens]] = [[] for _ in texts]
+        lengths = [0] * len(texts)
         for are_pairs in (False, True):
             rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
             for piece in pieces([num_characters(texts[row]) for row in rows]):
                 chosen = [rows[place] for place in piece]
-                made = self._tokenize_alike([texts[row] for row in chosen], max_length)
-                for row, made_of_it in zip(chosen, made, strict=True):
-                    tokens[row] = made_of_it
+                alike = [texts[row] for row in chosen]
+                made = self._tokenize_alike(alike, max_length or self.max_length, long_texts)
+                for row, (windows, length) in zip(chosen, made, strict=True):
+                    found[row], lengths[row] = windows, length
                 if progress is not None:
                     progress(len(chosen))
-        return tokens
+        tokens = [window for windows in found for window in windows]
+        return Windows(tokens, [len(windows) for windows in found], lengths)
 
-    def _tokenize_alike(self, texts: Sequence[Text], max_length: int | None) -> list[Tokens]:
-        """Tokens of texts that are all single, or all pairs."""
-        room = max_length or self.max_length
+    def _tokenize_alike(
+        self, texts: Sequence[Text], room: int, long_texts: LongTexts
+    ) -> list[tuple[list[Tokens], int]]:
+        """Windows and length of texts that are all single, or all pairs."""
+        # Nothing is cut by the tokenizer: it would not say how much, and to cut a pair it makes
+        # every combination of the parts of one text with those of the other: 9 GB and 25 s for
+        # 40,000 words each.
+        encoded = self._tokenized(texts, verbose=False)
+        made = []
+        for row, text in enumerate(texts):
+            tokens: Tokens = {name: encoded[name][row] for name in encoded}
+            length = len(tokens["input_ids"])
+            if length > room and self.tokenizer.is_fast:
+                sides = encoded.sequence_ids(row)
+                made.append((self._of_long(text, tokens, sides, room, long_texts), length))
+            elif length > room:
+                made.append(([self._cut_by_tokenizer(text, room, long_texts)], length))
+            else:
+                # No token of an empty text, if none is special; attention needs something.
+                made.append(([tokens if length else self._placeholder(tokens)], length))
+        return made
+
+    def _tokenized(self, texts: Sequence[Text], **options: object) -> BatchEncoding:
         are_pairs = not isinstance(texts[0], str)
         columns = [list(column) for column in zip(*texts, strict=True)] if are_pairs else [[*texts]]
-        # To cut a pair, tokenizers makes every combination of the parts of one text with those of
-        # the other: 9 GB and 25 s for 40,000 words each.
-        cut_here = are_pairs and self.tokenizer.is_fast
-        limits = {"verbose": False} if cut_here else {"truncation": True, "max_length": room}
-        encoded = tokenized(self.tokenizer, *columns, return_attention_mask=False, **limits)
-        rows = [{key: encoded[key][row] for key in encoded} for row in range(len(texts))]
-        if cut_here:
-            rows = [
-                row if len(row["input_ids"]) <= room else self._cut_pair(row, sides, room)
-                for row, sides in zip(
-                    rows, map(encoded.sequence_ids, range(len(rows))), strict=True
-                )
-            ]
-        # An empty text where the tokenizer adds no special token; attention needs something.
-        return [row if row["input_ids"] else self._placeholder(row) for row in rows]
+        return tokenized(self.tokenizer, *columns, return_attention_mask=False, **options)
 
-    def _cut_pair(self, row: Tokens, sides: Sequence[int | None], room: int) -> Tokens:
-        """A pair's tokens in a room: the longer text is cut to the other's length, then both.
+    def _of_long(
+        self,
+        text: Text,
+        tokens: Tokens,
+        sides: Sequence[int | None],
+        room: int,
+        long_texts: LongTexts,
+    ) -> list[Tokens]:
+        """The windows of a text that is longer than the room, or the one of what it is cut to."""
+        lengths = [sides.count(0), sides.count(1)]
+        room -= len(sides) - sum(lengths)
+        if long_texts == "cut":
+            from_left = self.tokenizer.truncation_side == "left"
+            return parts_of(tokens, sides, [cut_part(lengths, room, from_left)])
+        if min(lengths) > room // 2:
+            raise DataError(
+                f"expected pairs of which one text has at most {room // 2:,} tokens, half of what "
+                f"the model reads, for data.long_texts=windows, got one of {lengths[0]:,} and "
+                f"{lengths[1]:,}: {text!r:.80}; shorten a text of it, or train with "
+                "data.long_texts=cut"
+            )
+        return parts_of(tokens, sides, window_parts(lengths, room))
 
-        It is what tokenizers does by the name of `longest_first`.
-
-        Args:
-            row: the tokens of the whole pair.
-            sides: 0 or 1 for each token, the text that it is of; None for a special one.
-            room: most tokens.
-        """
-        numbers = [sides.count(0), sides.count(1)]
-        room -= len(sides) - sum(numbers)
-        longer = 0 if numbers[0] > numbers[1] else 1
-        shortest = min(numbers[1 - longer], room // 2)
-        kept = [room - shortest, shortest] if longer == 0 else [shortest, room - shortest]
-        from_left = self.tokenizer.truncation_side == "left"
-        first = [
-            number - keep if from_left else 0 for number, keep in zip(numbers, kept, strict=True)
-        ]
-        seen, places = [0, 0], []
-        for place, side in enumerate(sides):
-            if side is None or first[side] <= seen[side] < first[side] + kept[side]:
-                places.append(place)
-            if side is not None:
-                seen[side] += 1
-        return {key: [values[place] for place in places] for key, values in row.items()}
+    def _cut_by_tokenizer(self, text: Text, room: int, long_texts: LongTexts) -> Tokens:
+        """What a tokenizer makes of a long text that does not say which text a token is of."""
+        if long_texts == "windows":
+            raise BackboneError(
+                f"expected of '{self.name}' a tokenizer that says which text a token is of, for "
+                "data.long_texts=windows, got a slow one; save it as a fast one (tokenizer.json) "
+                "beside the model, or train with data.long_texts=cut"
+            )
+        encoded = self._tokenized([text], truncation=True, max_length=room)
+        return {name: encoded[name][0] for name in encoded}
 
     def _placeholder(self, row: Tokens) -> Tokens:
         token = self.tokenizer.bos_token_id

@@ -54,6 +54,15 @@ _ClassWeight = Annotated[
         rich_help_panel=_TRAINING,
     ),
 ]
+_LongTexts = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        help="cut texts that are longer than the model reads (the default), or read them whole in "
+        "windows that overlap.",
+        rich_help_panel=_DATA,
+    ),
+]
 _Quantize = Annotated[
     str | None,
     typer.Option(
@@ -171,6 +180,7 @@ def train(
     encoding: options.Encoding = None,
     empty_texts: options.EmptyTexts = None,
     missing_labels: options.MissingLabels = None,
+    long_texts: _LongTexts = None,
     backbone: options.Backbone = None,
     quantize: _Quantize = None,
     trust_remote_code: _TrustRemoteCode = False,
@@ -218,6 +228,7 @@ def train(
         "data.encoding": encoding,
         "data.empty_texts": empty_texts,
         "data.missing_labels": missing_labels,
+        "data.long_texts": long_texts,
         "data.shots": shots,
         "data.class_weight": class_weight,
         "seed": seed,

@@ -35,6 +35,7 @@ from ltuning.suggestions import listed
 from ltuning.values import label_name, plain_value
 
 TaskName = Literal["classes", "multilabel", "tags"]
+LongTexts = Literal["cut", "windows"]
 
 
 @dataclass(frozen=True)
@@ -253,6 +254,8 @@ class DataOptions:
             count the same in sum (scikit-learn's n / (K * count)), or weights by label, 1 where a
             label is left out. They are scaled to the mean one over the training texts. Validation
             is not weighted.
+        long_texts: whether a text that is longer than the model reads is `cut`, or read whole in
+            `windows` that overlap, in training and at prediction, as tagging does in any case.
         delimiter: what stands between the fields of csv and tsv; None is found.
         encoding: of files of text; None is by their byte-order mark, else UTF-8.
     """
@@ -268,6 +271,7 @@ class DataOptions:
     class_weight: Literal["balanced"] | dict[str, float] | None = field(
         default=None, metadata={"read": _read_class_weight}
     )
+    long_texts: LongTexts = "cut"
     delimiter: str | None = None
     encoding: str | None = None
 

@@ -63,7 +63,7 @@ _PATHS = {
     "class_weight": "data.class_weight",
 }
 # What `fit` itself reads of the options of data.
-_DATA_READ = ("data.empty_texts", "data.class_weight")
+_DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
 _OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
 

@@ -15,6 +15,7 @@ import torch
 
 from ltuning.artifacts.opened import ANSWERS, Opened
 from ltuning.backbones.frozen_model import LabelStates, TextBatch, Tokens
+from ltuning.backbones.long_texts import warn_of_cut
 from ltuning.calibration import (
     LEAST_TEXTS,
     Answers,
@@ -133,7 +134,8 @@ class TextClassifier(Front[FittedLabels]):
         if not given:
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
         _warn_of_others(given, fitted.pairs)
-        return self._scorer_of(fitted).score(given, progress, fitted.max_length)
+        how = self.config.data.long_texts
+        return self._scorer_of(fitted).score(given, progress, fitted.max_length, how)
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels."""
@@ -377,12 +379,15 @@ class TextClassifier(Front[FittedLabels]):
     ) -> tuple[TrainingResult, dict[str, object]]:
         from ltuning.training.trainer import train
 
-        data = self._tokenized(fitted, rows, weights)
-        validation = None
+        data, lengths = self._tokenized(fitted, rows, weights)
+        validation, texts = None, [*rows[0]]
         if held_out is not None:
-            tokenized = self._tokenized(fitted, held_out)
+            some, of_some = self._tokenized(fitted, held_out)
             names = fitted.labels.names
-            validation = self.validation_class(tokenized.tokens, tokenized.targets, names)
+            validation = self.validation_class(some.tokens, some.targets, names, some.counts)
+            texts, lengths = [*texts, *held_out[0]], lengths + of_some
+        if data.counts is None:
+            warn_of_cut(texts, lengths, fitted.max_length)
         has_validation = validation is not None
         run = self._run(fitted, len(data), has_validation, folder, resume, callbacks)
         fitted.model.adapter.to(self.backbone.device)
@@ -394,12 +399,15 @@ class TextClassifier(Front[FittedLabels]):
 
     def _tokenized(
         self, fitted: FittedLabels, rows: Rows, weights: Sequence[float] | None = None
-    ) -> TokenDataset:
+    ) -> tuple[TokenDataset, list[int]]:
+        """The texts as training takes them, and how many tokens each has, read or not."""
         texts, labels = rows
+        how = self.config.data.long_texts
         with counting("tokenizing", len(texts)) as advance:
-            tokens = self.backbone.tokenize(list(texts), fitted.max_length, advance)
+            windows = self.backbone.windows(list(texts), fitted.max_length, advance, how)
         targets = [self._target(fitted.labels, given) for given in labels]
-        return TokenDataset(tokens, targets, weights)
+        counts = None if how == "cut" else windows.counts
+        return TokenDataset(windows.tokens, targets, weights, counts), windows.lengths
 
     @abstractmethod
     def _target(self, labels: Labels, given: object) -> Any:

@@ -157,6 +157,9 @@ def _tag_problems(config: Config) -> list[Problem]:
         if getattr(config.data, name) == "skip":
             message = f"task '{config.task}' skips no sentences; mend the rows and leave it out"
             found.append(Problem(f"data.{name}", message))
+    if config.data.long_texts == "windows":
+        message = f"task '{config.task}' reads every text in windows as it is; leave it out"
+        found.append(Problem("data.long_texts", message))
     if config.method.name == catalog.AUTO:
         return found
     if not catalog.ROWS[config.method.name].reads_words:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,6 +42,26 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
     places = torch.arange(mask.shape[1], device=mask.device)
     index = mask.int().argmax(1) if how == "cls" else (places * mask).argmax(1)
     return states[torch.arange(len(index), device=index.device), index]
+
+
+def over_windows(scores: Tensor, counts: Sequence[int]) -> Tensor:
+    """The scores of texts from those of their windows: the log of the mean of the exponentials.
+
+    Between the mean and the highest one: a window that is sure outweighs those that say nothing,
+    and texts of many windows score no higher than others (log-sum-exp of Pinheiro and Collobert
+    2015, "From Image-level to Pixel-level Labeling with Convolutional Networks", section 3.2, r=1).
+
+    Args:
+        scores: `[W, ...]` of all windows, one text after the other.
+        counts: `[N]` how many windows each text has.
+
+    Returns:
+        `[N, ...]`.
+    """
+    if len(scores) == len(counts):
+        return scores
+    parts = scores.split(list(counts))
+    return torch.stack([part.logsumexp(0) - math.log(len(part)) for part in parts])
 
 
 class ClassesHead(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any, Generic
 
 import numpy as np
@@ -24,9 +25,10 @@ class TokenDataset(Dataset, Generic[Target]):
     A row is its number, of which `collate` makes batches.
 
     Args:
-        tokens: of each text.
-        targets: what is true of each.
+        tokens: of each text, or of all windows, one text after the other.
+        targets: what is true of each text.
         weights: what the loss of each counts, in the mean one; None where all count the same.
+        counts: how many windows each text has; None where `tokens` are of texts.
     """
 
     def __init__(
@@ -34,30 +36,46 @@ class TokenDataset(Dataset, Generic[Target]):
         tokens: Sequence[Tokens],
         targets: Sequence[Target],
         weights: Sequence[float] | None = None,
+        counts: Sequence[int] | None = None,
     ):
         self.tokens = tokens
         self.targets = targets
         self.weights = weights
+        self.counts = counts
+        ends = accumulate([1] * len(targets) if counts is None else counts)
+        self._ends = [0, *ends]
 
     def __len__(self) -> int:
-        return len(self.tokens)
+        return len(self.targets)
 
     def __getitem__(self, row: int) -> int:
         return row
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each text, of one in windows those of its longest."""
+        return [
+            max(len(tokens["input_ids"]) for tokens in self.tokens[start:end])
+            for start, end in pairwise(self._ends)
+        ]
 
     def collate(self, backbone: Backbone, rows: Sequence[int]) -> dict[str, Any]:
         """The batch, its targets and its rows, and its weights where there are any.
 
         All but the batch as lists, which Trainer leaves where they are: the draws are made on the
-        CPU.
+        CPU. Of texts in windows the rows are those of the windows, and `counts` says how many each
+        text has.
         """
-        targets = [self.targets[row] for row in rows]
-        weights = {} if self.weights is None else {"weights": [self.weights[row] for row in rows]}
-        batch = self.batch(backbone, rows)
-        return {"batch": batch, "targets": targets, "rows": list(rows), **weights}
+        made: dict[str, Any] = {"targets": [self.targets[row] for row in rows]}
+        if self.weights is not None:
+            made["weights"] = [self.weights[row] for row in rows]
+        if self.counts is not None:
+            made["counts"] = [self.counts[row] for row in rows]
+            rows = [one for row in rows for one in range(self._ends[row], self._ends[row + 1])]
+        return {"batch": self.batch(backbone, rows), "rows": list(rows), **made}
 
     def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
-        """Some of the texts, padded."""
+        """Some of the texts, or of the windows, padded."""
         return backbone.batch([self.tokens[row] for row in rows])
 
 
@@ -118,9 +136,17 @@ class LengthGroupedBatches(Sampler[int]):
         random.shuffle(full)
         yield from (int(row) for batch in full + rest for row in batch)
 
-    def padding_share(self) -> float:
-        """Part of this epoch's tokens that is padding, 0 to 1."""
-        lengths = self.lengths[list(self)]
-        starts = range(0, len(lengths), self.batch_size)
-        batches = [lengths[start : start + self.batch_size] for start in starts]
-        return 1 - float(lengths.sum()) / sum(len(batch) * int(batch.max()) for batch in batches)
+    def padding_share(self, counts: Sequence[int] | None = None) -> float:
+        """Part of this epoch's tokens that is padding, 0 to 1.
+
+        Args:
+            counts: how many windows of that length each text has; None = one.
+        """
+        order = list(self)
+        lengths = self.lengths[order]
+        windows = np.ones_like(lengths) if counts is None else np.asarray(counts)[order]
+        parts = [
+            slice(start, start + self.batch_size) for start in range(0, len(order), self.batch_size)
+        ]
+        padded = sum(int(windows[part].sum() * lengths[part].max()) for part in parts)
+        return 1 - float((lengths * windows).sum()) / padded

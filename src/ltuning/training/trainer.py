@@ -26,12 +26,13 @@ from transformers import (
 from ltuning.backbones.prefix import TRAINING, announced
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
-from ltuning.methods.model import Model
+from ltuning.methods.model import Branches, Model
 from ltuning.stages import Advance, counting
 from ltuning.training.arguments import Run
 from ltuning.training.checkpoints import STATE, Tally, newest
 from ltuning.training.datasets import LengthGroupedBatches, TokenDataset
 from ltuning.training.forecast import Forecast
+from ltuning.training.long_texts import score_texts
 from ltuning.training.lower_store import LowerStore
 from ltuning.training.objectives import Draw, Objective
 
@@ -68,7 +69,9 @@ class TrainingModel(nn.Module):
             stop = start + len(batch["targets"])
             part = draw.part(start, stop)
             share = self.objective.share(part)
-            texts = {"batch": batch["batch"], "rows": batch["rows"]}
+            texts: dict[str, Any] = {"batch": batch["batch"], "rows": batch["rows"]}
+            if "counts" in batch:
+                texts["counts"] = batch["counts"]
             prepared.append({**texts, "draw": part, "share": share})
             start = stop
         return prepared
@@ -83,20 +86,39 @@ class TrainingModel(nn.Module):
         generator = torch.Generator().manual_seed(_mix(self.seed, step))
         return self.objective.draw(targets, generator)
 
-    def forward(self, batch: Any, rows: Sequence[int], draw: Draw) -> Tensor:
+    def forward(
+        self,
+        batch: Any,
+        rows: Sequence[int],
+        draw: Draw,
+        counts: Sequence[int] | None = None,
+    ) -> Tensor:
         """Mean loss of a batch.
 
         Args:
-            batch: B texts.
-            rows: the place of each among the training texts.
+            batch: B texts, or all of their windows, one text after the other.
+            rows: the place of each among the training texts, or of each window among theirs.
             draw: its part of what the step draws.
+            counts: `[B]` how many windows each text has; None = the batch is of texts.
         """
         device = self.model.backbone.device
         batch = batch.to(device)
-        lower = None if self.store is None else self.store.lower(rows, batch)
+        side = self.model.label_side()
         branches = None if draw.branches is None else draw.branches.to(device)
-        scores = self.model.score(batch, self.model.label_side(), branches, lower)
-        return self.objective.loss(scores, draw)
+        if counts is None:
+            return self.objective.loss(self._scores(batch, rows, side, branches), draw)
+
+        def score(windows: Tensor, branches: Branches | None) -> Tensor:
+            chosen = [rows[window] for window in windows.tolist()]
+            return self._scores(batch.select(windows), chosen, side, branches)
+
+        return self.objective.loss(score_texts(score, counts, branches, device), draw)
+
+    def _scores(
+        self, batch: Any, rows: Sequence[int], side: Tensor | None, branches: Branches | None
+    ) -> Tensor:
+        lower = None if self.store is None else self.store.lower(rows, batch)
+        return self.model.score(batch, side, branches, lower)
 
 
 def _in_names_of_today(_: nn.Module, state: dict[str, object], *__: object) -> None:
@@ -288,8 +310,8 @@ class AdapterTrainer(Trainer):
 
     def batches(self) -> LengthGroupedBatches:
         """The order of the training texts."""
-        lengths = [len(row["input_ids"]) for row in self._data.tokens]
-        return LengthGroupedBatches(lengths, self.args.train_batch_size, self.args.seed)
+        size = self.args.train_batch_size
+        return LengthGroupedBatches(self._data.lengths, size, self.args.seed)
 
     def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
         return self.batches()
@@ -345,7 +367,7 @@ def train(
     return TrainingResult(
         steps=trainer.state.global_step,
         seconds=seconds,
-        padding_share=trainer.batches().padding_share(),
+        padding_share=trainer.batches().padding_share(data.counts),
         history=history,
         best=_best(history, trainer.state.best_global_step),
     )

@@ -28,13 +28,21 @@ from ltuning.training.objectives import check_scores, multi_hot
 
 @dataclass(frozen=True)
 class Validation:
-    """Held-out texts and the figures that are computed on them."""
+    """Held-out texts and the figures that are computed on them.
+
+    Attributes:
+        tokens: of N texts, or of their windows.
+        targets: for each text the index of its label.
+        names: [K] every label.
+        counts: how many windows each text has; None where `tokens` are of texts.
+    """
 
     scorer_class: ClassVar = Scorer
 
     tokens: Sequence[Tokens]
     targets: Sequence[int]
     names: Sequence[str]
+    counts: Sequence[int] | None = None
 
     def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss over all labels, accuracy, macro-F1 and Matthews correlation."""
@@ -51,7 +59,7 @@ class Validation:
         Raises:
             TrainingError: a score that is not finite.
         """
-        scores = scorer.score_tokens(self.tokens, progress)
+        scores = scorer.score_tokens(self.tokens, progress, self.counts)
         check_scores([scores], "texts")
         return scores
 
@@ -61,9 +69,10 @@ class MultilabelValidation:
     """Held-out texts, and what is computed on them.
 
     Attributes:
-        tokens: N tokenized texts.
-        targets: for each, the indices of the labels that apply.
+        tokens: of N texts, or of their windows.
+        targets: for each text, the indices of the labels that apply.
         names: [K] every label.
+        counts: how many windows each text has; None where `tokens` are of texts.
     """
 
     scorer_class: ClassVar = Scorer
@@ -71,6 +80,7 @@ class MultilabelValidation:
     tokens: Sequence[Tokens]
     targets: Sequence[Sequence[int]]
     names: Sequence[str]
+    counts: Sequence[int] | None = None
 
     def figures(self, scorer: Scorer, progress: Advance | None = None) -> dict[str, float]:
         """Loss per label of a text, and F1 and exact match at the thresholds that fit best here."""
@@ -84,7 +94,7 @@ class MultilabelValidation:
         Raises:
             TrainingError: a score that is not finite.
         """
-        scores = scorer.score_tokens(self.tokens, progress)
+        scores = scorer.score_tokens(self.tokens, progress, self.counts)
         check_scores([scores], "texts")
         truth = multi_hot(self.targets, len(self.names)).numpy()
         probabilities = sigmoid(scores)
@@ -139,8 +149,8 @@ def start_at_base_rate(
     Args:
         scorer: of the model, whose scores say on a few texts where it starts; as many texts as
             make one of its batches.
-        tokens: the training texts.
-        targets: for each, the indices of the labels that apply.
+        tokens: of the training texts, or of their windows.
+        targets: for each text, the indices of the labels that apply.
         seed: of the draw of texts.
     """
     model = scorer.model
@@ -148,7 +158,7 @@ def start_at_base_rate(
     several = max(1, scorer.max_branches // len(model.owners))
     drawn = np.random.default_rng(seed).permutation(len(tokens))[:several]
     scores = scorer.score_tokens([tokens[row] for row in drawn]).astype(np.float64)
-    size, is_shared = len(tokens), model.labels is not None
+    size, is_shared = len(targets), model.labels is not None
     if is_shared:  # by all labels
         counts, size, scores = counts.sum(keepdims=True), counts.size * size, scores.reshape(-1, 1)
     # Half an example of each kind: a label that always or never applies has no log-odds.
