@@ -35,7 +35,7 @@ ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
 DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
 CHECKS = SCORING | DATA | {"checks"}
-TASKS = ESTIMATORS | CHECKS | {"tasks"}
+TASKS = ESTIMATORS | CHECKS | {"reviewing", "tasks"}
 # A part of the package, and the parts that it may import.
 ALLOWED = {
     "errors": {"errors"},
@@ -61,6 +61,7 @@ ALLOWED = {
     "__init__": ESTIMATORS,
     "__main__": ESTIMATORS | DATA | {"cli", "__init__"},
     "checks": CHECKS,
+    "reviewing": {"reviewing"},
     "tasks": TASKS,
     "experiments": TASKS | {"experiments"},
     "cli": TASKS | {"cli", "experiments", "__init__"},

@@ -129,3 +129,12 @@ def test_params_counts_virtual_tokens_only(ltuning: Command, tiny_bert: Path) ->
     outcome = ltuning("params", "--backbone", tiny_bert, "--method", "ls-lora")
     assert outcome.code == 1
     assert "expected a method with virtual tokens" in outcome.stderr
+
+
+def test_review_is_of_texts(ltuning: Command, trained: Path, tagged: Path) -> None:
+    outcome = ltuning("review", trained, tagged / "train.jsonl")
+    assert outcome.code == 1
+    assert outcome.stderr == (
+        f"error: expected a classifier of texts, got one of words (task 'tags') in {trained}; "
+        "choose sentences for it at random\n"
+    )

@@ -50,6 +50,14 @@ def test_names_and_parts_are_those_of_the_examples(name: str) -> None:
     assert part.labels == (examples.labels or [])[1:2]
 
 
+def test_margins_are_small_where_another_decision_is_near() -> None:
+    answers = np.array([[0.5, 0.4, 0.1], [0.1, 0.1, 0.8], [0.2, 0.4, 0.4]])
+    margins = TASKS["classes"].margins(answers, None)
+    assert margins == pytest.approx([0.1, 0.7, 0.0])
+    margins = TASKS["multilabel"].margins(answers, np.array([0.5, 0.2, 0.6]))
+    assert margins == pytest.approx([0.0, 0.1, 0.2])
+
+
 @pytest.mark.parametrize("name", ["multilabel", "tags"])
 def test_the_f1_of_the_report_is_that_of_the_counts(name: str) -> None:
     task = TASKS[name]

@@ -29,6 +29,7 @@ from ltuning.cli import (
     evaluate,
     params,
     predict,
+    review,
     streams,
     train,
 )
@@ -71,6 +72,7 @@ app.command()(check.check)
 app.command()(train.train)
 app.command()(evaluate.evaluate)
 app.command()(predict.predict)
+app.command()(review.review)
 app.command()(calibrate.calibrate)
 app.command()(add_labels.add_labels)
 app.command()(params.params)

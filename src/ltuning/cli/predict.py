@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PROBABILITY = "probability"
 PREDICTION_SET = "prediction_set"
-_DIGITS = 6
+DIGITS = 6
 
 _Source = Annotated[
     Path | None,
@@ -97,7 +97,7 @@ _Texts = Annotated[
         show_default=False,
     ),
 ]
-_ReplaceColumns = Annotated[
+ReplaceColumns = Annotated[
     bool,
     typer.Option(
         "--replace-columns",
@@ -127,7 +127,7 @@ def predict(
     target_precision: _TargetPrecision = None,
     coverage: _Coverage = None,
     text: _Texts = None,
-    replace_columns: _ReplaceColumns = False,
+    replace_columns: ReplaceColumns = False,
     escape_formulas: _EscapeFormulas = False,
     zero_shot: options.ZeroShot = False,
     label: options.LabelTexts = None,
@@ -166,7 +166,7 @@ def predict(
         folder, source = None, _only_file(folder, source)
     named_labels = (labels, label or [])
     asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
-    _check_output(output, overwrite)
+    check_output(output, overwrite)
     wanted = _Wanted(probabilities, abstain, target_precision, coverage)
     wanted.check()
     named = {
@@ -181,11 +181,11 @@ def predict(
         table = _of_texts(text, [name for name, value in named.items() if value is not None])
     else:
         table = _read(source, format, Dialect(encoding, delimiter), terminal)
-    _check_columns(table, text_column, text_pair_column)
-    _check_format(table, output)
+    check_columns(table, text_column, text_pair_column)
+    check_format(table, output)
     config, load = asked.classifier(terminal)
     columns = saved.columns_of(config, text_column, text_pair_column)
-    write = _Writing(output, escape_formulas, replace_columns)
+    write = Writing(output, escape_formulas, replace_columns)
     place = (load, terminal)
     task = TASKS[config.task]
     wanted.check_task(task)
@@ -303,7 +303,7 @@ def _read(source: Path | None, format: str | None, dialect: Dialect, terminal: T
     return read_table(sys.stdin, format or "txt", dialect)
 
 
-def _check_output(output: Path | None, overwrite: bool) -> None:
+def check_output(output: Path | None, overwrite: bool) -> None:
     """What can be said before any work is done."""
     from ltuning.data.files import check_new_file, stem_of
     from ltuning.data.sources import FORMATS
@@ -317,7 +317,8 @@ def _check_output(output: Path | None, overwrite: bool) -> None:
         raise DataError(f"{output}: expected a file ending of {formats} (each also with .gz)")
 
 
-def _check_columns(table: Table, *named: str | None) -> None:
+def check_columns(table: Table, *named: str | None) -> None:
+    """Raises DataError where columns of lines of text are named, which have none."""
     if table.format == "txt" and (name := next(filter(None, named), None)):
         raise DataError(
             f"{table.origin}: expected csv, tsv, jsonl or parquet for the column {name!r}, got "
@@ -325,7 +326,8 @@ def _check_columns(table: Table, *named: str | None) -> None:
         )
 
 
-def _check_format(table: Table, output: Path | None) -> None:
+def check_format(table: Table, output: Path | None) -> None:
+    """Raises DataError where parquet would be shown on a screen."""
     if table.format == "parquet" and output is None and sys.stdout.isatty():
         raise DataError(
             f"{table.origin}: parquet is no text to show here; name a file with --output"
@@ -333,7 +335,7 @@ def _check_format(table: Table, output: Path | None) -> None:
 
 
 @dataclass(frozen=True)
-class _Writing:
+class Writing:
     """How the table with the predictions is written: where to, and with which columns.
 
     Args:
@@ -392,7 +394,7 @@ class _Writing:
         return table.format if self.output is None else format_of(self.output)
 
 
-def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[object]]) -> Table:
+def with_columns(table: Table, added: list[str], values: Iterable[Sequence[object]]) -> Table:
     """The table with columns behind its own, their values row by row."""
     rows = [
         {**row, **dict(zip(added, said, strict=True))}
@@ -401,7 +403,7 @@ def _with_columns(table: Table, added: list[str], values: Iterable[Sequence[obje
     return replace(table, columns=[*table.columns, *added], rows=rows)
 
 
-def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _Writing) -> Table:
+def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: Writing) -> Table:
     """The table with a column of spans, or for lists of words of tags, behind its own."""
     from ltuning.data.sources import Columns, tagged_from_table
     from ltuning.data.tagged import text_column_of
@@ -417,7 +419,7 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _W
     has_words = any(isinstance(row.get(column), list) for row in table.rows)
     added = [tags_column if has_words else spans_column]
     table = write.room(table, added)
-    write.check(_with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
+    write.check(with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
     load, terminal = place
     tagger: TokenClassifier = load()
     found: list[list[Any]]
@@ -427,15 +429,15 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: _W
         else:
             spans = tagger.predict(sentences, progress=advance)
             found = [[_span(span) for span in several] for several in spans]
-    return _with_columns(table, added, ([values] for values in found))
+    return with_columns(table, added, ([values] for values in found))
 
 
 def _span(entity: Entity) -> dict[str, object]:
-    return {**asdict(entity), "probability": round(entity.probability, _DIGITS)}
+    return {**asdict(entity), "probability": round(entity.probability, DIGITS)}
 
 
 def _labelled(
-    place: _Place, task: Task, table: Table, columns: Columns, wanted: _Wanted, write: _Writing
+    place: _Place, task: Task, table: Table, columns: Columns, wanted: _Wanted, write: Writing
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
     from ltuning.calibration import prediction_set
@@ -458,7 +460,7 @@ def _labelled(
         table = write.room(table, of_names)
     added = own + (of_names if every else [])
     lists = [not task.one_of_each, *(name in sets for name in added[1:])]
-    write.check(_with_columns(table, added, _likely(names, lists, len(examples))))
+    write.check(with_columns(table, added, _likely(names, lists, len(examples))))
     threshold = wanted.threshold(classifier, terminal)
     least_in_set = wanted.least_in_set(classifier)
     with terminal.counting("predicting", len(examples)) as advance:
@@ -479,10 +481,10 @@ def _labelled(
 
     said = map(row_of, decided, scored, withheld)
     values = (
-        [round(value, _DIGITS) if isinstance(value, float) else value for value in row]
+        [round(value, DIGITS) if isinstance(value, float) else value for value in row]
         for row in said
     )
-    return _with_columns(table, added, values)
+    return with_columns(table, added, values)
 
 
 def _likely(names: list[str], lists: list[bool], rows: int) -> Iterator[list[object]]:

@@ -78,6 +78,12 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
         best: np.ndarray = scored.argmax(1)
         return best
 
+    def margins(self, scored: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N]` the highest probability less the second one."""
+        second, first = np.sort(scored, axis=1)[:, -2:].T
+        margins: np.ndarray = first - second
+        return margins
+
     def measure(
         self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
     ) -> Report:

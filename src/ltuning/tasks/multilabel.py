@@ -74,6 +74,12 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
         assert thresholds is not None  # every method of the task has them
         return (scored >= thresholds).astype(int)
 
+    def margins(self, scored: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N]` how far the probability that is nearest to its threshold is from it."""
+        assert thresholds is not None  # every method of the task has them
+        margins: np.ndarray = np.abs(scored - thresholds).min(axis=1)
+        return margins
+
     def measure(
         self, scored: np.ndarray, predicted: np.ndarray, truth: np.ndarray, names: Sequence[str]
     ) -> Report:

@@ -163,6 +163,13 @@ class Task(ABC, Generic[Door, Given, Scored]):
     def decide(self, scored: Scored, thresholds: np.ndarray | None) -> np.ndarray:
         """`[N, ...]` integers: what is predicted of each example, to be compared with `truth`."""
 
+    def margins(self, scored: Scored, thresholds: np.ndarray | None) -> np.ndarray:
+        """`[N]` by how much what is decided of each text is more probable than what is not.
+
+        Not of words.
+        """
+        raise NotImplementedError
+
     def packed(self, scored: Scored) -> np.ndarray:
         """What `scored` gives, as one array."""
         return np.asarray(scored)
