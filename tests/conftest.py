@@ -50,6 +50,7 @@ LONG = (
     "estimators/test_label_classifier.py",
     "estimators/test_long_texts.py",
     "estimators/test_multilabel_classifier.py",
+    "estimators/test_scikit_learn.py",
     "estimators/test_text_weights.py",
     "estimators/test_token_classifier.py",
     "experiments/test_cells.py",

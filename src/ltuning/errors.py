@@ -6,6 +6,7 @@
     ├── ConfigError        options: every problem of a configuration at once
     ├── DataError          a data source, a split, a row
     ├── LabelError         label names and label texts
+    │   └── NotFittedError a classifier that is asked before it is trained
     ├── BackboneError      a model or tokenizer that cannot serve as a backbone
     ├── ArtifactError      a saved classifier, an output folder
     ├── TrainingError      a run that cannot go on
@@ -55,6 +56,13 @@ class DataError(LTuningError, ValueError):
 
 class LabelError(LTuningError, ValueError):
     """Label names or label texts that cannot be used."""
+
+
+class NotFittedError(LabelError, AttributeError):
+    """A classifier that is asked for what only training gives.
+
+    In a program that imports scikit-learn it is scikit-learn's error of this name, too.
+    """
 
 
 class BackboneError(LTuningError):

@@ -176,7 +176,7 @@ def test_weights_are_scaled_to_the_mean_one() -> None:
     assert scaled([1e308, 1e308, 0]) == pytest.approx([1.5, 1.5, 0])
     assert scaled([3, 3]) is None
     with pytest.raises(
-        DataError, match="expected a weight above 0 for one text or more, got 0 for"
+        DataError, match="expected a weight above zero for one text or more, got zero"
     ):
         scaled([0, 0])
 

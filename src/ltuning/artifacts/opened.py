@@ -96,7 +96,15 @@ def read(folder: str | Path) -> Opened:
         ArtifactError: a missing or changed file, or one that does not hold what it should: all of
             what is wrong with the configuration at once.
     """
-    artifact = store.read(folder)
+    return checked(store.read(folder))
+
+
+def checked(artifact: store.Artifact) -> Opened:
+    """What was read of a saved classifier, every part looked at; see `read`.
+
+    Raises:
+        ArtifactError: one that does not hold what it should.
+    """
     problems: list[Problem] = []
     saved = _of_today(artifact.config, problems)
     config = _config(saved, problems)

@@ -140,6 +140,26 @@ def save(
         mine.replace(new)
 
 
+def unwritten(
+    tensors: Mapping[str, torch.Tensor],
+    config: Mapping[str, object],
+    parts: Mapping[str, bytes],
+) -> Artifact:
+    """What `read` would give of what `save` would write, for a pickle.
+
+    Args:
+        tensors: as `save` takes them, and the next two.
+        config: what JSON can carry.
+        parts: files of the artifact.
+
+    Raises:
+        ArtifactError: what JSON cannot carry.
+    """
+    copies = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+    decoded = {name: _decoded(content, Path(name)) for name, content in parts.items()}
+    return Artifact(Path("the pickle"), copies, _plain_json(config), decoded)
+
+
 def read_config(folder: str | Path) -> dict[str, Any]:
     """Configuration of an artifact, without a look at its other files; see `read`."""
     return _own(_read_config(_artifact_folder(folders.resolve(folder)) / CONFIG))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from ltuning.backbones import selftest
 from ltuning.backbones.frozen_model import FrozenModel
 from ltuning.backbones.loading import load_config, load_model, load_tokenizer
 from ltuning.config import BackboneOptions, absolute_path
+from ltuning.errors import BackboneError
 
 
 class Backbone(FrozenModel):
@@ -43,3 +47,25 @@ class Backbone(FrozenModel):
         if tested:
             backbone.problems = selftest.require(backbone)
         return backbone
+
+    def __deepcopy__(self, _: object) -> Backbone:
+        """Itself: it is frozen, and copies of what it serves share it."""
+        return self
+
+    def __sklearn_clone__(self) -> Backbone:
+        """Itself, as an argument of a classifier that scikit-learn clones."""
+        return self
+
+    def __reduce__(self) -> tuple[Callable[..., Backbone], tuple[BackboneOptions]]:
+        """How to load it again: a pickle has no weights of it.
+
+        Raises:
+            BackboneError: one that was made by hand, of a model.
+        """
+        if self.options is None:
+            raise BackboneError(
+                "expected a backbone for the pickle that can be loaded again, got "
+                f"'{self.name}', which was made of a model; save the model and its tokenizer in a "
+                "folder and take Backbone.load(folder)"
+            )
+        return Backbone.load, (replace(self.options, name=self.name),)

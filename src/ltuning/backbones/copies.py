@@ -29,6 +29,7 @@ def own_copy(backbone: AnyModel) -> AnyModel:
 
 
 def _around(backbone: AnyModel, model: PreTrainedModel) -> AnyModel:
-    copied = copy.copy(backbone)
-    copied.model, copied.config = model, model.config
+    # Not `copy.copy`, which asks a backbone how it is pickled.
+    copied = object.__new__(type(backbone))
+    vars(copied).update(vars(backbone), model=model, config=model.config)
     return copied

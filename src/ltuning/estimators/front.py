@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,7 +21,7 @@ from typing import (
 import torch
 
 from ltuning.artifacts import card, store
-from ltuning.artifacts.opened import Opened, untrained
+from ltuning.artifacts.opened import Opened, checked, untrained
 from ltuning.artifacts.opened import read as read_artifact
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
@@ -32,7 +33,15 @@ from ltuning.config import (
     absolute_path,
     check_training,
 )
-from ltuning.errors import ArtifactError, BackboneError, ConfigError, LabelError, Problem
+from ltuning.config.yaml import shown
+from ltuning.errors import (
+    ArtifactError,
+    BackboneError,
+    ConfigError,
+    NotFittedError,
+    Problem,
+)
+from ltuning.estimators.parameters import Parameters, SharedBackbone
 from ltuning.estimators.run_record import Fitted, artifact_record
 from ltuning.methods import catalog
 from ltuning.methods.checks import check, configure
@@ -46,7 +55,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
     from ltuning.training.arguments import Chosen, Run
-    from ltuning.training.trainer import TrainingResult
+    from ltuning.training.result import TrainingResult
 
 
 F = TypeVar("F", bound=Fitted)
@@ -68,7 +77,7 @@ _DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts")
 _OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
 
 
-class Front(ABC, Generic[F]):
+class Front(Parameters, ABC, Generic[F]):
     """A front door of the library.
 
     Attributes:
@@ -124,10 +133,8 @@ class Front(ABC, Generic[F]):
             ConfigError: every problem of the options at once, before anything is loaded.
             LabelError: labels that cannot be used.
         """
-        self._backbone = backbone if isinstance(backbone, Backbone) else None
-        named = None if backbone is None or self._backbone else absolute_path(str(backbone))
         arguments = {
-            "backbone": named,
+            "backbone": backbone,
             "labels": labels,
             "method": method,
             "recipe": recipe,
@@ -136,7 +143,14 @@ class Front(ABC, Generic[F]):
             "steps": steps,
             "class_weight": class_weight,
         }
+        _check_kinds(options, config)
+        self._given = {**arguments, "options": options, "config": config}
+        self._shared = SharedBackbone(backbone if isinstance(backbone, Backbone) else None)
         given = {argument: value for argument, value in arguments.items() if value is not None}
+        if isinstance(backbone, Backbone):
+            del given["backbone"]
+        elif backbone is not None:
+            given["backbone"] = absolute_path(str(backbone))
         if config is None:
             config = self._configured(given, options or {})
         else:
@@ -149,6 +163,8 @@ class Front(ABC, Generic[F]):
             raise ConfigError([Problem("task", message)])
         self.config = config
         self._fitted: F | None = None
+        # What a pickle brought, until it is needed.
+        self._saved: store.Artifact | None = None
         self.result_: TrainingResult | None = None
         self.figures: dict[str, Any] = {}
 
@@ -157,6 +173,8 @@ class Front(ABC, Generic[F]):
         state = "not trained"
         if self._fitted is not None:
             state = f"{self.num_parameters:,} trained parameters"
+        elif self._saved is not None:
+            state = "trained, not loaded yet"
         config = self.config
         return f"<{type(self).__name__} {config.method.name} on {config.backbone.name}, {state}>"
 
@@ -181,10 +199,13 @@ class Front(ABC, Generic[F]):
     @property
     def backbone(self) -> Backbone:
         """The frozen model, loaded when it is first needed."""
-        if self._backbone is None:
+        shared, given = self._shared, self._given["backbone"]
+        if shared.loaded is None and isinstance(given, Backbone):
+            shared.loaded = given  # of a pickle
+        if shared.loaded is None:
             with loading(self.config.backbone.name):
-                self._backbone = Backbone.load(self.config.backbone)
-        return self._backbone
+                shared.loaded = Backbone.load(self.config.backbone)
+        return shared.loaded
 
     @property
     def resolved_config(self) -> Config:
@@ -221,8 +242,7 @@ class Front(ABC, Generic[F]):
             ArtifactError: the folder cannot be written; what was there is still there.
         """
         fitted = self._trained()
-        record = artifact_record(self.config, self.backbone, fitted, self.figures)
-        config = {"task": self.task, **record, **self._own_config(fitted)}
+        config = self._record(fitted)
         adapter = fitted.model.adapter
         store.save(
             Path(folder),
@@ -231,8 +251,26 @@ class Front(ABC, Generic[F]):
             card.render(config, self.figures),
             overwrite=overwrite,
             files=dict(files or {}),
-            parts={**adapter.files(), **self._own_files(fitted)},
+            parts=self._files(fitted),
         )
+
+    def _record(self, fitted: F) -> dict[str, Any]:
+        """What an artifact says of the trained classifier."""
+        record = artifact_record(self.config, self.backbone, fitted, self.figures)
+        return {"task": self.task, **record, **self._own_config(fitted)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle or a copy has: what an artifact holds, nothing of the backbone."""
+        saved = self._saved
+        if (fitted := self._fitted) is not None:
+            adapter = fitted.model.adapter
+            record, files = self._record(fitted), self._files(fitted)
+            saved = store.unwritten(adapter.tensors(), record, files)
+        return {**vars(self), "_fitted": None, "_saved": saved}
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether it is trained."""
+        return self._fitted is not None or self._saved is not None
 
     @classmethod
     def from_pretrained(
@@ -288,10 +326,10 @@ class Front(ABC, Generic[F]):
         on_record = {name: getattr(config, name) for name in ("data", "stopping", "training")}
         given = backbone if isinstance(backbone, Backbone) else None
         door = cls(given, config=untrained(config))
-        door.config = replace(door.config, **on_record)
+        door.config = door._given["config"] = replace(door.config, **on_record)
         door._check_fingerprint(folder, opened.fields)
         opened.check_fits(door.backbone)
-        door._restore(opened)
+        door._take_up(opened)
         door.figures = dict(opened.fields["figures"])
         return door
 
@@ -300,8 +338,9 @@ class Front(ABC, Generic[F]):
         if "labels" in given:
             texts_read = self._reads_texts(given, options)
             given = {**given, "labels": self._read_labels(given["labels"], texts_read)}
-        flat, problems = _flat_options(options, given, self._backbone is not None)
-        loaded = {} if self._backbone is None else loaded_options(self._backbone)
+        backbone = self._shared.loaded
+        flat, problems = _flat_options(options, given, backbone is not None)
+        loaded = {} if backbone is None else loaded_options(backbone)
         mapping: dict[str, Any] = {
             "task": self.task,
             "backbone": {"name": BUILTIN, **loaded},
@@ -330,7 +369,7 @@ class Front(ABC, Generic[F]):
     def _checked(self, config: Config, given: Mapping[str, object]) -> Config:
         """A whole configuration, on the backbone that is loaded, with nothing given beside it."""
         _refuse_beside(config, given)
-        config = replace(config, backbone=_agreed(config.backbone, self._backbone))
+        config = replace(config, backbone=_agreed(config.backbone, self._shared.loaded))
         check(config)
         return config
 
@@ -346,13 +385,26 @@ class Front(ABC, Generic[F]):
     def _own_config(self, fitted: F) -> dict[str, object]:
         """What `_restore` needs beside what every artifact says."""
 
+    def _files(self, fitted: F) -> dict[str, bytes]:
+        """Of the artifact, by their path in its folder."""
+        return {**fitted.model.adapter.files(), **self._own_files(fitted)}
+
     def _own_files(self, fitted: F) -> dict[str, bytes]:
         """Likewise, files by their path in the folder."""
         return {}
 
+    def _take_up(self, opened: Opened) -> None:
+        # PEFT draws weights for LoRA before those that were saved take their place.
+        with torch.random.fork_rng():
+            self._restore(opened)
+
     def _trained(self) -> F:
+        if self._fitted is None and self._saved is not None:
+            self._check_fingerprint(self._saved.folder, self._saved.config)
+            self._take_up(checked(self._saved))
+            self._saved = None
         if self._fitted is None:
-            raise LabelError(
+            raise _not_fitted(
                 "expected a trained classifier, got one that is not fitted; call "
                 f"fit(texts, labels) or {type(self).__name__}.from_pretrained(folder)"
             )
@@ -441,6 +493,18 @@ class Front(ABC, Generic[F]):
         return [*given, *([TimedCheckpoints()] if is_timed else [])]
 
 
+def _not_fitted(message: str) -> NotFittedError:
+    """The error, which is scikit-learn's too where someone may catch that."""
+    exceptions = sys.modules.get("sklearn.exceptions")
+    if exceptions is None:
+        return NotFittedError(message)
+    bases = (NotFittedError, exceptions.NotFittedError)
+    # A class that is made here has no name to be pickled by, as for another process.
+    pickled = {"__reduce__": lambda self: (_not_fitted, self.args)}
+    error: NotFittedError = type(NotFittedError.__name__, bases, pickled)(message)
+    return error
+
+
 def check_device(backbone: Backbone) -> None:
     """Refuse to train where transformers' Trainer, which takes the first GPU in sight, would not.
 
@@ -479,6 +543,23 @@ def _refuse_beside_loaded(revision: str | None, device: str) -> None:
         for name, is_given in given.items()
         if is_given
     ]
+    if problems:
+        raise ConfigError(problems)
+
+
+def _check_kinds(options: object, config: object) -> None:
+    """Refuse what cannot hold options.
+
+    Raises:
+        ConfigError: with both.
+    """
+    problems = []
+    if options is not None and not isinstance(options, Mapping):
+        message = f"expected options by their paths such as method.rank, got {shown(options)}"
+        problems.append(Problem("options", message))
+    if config is not None and not isinstance(config, Config):
+        message = f"expected a Config, got {shown(config)}; Config.from_dict makes one of a mapping"
+        problems.append(Problem("config", message))
     if problems:
         raise ConfigError(problems)
 

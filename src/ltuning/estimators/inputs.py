@@ -45,6 +45,8 @@ def rows_of(given: object, what: str, example: str, *, pairs: bool = False) -> l
     for name in _AS_LIST:
         if hasattr(given, name) and isinstance(values := getattr(given, name)(), list):
             return values
+    if hasattr(given, "__array__") and not isinstance(given, np.ndarray):
+        return rows_of(np.asarray(given), what, example, pairs=pairs)
     raise DataError(
         f"expected {what}, got {type(given).__name__}; give a list, a tuple, an array, a column or "
         "a generator"

@@ -26,7 +26,7 @@ from ltuning.calibration import (
     probabilities_of,
     probability_figures,
 )
-from ltuning.config import Config, MethodOptions
+from ltuning.config import TASK_FACTS, Config, MethodOptions
 from ltuning.errors import (
     BackboneError,
     DataError,
@@ -36,7 +36,7 @@ from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
-from ltuning.estimators.text_weights import scaled, with_class_weight
+from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
@@ -58,7 +58,7 @@ from ltuning.training.validation import MultilabelValidation, Validation
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from ltuning.training.trainer import TrainingResult
+    from ltuning.training.result import TrainingResult
 
 logger = logging.getLogger("ltuning")
 
@@ -95,6 +95,8 @@ class TextClassifier(Front[FittedLabels]):
     """What the front doors to labels of texts share."""
 
     default_method = "lt-prefix"
+    # What scikit-learn before 1.6 asks for instead of tags.
+    _estimator_type = "classifier"
 
     validation_class: ClassVar[type[Validation] | type[MultilabelValidation]]
     # Of the labels that were given to the front door; None where the data says it.
@@ -107,6 +109,18 @@ class TextClassifier(Front[FittedLabels]):
     def labels_(self) -> Labels:
         """The labels of the trained classifier."""
         return self._trained().labels
+
+    def __sklearn_tags__(self) -> Any:
+        """scikit-learn's tags: a classifier that takes texts."""
+        from sklearn.utils import ClassifierTags, InputTags, Tags, TargetTags
+
+        several = TASK_FACTS[self.task].several
+        return Tags(
+            estimator_type="classifier",
+            target_tags=TargetTags(required=True, one_d_labels=not several),
+            classifier_tags=ClassifierTags(multi_label=several),
+            input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
+        )
 
     @property
     def classes_(self) -> np.ndarray:
@@ -440,13 +454,17 @@ class LabelClassifier(TextClassifier):
     @property
     def labels_(self) -> Labels:
         """The labels of the trained classifier; before `fit` those that were given."""
-        if self._fitted is None and self.config.labels is not None:
+        if not self.__sklearn_is_fitted__() and self.config.labels is not None:
             return self._label_set((), "text")
         return super().labels_
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the guess, which is made of the backbone alone."""
+        return {**super().__getstate__(), "_guess": None}
+
     def _answering(self) -> FittedLabels:
         """The trained classifier; before `fit`, where labels were given, the nearest label text."""
-        if self._fitted is not None or self.config.labels is None:
+        if self.__sklearn_is_fitted__() or self.config.labels is None:
             return self._trained()
         labels, guess = self.labels_, self._guess
         if guess is None or guess.labels != labels or guess.model.backbone is not self.backbone:
@@ -711,6 +729,31 @@ class LabelClassifier(TextClassifier):
             report["temperature"] = fitted.temperature
             report["uncalibrated"] = probability_figures(scores, truth, 1.0)
         return report
+
+    def score(self, texts: object, labels: object, sample_weight: object = None) -> float:
+        """The share of right answers, as scikit-learn's classifiers have it.
+
+        A label that the classifier does not know is a wrong answer; `evaluate` refuses it.
+
+        Args:
+            texts: as `fit` takes them; empty ones are read too.
+            labels: the true label of each.
+            sample_weight: what each counts; None = all the same.
+
+        Raises:
+            DataError: texts, labels and weights of different number, or that are none; missing
+                labels, weights that are negative, not finite or all 0.
+        """
+        fitted = self._answering()
+        names = labels_of(labels, "test")[0]
+        weighted = list(zip(names, weights_of(sample_weight, len(names)), strict=True))
+        texts, weighted = checked_texts(texts, weighted, "keep")
+        best = self._scores(fitted, texts, None).argmax(axis=1)
+        right = [
+            fitted.labels.names[place] == name
+            for place, (name, _) in zip(best, weighted, strict=True)
+        ]
+        return weighted_share(right, [weight for _, weight in weighted])
 
     def _target(self, labels: Labels, given: Any) -> int:
         return labels.index(given)

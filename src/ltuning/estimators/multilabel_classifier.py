@@ -15,7 +15,7 @@ from ltuning.backbones.frozen_model import TextBatch
 from ltuning.errors import DataError
 from ltuning.estimators.inputs import label_lists_of, pair_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
-from ltuning.estimators.text_weights import scaled
+from ltuning.estimators.text_weights import scaled, weighted_share
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
 from ltuning.metrics import Report, binary_log_loss, multilabel_report
@@ -28,7 +28,7 @@ from ltuning.training.validation import MultilabelValidation, sigmoid, start_at_
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from ltuning.training.trainer import TrainingResult
+    from ltuning.training.result import TrainingResult
 
 logger = logging.getLogger("ltuning")
 
@@ -182,6 +182,25 @@ class MultilabelClassifier(TextClassifier):
             row["threshold"] = threshold
         report["log_loss"] = binary_log_loss(probabilities, truth)
         return report
+
+    def score(self, texts: object, label_lists: object, sample_weight: object = None) -> float:
+        """The share of texts whose labels are all right, as scikit-learn has it of such tasks.
+
+        Args:
+            texts: as `fit` takes them; empty ones are read too.
+            label_lists: the true labels of each.
+            sample_weight: what each counts; None = all the same.
+
+        Raises:
+            DataError: as `evaluate`; weights of another number, negative, not finite or all 0.
+        """
+        fitted = self._trained()
+        read = label_lists_of(label_lists, "test", fitted.labels)[0]
+        weighted = list(zip(read, weights_of(sample_weight, len(read)), strict=True))
+        texts, weighted = checked_texts(texts, weighted, "keep")
+        applying = self.applying(self.predict_proba(texts))
+        right = [{*found} == {*names} for found, (names, _) in zip(applying, weighted, strict=True)]
+        return weighted_share(right, [weight for _, weight in weighted])
 
     def add_labels(self, labels: object) -> Self:
         """Add labels from their texts alone; nothing is trained.

@@ -12,7 +12,7 @@ from ltuning.config import Config
 from ltuning.methods.model import Model
 
 if TYPE_CHECKING:
-    from ltuning.training.trainer import TrainingResult
+    from ltuning.training.result import TrainingResult
 
 
 class Fitted(Protocol):

@@ -55,14 +55,28 @@ def scaled(weights: Sequence[float]) -> list[float] | None:
     Raises:
         DataError: all of them are 0.
     """
-    found = np.array(weights, dtype=np.float64)
-    if not found.any():
-        raise DataError(
-            f"expected a weight above 0 for one text or more, got 0 for all {len(found)}; give "
-            "some texts a weight, or leave the weights out"
-        )
+    found = _not_all_zero(weights)
     if (found == found[0]).all():
         return None
     # First by the largest: a sum of very large ones is infinite.
     found /= found.max()
     return [float(weight) for weight in found / found.mean()]
+
+
+def weighted_share(right: Sequence[bool], weights: Sequence[float]) -> float:
+    """The share of texts that are right, each by its weight.
+
+    Raises:
+        DataError: all weights are 0.
+    """
+    return float(np.average(right, weights=_not_all_zero(weights)))
+
+
+def _not_all_zero(weights: Sequence[float]) -> np.ndarray:
+    found = np.array(weights, dtype=np.float64)
+    if not found.any():
+        raise DataError(
+            f"expected a weight above zero for one text or more, got zero for all {len(found)}; "
+            "give some texts a weight, or leave the weights out"
+        )
+    return found

@@ -36,7 +36,7 @@ from ltuning.training.validation import TagValidation
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-    from ltuning.training.trainer import TrainingResult
+    from ltuning.training.result import TrainingResult
 
 logger = logging.getLogger("ltuning")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -35,6 +34,7 @@ from ltuning.training.forecast import Forecast
 from ltuning.training.long_texts import score_texts
 from ltuning.training.lower_store import LowerStore
 from ltuning.training.objectives import Draw, Objective
+from ltuning.training.result import TrainingResult
 
 
 class TrainingModel(nn.Module):
@@ -315,26 +315,6 @@ class AdapterTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: object = None) -> Sampler[int]:
         return self.batches()
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a run did.
-
-    Attributes:
-        steps: optimizer steps.
-        seconds: wall-clock time of training, evaluations included; of a run that was interrupted
-            without what was done twice.
-        padding_share: part of the first epoch's text tokens that was padding, 0 to 1.
-        history: what was logged, in order.
-        best: figures on validation of the weights that were kept; empty without validation.
-    """
-
-    steps: int
-    seconds: float
-    padding_share: float
-    history: list[dict[str, float]]
-    best: dict[str, float]
 
 
 def train(
