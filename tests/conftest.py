@@ -38,6 +38,7 @@ LONG = (
     "cli/test_calibrate.py",
     "cli/test_compare.py",
     "cli/test_demo.py",
+    "cli/test_long_texts.py",
     "cli/test_main.py",
     "cli/test_multilabel.py",
     "cli/test_predict.py",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.estimators.label_classifier import LabelClassifier
@@ -79,6 +80,20 @@ def test_what_is_cut_is_not_read_and_told_of_once_a_call(
         sentence.format(30, 30, of_test, of_test - 16),
         sentence.format(30, 31, of_test, of_test - 16),
     ]
+
+
+def test_layers_that_are_kept_do_not_change_what_is_learnt(
+    short: Backbone, classifier: Callable[..., LabelClassifier], toy: Toy
+) -> None:
+    texts, labels = [*late(toy.texts[:6]), *toy.texts[6:9]], toy.labels[:9]
+
+    def trained(gib: float) -> dict[str, torch.Tensor]:
+        made = classifier(short, steps=3, batch=4, backbone__cache_size=gib, **WINDOWS)
+        return made.fit(texts, labels)._trained().model.adapter.state_dict()
+
+    expected = trained(0)
+    for name, weight in trained(2).items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["lt-prompt", "probe"])
