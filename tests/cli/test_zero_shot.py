@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,20 @@ def test_a_text_of_the_command_line_and_labels_of_a_file(
     header, row = (line.split("\t") for line in outcome.stdout.splitlines())
     assert header[1:] == ["predicted_label", "probability", "probability_food", "probability_sport"]
     assert row[:2] == ["food", "food"]
+
+
+def test_the_guess_is_measured(ltuning: Command, tiny_bert: Path, tmp_path: Path) -> None:
+    file, output = tmp_path / "test.csv", tmp_path / "figures.json"
+    file.write_text("text,label\nbread,food\nthe team,sport\na ball,food\n")
+    words = (*LABELS, "--backbone", tiny_bert, "--data", file, "--output", output)
+    outcome = ltuning("evaluate", "--zero-shot", *words)
+    assert outcome.code == 0, outcome.stderr
+    figures = json.loads(output.read_text())
+    assert (figures["num_examples"], figures["classifier"]) == (3, None)
+    assert figures["accuracy"] == pytest.approx(2 / 3)
+    outcome = ltuning("evaluate", "runs/mine", "--zero-shot", *words)
+    said = "--zero-shot: expected no trained classifier beside it, got runs/mine; leave one of them"
+    assert outcome.code == 1 and said in " ".join(outcome.stderr.split())
 
 
 @pytest.mark.parametrize(

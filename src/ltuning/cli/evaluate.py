@@ -17,20 +17,20 @@ from ltuning.errors import DataError
 from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
-    from ltuning.artifacts.opened import Opened
+    from ltuning.config import Config
     from ltuning.estimators.front import Front
     from ltuning.metrics import Report
     from ltuning.tasks.task import Labelled
 
 
 def evaluate(
-    folder: options.Artifact,
     data: Annotated[
         str,
         typer.Option(
             metavar="SOURCE", help="Labelled texts: a file, a folder with splits, or a hub id."
         ),
     ],
+    folder: options.ArtifactUnlessZeroShot = None,
     split: Annotated[
         str | None,
         typer.Option(
@@ -46,6 +46,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    zero_shot: options.ZeroShot = False,
+    label: options.LabelTexts = None,
+    labels: options.LabelsFile = None,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
@@ -61,13 +64,15 @@ def evaluate(
 
     Where several labels may apply: F1, precision and recall of labels, micro and macro, exact
     match, and per label with its threshold. Of a tagger: precision, recall and F1 of entities,
-    overall and per type.
+    overall and per type. With --zero-shot, of a guess that nothing is trained for.
     """
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
     from ltuning.data.files import check_target, write_file
     from ltuning.data.sources import check_source
 
+    terminal, named_labels = Terminal(quiet), (labels, label or [])
+    asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
     named = (text_column, text_pair_column, label_column)
     rows = {
         "--empty-texts": empty_texts or "refuse",
@@ -78,17 +83,18 @@ def evaluate(
     split = split or "test"
     targets = [] if output is None else [partial(check_target, output)]
     if refused := refusals([*targets, *checks, partial(check_source, data)]):
-        raise_all([*refused, *refusals([partial(saved.opened, folder)])])
-    opened = saved.opened(folder)
-    read = partial(_read, opened, data, split, named, (encoding, delimiter), rows)
-    report = _measure(opened, (backbone, trust_remote_code), read, Terminal(quiet))
+        raise_all([*refused, *refusals([partial(asked.classifier, terminal)])])
+    config, load = asked.classifier(terminal)
+    read = partial(_read, config, data, split, named, (encoding, delimiter), rows)
+    report = _measure(load, read, terminal)
     if output is not None:
-        whole = {**report, "classifier": str(folder), "data": data, "split": split}
+        classifier = None if folder is None else str(folder)
+        whole = {**report, "classifier": classifier, "data": data, "split": split}
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
     if not quiet:
         where = data if _is_file(data) else f"{data} ({split})"
-        _show(report, where, opened.config.task)
+        _show(report, where, config.task)
 
 
 def _check_skipping(option: str, value: str) -> None:
@@ -114,7 +120,7 @@ def check_split(split: str | None, data: str) -> None:
 
 
 def _read(
-    classifier: Opened,
+    config: Config,
     data: str,
     split: str,
     named: tuple[str | None, str | None, str | None],
@@ -127,10 +133,10 @@ def _read(
     from ltuning.tasks.table import TASKS
 
     empty_texts, missing_labels = rows.values()
-    return TASKS[classifier.config.task].read_split(
+    return TASKS[config.task].read_split(
         data,
         split,
-        saved.columns_of(classifier.config, *named),
+        saved.columns_of(config, *named),
         empty_texts=empty_texts,
         missing_labels=missing_labels,
         dialect=Dialect(*written),
@@ -138,16 +144,11 @@ def _read(
 
 
 def _measure(
-    classifier: Opened,
-    backbone: tuple[str | None, bool],
-    read: Callable[[], Labelled],
-    terminal: Terminal,
+    load: Callable[[], Front[Any]], read: Callable[[], Labelled], terminal: Terminal
 ) -> Report:
-    from ltuning.cli import saved
-
     with terminal.waiting("reading the texts"):
         examples = read()
-    door: Front[Any] = saved.load(classifier, *backbone, terminal)
+    door = load()
     with terminal.counting("evaluating", len(examples)) as advance:
         return door.evaluate(examples.inputs, examples.labels, progress=advance)
 

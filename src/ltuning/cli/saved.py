@@ -71,12 +71,16 @@ def asked(
         trust_remote_code: whether code that comes with it may run.
 
     Raises:
-        ConfigError: labels without --zero-shot; with it labels that are missing or wrong.
+        ConfigError: labels without --zero-shot; with it a folder, or labels that are missing or
+            wrong.
         BadParameter: no folder, without --zero-shot.
     """
     from ltuning.cli.configuration import read_labels
 
     problems: list[Problem] = []
+    if zero_shot and folder is not None:
+        message = f"expected no trained classifier beside it, got {folder}; leave one of them out"
+        problems.append(Problem("--zero-shot", message))
     read = read_labels(*labels, problems)
     if zero_shot and read is None and not problems:
         problems.append(Problem("--label", "missing; give NAME=TEXT for each label"))
@@ -88,7 +92,7 @@ def asked(
     if folder is None and not zero_shot:
         message = "missing; give the folder of a trained classifier, or say --zero-shot"
         raise typer.BadParameter(message, param_hint="DIR")
-    return Asked(None if zero_shot else folder, read, backbone, trust_remote_code)
+    return Asked(folder, read, backbone, trust_remote_code)
 
 
 def _with_backbone(classifier: LabelClassifier, terminal: Terminal) -> LabelClassifier:
