@@ -56,8 +56,14 @@ def chosen(
             fewer = max(1, int(choice.share * steps[0]))
             rest = {k: of for k, of in found.training.items() if k != "num_train_epochs"}
             found = replace(found, training={**rest, "max_steps": fewer})
-    stages.note(str(choice))
+    stages.note(str(choice) + ("" if choice.seconds is None else _at_most(choice.seconds)))
     return found, choice
+
+
+def _at_most(seconds: float) -> str:
+    from ltuning.training.forecast import in_words
+
+    return f"; by a forecast about {in_words(seconds)} at most"
 
 
 def _steps(

@@ -57,7 +57,7 @@ class Forecast(TrainerCallback):
         if len(measured) >= _STEPS or sum(measured) >= _SECONDS:
             self._is_said = True
             step = sum(measured) / len(measured)
-            stages.note(f"about {_words(self._seconds(args, state, step))} on this machine")
+            stages.note(f"about {in_words(self._seconds(args, state, step))} on this machine")
 
     def _length(self, args: TrainingArguments, state: TrainerState) -> str:
         batch = min(_batch(args), self._num_texts)
@@ -88,7 +88,7 @@ def _evaluations(args: TrainingArguments, state: TrainerState) -> int:
     return math.ceil(args.num_train_epochs) if args.eval_strategy == "epoch" else 0
 
 
-def _words(seconds: float) -> str:
+def in_words(seconds: float) -> str:
     """Such as `40 s`, `4 min` or `1.5 h`."""
     if seconds < 55:
         return f"{max(1, round(seconds / 10)) * 10} s"
