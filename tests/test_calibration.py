@@ -12,6 +12,7 @@ from ltuning.calibration import (
     MOST_KEPT,
     Answers,
     calibration_figures,
+    fit_scope,
     fit_temperature,
     prediction_set,
     probabilities_of,
@@ -153,6 +154,16 @@ def test_a_temperature_of_the_same_texts_costs_little_coverage() -> None:
         said = probabilities_of(part, temperature)[np.arange(250), labels]
         covered.append((said[50:] >= answers(said[:50], []).least_probability(0.9)).mean())
     assert np.mean(covered) > 0.89
+
+
+# --- out of scope ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [19, 78, 200])
+def test_few_texts_of_labels_are_below_the_threshold(number: int) -> None:
+    rows = np.random.default_rng(number).gumbel(size=(2_000, number + 20))
+    below = [(row[number:] < fit_scope(row[:number])).mean() for row in rows]
+    assert np.mean(below) == pytest.approx(int((number + 1) / 20) / (number + 1), abs=0.004)
 
 
 # --- what is kept ---------------------------------------------------------------------------------

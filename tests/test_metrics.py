@@ -18,6 +18,7 @@ from ltuning.metrics import (
     expected_calibration_error,
     log_loss,
     multilabel_report,
+    out_of_scope_report,
     risk_coverage,
 )
 
@@ -178,6 +179,27 @@ def test_a_curve_has_a_hundred_points_at_most() -> None:
     assert [len(points) for points in curve.values()] == [100, 100, 100]
     assert (curve["coverage"][0], curve["coverage"][-1]) == (1 / 250, 1.0)
     assert curve["risk"][-1] == 150 / 250
+
+
+def test_out_of_scope_by_hand() -> None:
+    outside = [True, True, False, False, False]
+    said = [True, False, True, False, False]
+    right = [True, False, False, True, False]
+    report = out_of_scope_report(outside, said, right, [5, 2, 3, 1, 0])
+    assert report == {
+        "in_domain_accuracy": pytest.approx(1 / 3),
+        "precision": 0.5,
+        "recall": 0.5,
+        "f1": 0.5,
+        # Of the six pairs of one outside and one inside, one is in the wrong order.
+        "auroc": pytest.approx(5 / 6),
+        "support": 2,
+    }
+    with pytest.raises(
+        DataError,
+        match="^expected texts that belong to a label and texts that belong to none, got 0 and 2$",
+    ):
+        out_of_scope_report([True, True], [True, True], [True, True], [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,17 @@ class RiskCoverage(TypedDict):
     risk: list[float]
 
 
+class OutOfScope(TypedDict):
+    """How well texts that belong to none of the labels are told from the others."""
+
+    in_domain_accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    auroc: float
+    support: int
+
+
 class ProbabilityFigures(TypedDict):
     """How good probabilities are."""
 
@@ -102,6 +113,7 @@ class Report(TypedDict, total=False):
     per_class: list[OfClass]
     confusion: Confusion
     risk_coverage: RiskCoverage
+    out_of_scope: OutOfScope
     temperature: float
     uncalibrated: ProbabilityFigures
 
@@ -417,6 +429,48 @@ def risk_coverage(probabilities: ArrayLike, truth: ArrayLike) -> tuple[RiskCover
         "risk": (numpy.cumsum(wrong)[points - 1] / points).tolist(),
     }
     return curve, float(area)
+
+
+def out_of_scope_report(
+    truth: ArrayLike, predicted: ArrayLike, right: ArrayLike, scores: ArrayLike
+) -> OutOfScope:
+    """Figures of telling texts that belong to none of the labels, as Larson et al. 2019 have them.
+
+    Args:
+        truth: ``[n]`` whether a text belongs to none.
+        predicted: ``[n]`` whether that was said of it.
+        right: ``[n]`` whether what was said of it is right.
+        scores: ``[n]`` higher where a text looks more as if it belonged to none.
+
+    Returns:
+        ``in_domain_accuracy``, the share of right answers for texts that belong to a label;
+        ``precision``, ``recall`` and ``f1`` of those that belong to none, 0 where undefined;
+        ``auroc`` of the scores; ``support``, how many belong to none.
+
+    Raises:
+        DataError: no text of one of the two kinds.
+    """
+    import numpy
+    from sklearn import metrics
+
+    outside, said = numpy.asarray(truth, dtype=bool), numpy.asarray(predicted, dtype=bool)
+    if outside.all() or not outside.any():
+        raise DataError(
+            "expected texts that belong to a label and texts that belong to none, got "
+            f"{int((~outside).sum())} and {int(outside.sum())}"
+        )
+    found = metrics.precision_recall_fscore_support(
+        outside, said, average="binary", zero_division=0
+    )
+    precision, recall, f1 = map(float, found[:3])
+    return {
+        "in_domain_accuracy": float(numpy.asarray(right, dtype=bool)[~outside].mean()),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "auroc": float(metrics.roc_auc_score(outside, scores)),
+        "support": int(outside.sum()),
+    }
 
 
 def _check_labels(truth: Sequence[str], predicted: Sequence[str], names: Sequence[str]) -> None:

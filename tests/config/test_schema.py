@@ -88,6 +88,7 @@ def test_the_defaults():
             "text_column": None,
             "text_pair_column": None,
             "label_column": None,
+            "oos_label": None,
             "shots": None,
             "validation_fraction": 0.1,
             "empty_texts": "refuse",

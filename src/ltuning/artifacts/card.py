@@ -194,6 +194,12 @@ def _limits(config: Mapping[str, Any]) -> str:
             "others' median for a label added later; figures of validation are of the same texts "
             "and flatter."
         )
+        if config.get("oos_threshold") is not None:
+            name = _escape(config["config"]["data"]["oos_label"])
+            of_all = (
+                f"A text whose highest score is below {config['oos_threshold']:.4f} gets {name}, "
+                "which stands for none of the labels; 5 % of the texts with a label may, too."
+            )
         limits.insert(0, fitted if _task(config).several else of_all)
         if length:
             cut = f"Of a text, the first {length} tokens are read; the rest is left out."

@@ -228,6 +228,10 @@ def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _F
             f"a number from {least:g} to {most:g}",
             lambda value: value is None or (_is_number(value) and least <= value <= most),
         )
+        expected["oos_threshold"] = (
+            "a number or nothing",
+            lambda value: value is None or _is_number(value),
+        )
     if TASK_FACTS[task].several:
         expected["thresholds"] = (
             f"{count} numbers, one for each label",

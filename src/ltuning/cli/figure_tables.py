@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 # With more classes a confusion matrix does not fit a screen; its largest cells say more.
 _LARGEST_MATRIX = 12
 _MOST_PAIRS = 10
+_OUT_OF_SCOPE = {
+    "in_domain_accuracy": "in-domain accuracy",
+    "f1": "out-of-scope F1",
+    "precision": "its precision",
+    "recall": "its recall",
+    "auroc": "its AUROC",
+}
 
 
 def figures(report: Report) -> dict[str, str]:
@@ -26,7 +33,11 @@ def figures(report: Report) -> dict[str, str]:
     shown = {name: f"{found[name]:.4f}" for name in WORDS if name in found}
     for name in shown.keys() & before.keys():
         shown[name] += f" ({before[name]:.4f} without the temperature)"
-    return {WORDS[name]: text for name, text in shown.items()}
+    told = {WORDS[name]: text for name, text in shown.items()}
+    if "out_of_scope" in report:
+        outside = figures_of(report["out_of_scope"])
+        told |= {words: f"{outside[name]:.4f}" for name, words in _OUT_OF_SCOPE.items()}
+    return told
 
 
 def calibration(figures: Mapping[str, Any]) -> str:

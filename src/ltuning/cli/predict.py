@@ -464,27 +464,45 @@ def _labelled(
     threshold = wanted.threshold(classifier, terminal)
     least_in_set = wanted.least_in_set(classifier)
     with terminal.counting("predicting", len(examples)) as advance:
-        scored = classifier.predict_proba(examples.texts, progress=advance)
+        scored, outside = _answers(classifier, task, examples.texts, advance)
     decided = task.decide(scored, task.thresholds(classifier))
-    withheld = scored.max(1) < (threshold or 0.0)
+    withheld = (scored.max(1) < (threshold or 0.0)) & ~outside
     if threshold is not None:
         terminal.note(
             f"{int(withheld.sum()):,} of {len(scored):,} texts have no label: no probability "
             f"reaches {threshold:.4f}"
         )
 
-    def row_of(one: Any, chances: Any, is_withheld: bool) -> list[object]:
+    oos_label = classifier.config.data.oos_label
+
+    def row_of(one: Any, chances: Any, is_withheld: bool, is_outside: bool) -> list[object]:
         first, *rest = task.output_row(one, chances, names)
         if least_in_set is not None:
             rest.append([names[label] for label in prediction_set(chances, least_in_set)])
-        return [None if is_withheld else first, *rest, *(chances.tolist() if every else [])]
+        first = oos_label if is_outside else None if is_withheld else first
+        return [first, *rest, *(chances.tolist() if every else [])]
 
-    said = map(row_of, decided, scored, withheld)
+    said = map(row_of, decided, scored, withheld, outside)
     values = (
         [round(value, DIGITS) if isinstance(value, float) else value for value in row]
         for row in said
     )
     return with_columns(table, added, values)
+
+
+def _answers(
+    classifier: Any, task: Task, texts: Sequence[Any], advance: Callable[[int], None]
+) -> tuple[Any, Any]:
+    """Probabilities `[N, K]`, and `[N]` whether a text belongs to no label."""
+    import numpy as np
+
+    from ltuning.calibration import probabilities_of
+
+    if not task.one_of_each:
+        scored = classifier.predict_proba(texts, progress=advance)
+        return scored, np.zeros(len(scored), dtype=bool)
+    scores = classifier.scores(texts, progress=advance)
+    return probabilities_of(scores, classifier.temperature_), classifier.is_outside(scores)
 
 
 def _likely(names: list[str], lists: list[bool], rows: int) -> Iterator[list[object]]:

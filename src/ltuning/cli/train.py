@@ -45,6 +45,15 @@ _Shots = Annotated[
         help="Use this many training texts per class, drawn at random.", rich_help_panel=_DATA
     ),
 ]
+_OosLabel = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="What is predicted of texts that look like those of no label, such as oos; the data "
+        "may have texts with it, and need not.",
+        rich_help_panel=_DATA,
+    ),
+]
 _ClassWeight = Annotated[
     str | None,
     typer.Option(
@@ -191,6 +200,7 @@ def train(
     epochs: _Epochs = None,
     steps: _Steps = None,
     class_weight: _ClassWeight = None,
+    oos_label: _OosLabel = None,
     cache_size: _CacheSize = None,
     config: _ConfigFile = None,
     set_: _Settings = None,
@@ -231,6 +241,7 @@ def train(
         "data.long_texts": long_texts,
         "data.shots": shots,
         "data.class_weight": class_weight,
+        "data.oos_label": oos_label,
         "seed": seed,
         "training.num_train_epochs": epochs,
         "training.max_steps": steps,

@@ -245,6 +245,8 @@ class DataOptions:
         text_column: column of the text; None is found by its usual names, as the next two.
         text_pair_column: column of the second text of a pair.
         label_column: column of the label.
+        oos_label: what is predicted of texts that look like those of no label, of task `classes`;
+            None where every text gets a label.
         shots: training texts per class, drawn at random; None is all.
         validation_fraction: part of the training split held out where there is no validation
             split; 0 trains on every text and keeps the last weights.
@@ -264,6 +266,7 @@ class DataOptions:
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None
+    oos_label: str | None = None
     shots: int | None = number_option(None, FROM_ONE)
     validation_fraction: float = number_option(0.1, SHARE)
     empty_texts: Literal["refuse", "skip"] = "refuse"

@@ -70,9 +70,10 @@ _PATHS = {
     "epochs": "training.num_train_epochs",
     "steps": "training.max_steps",
     "class_weight": "data.class_weight",
+    "oos_label": "data.oos_label",
 }
 # What `fit` itself reads of the options of data.
-_DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts")
+_DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts", "data.oos_label")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
 _OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
 
@@ -99,6 +100,7 @@ class Front(Parameters, ABC, Generic[F]):
         epochs: float | None = None,
         steps: int | None = None,
         class_weight: Mapping[Any, float] | str | None = None,
+        oos_label: str | None = None,
         options: Mapping[str, object] | None = None,
         config: Config | None = None,
     ):
@@ -124,6 +126,10 @@ class Front(Parameters, ABC, Generic[F]):
             class_weight: what the texts of each label count in training: `balanced`, so that all
                 labels count the same in sum, or weights by label, 1 where a label is left out. Of
                 `LabelClassifier` only; validation is not weighted.
+            oos_label: what is predicted of texts that look like those of no label (out of scope),
+                such as `"oos"`: those whose highest score is below that of 95 % of the validation
+                texts that have a label. Texts with this label may be trained on, too, and need not
+                be. Of `LabelClassifier` only.
             options: further options by dotted path, such as `{"method.rank": 32,
                 "training.learning_rate": 1e-3}`.
             config: a whole configuration instead of the arguments above; beside it only a backbone
@@ -142,6 +148,7 @@ class Front(Parameters, ABC, Generic[F]):
             "epochs": epochs,
             "steps": steps,
             "class_weight": class_weight,
+            "oos_label": oos_label,
         }
         _check_kinds(options, config)
         self._given = {**arguments, "options": options, "config": config}

@@ -21,6 +21,7 @@ from ltuning.calibration import (
     Answers,
     Threshold,
     calibration_figures,
+    fit_scope,
     fit_temperature,
     prediction_set,
     probabilities_of,
@@ -36,6 +37,7 @@ from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
+from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.locks import temporary_folder
@@ -45,7 +47,7 @@ from ltuning.methods.choice import Choice
 from ltuning.methods.model import Model
 from ltuning.methods.model_classes import MODELS
 from ltuning.methods.zero_shot import zero_shot
-from ltuning.metrics import Report, classification_report, risk_coverage
+from ltuning.metrics import Report, classification_report, out_of_scope_report, risk_coverage
 from ltuning.scoring import Progress, Scorer
 from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
@@ -85,6 +87,8 @@ class FittedLabels:
     # None where there were none, or labels have been added since.
     temperature: float = 1.0
     answers: Answers | None = None
+    # Below which highest score a text belongs to no label; None where each belongs to one.
+    oos_threshold: float | None = None
     # Whether it was trained on pairs of texts; None where on both, and in older artifacts.
     pairs: bool | None = None
     # Made when it is first needed, and kept with what it scores: one is never without the other.
@@ -556,7 +560,10 @@ class LabelClassifier(TextClassifier):
         if validation is not None:
             some, given = pair_of(validation)
             held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
+            held_out = of_labels(*held_out, known.names, self.config.data.oos_label)
             _check_validation(held_out[1], labels, known, self.config)
+        if self.config.data.oos_label is not None:
+            check_scope(held_out[1] if held_out else [], self.config.data.oos_label)
         with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
             self._fit(known, (texts, labels), weights, held_out, checkpoints, resume, every)
@@ -575,7 +582,11 @@ class LabelClassifier(TextClassifier):
             texts: as `fit` takes them.
             progress: called with the number of texts just done.
             abstain: from which probability on a label is said, such as that of
-                `threshold_for(precision)`; other texts have None, in an array of objects.
+                `threshold_for(precision)`; other texts have None.
+
+        Returns:
+            An array of objects with `abstain` or an `oos_label`, which texts have that look like
+            those of no label, however probable one is beside the others.
 
         Raises:
             DataError: what is no column of texts, or no probability.
@@ -585,11 +596,26 @@ class LabelClassifier(TextClassifier):
         fitted = self._answering()
         scores = self._scores(fitted, texts, progress)
         predicted = label_array(fitted.labels)[scores.argmax(axis=1)]
-        if abstain is None:
+        if abstain is None and fitted.oos_threshold is None:
             return predicted
         said = predicted.astype(object)
-        said[self._probabilities(fitted, scores).max(axis=1) < abstain] = None
+        if abstain is not None:
+            said[self._probabilities(fitted, scores).max(axis=1) < abstain] = None
+        said[self._outside(fitted, scores)] = self.config.data.oos_label
         return said
+
+    def is_outside(self, scores: np.ndarray) -> np.ndarray:
+        """`[N]` bool: the texts that belong to no label, by the `scores` of theirs.
+
+        They are none without an `oos_label`.
+        """
+        return self._outside(self._answering(), scores)
+
+    def _outside(self, fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
+        oos_label = self.config.data.oos_label
+        if oos_label is None or fitted.oos_threshold is None:
+            return np.zeros(len(scores), dtype=bool)
+        return is_outside(scores, fitted.labels.names, oos_label, fitted.oos_threshold)
 
     def threshold_for(self, precision: float) -> Threshold:
         """The probability from which on so many answers are right, for `predict(abstain=...)`.
@@ -654,6 +680,7 @@ class LabelClassifier(TextClassifier):
         fitted = self._trained()
         names = labels_of(labels, "calibration")[0]
         texts, names = checked_texts(texts, names, self.config.data.empty_texts)
+        texts, names = of_labels(texts, names, fitted.labels.names, self.config.data.oos_label)
         if len(texts) < LEAST_TEXTS:
             raise DataError(
                 f"expected {LEAST_TEXTS} or more texts to fit a temperature to, got {len(texts)}; "
@@ -662,20 +689,24 @@ class LabelClassifier(TextClassifier):
         truth = [fitted.labels.index(name) for name in names]
         scores = self._scores(fitted, texts, progress)
         temperature = fit_temperature(scores, truth)
-        self._fitted = replace(fitted, **self._calibrated(scores, truth, temperature))
-        found = calibration_figures(scores, truth, temperature)
-        self.figures = {**self.figures, "calibration": found}
+        found = self._calibrated(fitted.labels, scores, truth, temperature)
+        self._fitted = replace(fitted, **found)
+        figures = calibration_figures(scores, truth, temperature)
+        self.figures = {**self.figures, "calibration": figures}
         return self
 
     def _calibrated(
-        self, scores: np.ndarray, truth: Sequence[int], temperature: float
+        self, labels: Labels, scores: np.ndarray, truth: Sequence[int], temperature: float
     ) -> dict[str, Any]:
-        """What a calibrated classifier holds."""
+        """What a classifier holds that is fitted to held-out texts."""
         said = probabilities_of(scores, temperature)
-        return {
-            "temperature": temperature,
-            "answers": Answers.of(said, truth, self.config.seed),
-        }
+        found = {"temperature": temperature, "answers": Answers.of(said, truth, self.config.seed)}
+        oos_label = self.config.data.oos_label
+        if oos_label is None:
+            return found
+        within = np.array([labels.names[label] != oos_label for label in truth])
+        highest = highest_in_scope(scores[within], labels.names, oos_label)
+        return found | {"oos_threshold": fit_scope(highest)}
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]`: softmax over the labels' scores, divided by `temperature_`.
@@ -709,26 +740,54 @@ class LabelClassifier(TextClassifier):
             rows and columns) and `risk_coverage` (at each `threshold` the `coverage`, which is the
             share of texts that reach it, and the `risk`, the share of these that are wrong). Where
             there is one, the `temperature`, and as `uncalibrated` what probabilities came to
-            without it. Labels go by their names, which are texts.
+            without it. With an `oos_label`, which then is a class, too, and where some texts have
+            it, `out_of_scope` (`in_domain_accuracy`, `precision`, `recall`, `f1`, `auroc` and
+            `support`); where no training text had it, figures of probabilities are of the others.
+            Labels go by their names, which are texts.
 
         Raises:
-            DataError: texts and labels of different number, or that are none; missing labels.
+            DataError: texts and labels of different number, or that are none; missing labels; no
+                text of a label.
             LabelError: a label that the classifier does not know.
         """
         fitted = self._answering()
         texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
-        truth = [fitted.labels.index(label) for label in labels]
+        names, oos_label = fitted.labels.names, self.config.data.oos_label
+        rows = [row for row, one in enumerate(labels) if one != oos_label or one in names]
+        truth = [fitted.labels.index(labels[row]) for row in rows]
         scores = self._scores(fitted, texts, progress)
-        probabilities = self._probabilities(fitted, scores)
-        names = fitted.labels.names
-        predicted = [names[index] for index in scores.argmax(axis=1)]
-        report = classification_report(labels, predicted, names)
-        report.update(probability_figures(scores, truth, fitted.temperature))
-        report["risk_coverage"], report["aurc"] = risk_coverage(probabilities, truth)
+        report = self._report(fitted, scores, labels)
+        known = scores[rows]
+        report.update(probability_figures(known, truth, fitted.temperature))
+        curve = risk_coverage(self._probabilities(fitted, known), truth)
+        report["risk_coverage"], report["aurc"] = curve
         if fitted.temperature != 1:
             report["temperature"] = fitted.temperature
-            report["uncalibrated"] = probability_figures(scores, truth, 1.0)
+            report["uncalibrated"] = probability_figures(known, truth, 1.0)
         return report
+
+    def _report(self, fitted: FittedLabels, scores: np.ndarray, labels: Sequence[str]) -> Report:
+        """Figures of what is predicted, that of no label included."""
+        said, oos_label = self._said(fitted, scores), self.config.data.oos_label
+        names = list(fitted.labels.names)
+        if oos_label is None:
+            return classification_report(labels, said, names)
+        report = classification_report(labels, said, list(dict.fromkeys([*names, oos_label])))
+        belongs = np.array(labels) != oos_label
+        if not belongs.all():
+            right = np.array(said) == np.array(labels)
+            outside = np.array(said) == oos_label
+            farness = -highest_in_scope(scores, names, oos_label)
+            report["out_of_scope"] = out_of_scope_report(~belongs, outside, right, farness)
+        return report
+
+    def _said(self, fitted: FittedLabels, scores: np.ndarray) -> list[str]:
+        """The name that is predicted of each text."""
+        names, oos_label = fitted.labels.names, self.config.data.oos_label
+        said = [names[best] for best in scores.argmax(axis=1)]
+        for row in np.flatnonzero(self._outside(fitted, scores)):
+            said[row] = str(oos_label)
+        return said
 
     def score(self, texts: object, labels: object, sample_weight: object = None) -> float:
         """The share of right answers, as scikit-learn's classifiers have it.
@@ -748,11 +807,8 @@ class LabelClassifier(TextClassifier):
         names = labels_of(labels, "test")[0]
         weighted = list(zip(names, weights_of(sample_weight, len(names)), strict=True))
         texts, weighted = checked_texts(texts, weighted, "keep")
-        best = self._scores(fitted, texts, None).argmax(axis=1)
-        right = [
-            fitted.labels.names[place] == name
-            for place, (name, _) in zip(best, weighted, strict=True)
-        ]
+        said = self._said(fitted, self._scores(fitted, texts, None))
+        right = [name == true for name, (true, _) in zip(said, weighted, strict=True)]
         return weighted_share(right, [weight for _, weight in weighted])
 
     def _target(self, labels: Labels, given: Any) -> int:
@@ -769,14 +825,15 @@ class LabelClassifier(TextClassifier):
             scores = validation.scores(self._new_scorer(fitted), advance)
         is_fitted = self.config.calibrate and len(truth) >= LEAST_TEXTS
         temperature = fit_temperature(scores, truth) if is_fitted else 1.0
-        for name, value in self._calibrated(scores, truth, temperature).items():
+        for name, value in self._calibrated(fitted.labels, scores, truth, temperature).items():
             setattr(fitted, name, value)
         if not is_fitted:
             return result, {}
         return result, {"calibration": calibration_figures(scores, truth, temperature)}
 
     def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
-        return {**super()._own_config(fitted), "temperature": fitted.temperature}
+        own = {"temperature": fitted.temperature, "oos_threshold": fitted.oos_threshold}
+        return {**super()._own_config(fitted), **own}
 
     def _own_files(self, fitted: FittedLabels) -> dict[str, bytes]:
         return {} if fitted.answers is None else {ANSWERS: fitted.answers.to_json()}
@@ -788,6 +845,7 @@ class LabelClassifier(TextClassifier):
             self._trained(),
             temperature=1.0 if temperature is None else float(temperature),
             answers=opened.answers,
+            oos_threshold=opened.fields.get("oos_threshold"),
         )
 
 

@@ -140,6 +140,9 @@ def _task_problems(config: Config) -> list[Problem]:
     if not facts.one_of_each and config.data.shots is not None:
         message = f"task '{config.task}' has no texts of one class to draw from; leave it out"
         found.append(Problem("data.shots", message))
+    if not facts.one_of_each and config.data.oos_label is not None:
+        message = f"task '{config.task}' says of no text that it belongs nowhere; leave it out"
+        found.append(Problem("data.oos_label", message))
     if not facts.one_of_each and config.data.class_weight is not None:
         also = "" if facts.of_words else ", or give sample_weight to fit in Python"
         message = f"task '{config.task}' has no texts of one class to weigh; leave it out{also}"

@@ -1,0 +1,44 @@
+"""A label for texts that belong to none of the others, on the command line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .conftest import write_csv
+
+if TYPE_CHECKING:
+    from ..conftest import Toy
+
+
+def test_texts_of_no_label_are_told(
+    ltuning: Callable[..., Any], run: Callable[..., Any], toy: Toy, tmp_path: Path
+) -> None:
+    data, folder = tmp_path / "data", tmp_path / "run"
+    data.mkdir()
+    strange = ["song drum piano", "the choir and a tune", "violin chord now"]
+    write_csv(data / "train.csv", toy.texts, toy.labels)
+    for name in ("validation", "test"):
+        texts = [*toy.texts, *toy.test_texts, *strange]
+        write_csv(data / f"{name}.csv", texts, [*toy.labels, *toy.test_labels, *["none"] * 3])
+    outcome = run("--output", folder, "--data", data, "--oos-label", "none", "--steps", 20)
+    assert outcome.code == 0, outcome.stderr
+    outcome = ltuning("evaluate", folder, "--data", data, "--output", tmp_path / "m.json")
+    assert outcome.code == 0, outcome.stderr
+    found = json.loads((tmp_path / "m.json").read_text())["out_of_scope"]
+    for words, name in (("in-domain accuracy", "in_domain_accuracy"), ("its AUROC", "auroc")):
+        assert f"{words:<20}  {found[name]:.4f}\n" in outcome.stdout
+    given = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    outcome = ltuning("predict", folder, "--format", "jsonl", input=given)
+    said = [json.loads(line)["predicted_label"] for line in outcome.stdout.splitlines()]
+    from ltuning import LabelClassifier
+
+    classifier = LabelClassifier.from_pretrained(folder)
+    assert said == classifier.predict(texts).tolist()
+    assert "none" in said
+    none = said.count("none")
+    outcome = ltuning("predict", folder, "--format", "jsonl", "--abstain", ".9999", input=given)
+    said = [json.loads(line)["predicted_label"] for line in outcome.stdout.splitlines()]
+    assert said.count("none") == none

@@ -1,0 +1,134 @@
+"""Texts that belong to none of the labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ltuning.backbones.backbone import Backbone
+from ltuning.errors import ConfigError, DataError
+from ltuning.estimators.label_classifier import LabelClassifier
+from ltuning.estimators.multilabel_classifier import MultilabelClassifier
+
+# Of a topic that has no label.
+STRANGE = ["song drum piano", "the choir and a tune", "violin chord now"]
+NONE = "none"
+
+
+def made_with(bert: Backbone, toy: Any, texts: list[str], labels: list[str]) -> LabelClassifier:
+    made = LabelClassifier(
+        bert,
+        method="prefix",
+        steps=20,
+        oos_label=NONE,
+        options={"training.learning_rate": 2e-2},
+    )
+    held_out = (toy.texts + toy.test_texts + STRANGE, toy.labels + toy.test_labels + [NONE] * 3)
+    return made.fit(texts, labels, held_out)
+
+
+@pytest.fixture(scope="module")
+def without(bert: Backbone, toy: Any) -> LabelClassifier:
+    """Trained without any text of the label for none. Not to be changed."""
+    return made_with(bert, toy, toy.texts, toy.labels)
+
+
+@pytest.fixture(scope="module")
+def with_some(bert: Backbone, toy: Any) -> LabelClassifier:
+    """Trained with some. Not to be changed."""
+    return made_with(bert, toy, toy.texts + STRANGE * 3, toy.labels + [NONE] * 9)
+
+
+def test_a_text_with_low_scores_belongs_to_no_label(without: LabelClassifier, toy: Any) -> None:
+    texts = toy.texts + toy.test_texts
+    highest = without.scores(texts).max(axis=1)
+    # The third lowest of 78: 2 of them are below it.
+    assert without._trained().oos_threshold == pytest.approx(np.sort(highest)[2], rel=1e-6)
+    assert without.classes_.tolist() == toy.names
+    said = without.predict(texts + STRANGE)
+    scores = without.scores(texts + STRANGE)
+    below = scores.max(axis=1) < without._trained().oos_threshold
+    best = without.classes_[scores.argmax(axis=1)]
+    assert said.dtype == object
+    assert said.tolist() == [NONE if out else name for name, out in zip(best, below, strict=True)]
+    assert without.is_outside(scores).tolist() == below.tolist()
+    np.testing.assert_allclose(without.predict_proba(STRANGE).sum(axis=1), 1)
+    # Nothing else of a text is said than that it belongs nowhere, however unsure.
+    withheld = without.predict(texts + STRANGE, abstain=1.0)
+    assert [name for name in withheld if name is not None] == [NONE] * int(below.sum())
+
+
+def test_a_label_for_none_is_trained_where_there_are_texts(
+    with_some: LabelClassifier, toy: Any
+) -> None:
+    assert with_some.classes_.tolist() == ["food", "none", "sport", "travel"]
+    texts = toy.test_texts + STRANGE
+    scores = with_some.scores(texts)
+    others = np.delete(scores, 1, axis=1).max(axis=1)
+    assert (scores[:, 1] > others).any()
+    outside = (scores[:, 1] > others) | (others < with_some._trained().oos_threshold)
+    assert (with_some.predict(texts) == NONE).tolist() == outside.tolist()
+
+
+def test_evaluation_tells_how_well_they_are_told(without: LabelClassifier, toy: Any) -> None:
+    texts, labels = toy.test_texts + STRANGE, [*toy.test_labels, NONE, NONE, NONE]
+    report = without.evaluate(texts, labels)
+    said = without.predict(texts)
+    found = report["out_of_scope"]
+    right = [name == label for name, label in zip(said[:30], toy.test_labels, strict=True)]
+    assert found["in_domain_accuracy"] == pytest.approx(np.mean(right))
+    assert found["recall"] == pytest.approx(np.mean(said[30:] == NONE))
+    assert found["support"] == 3
+    assert report["accuracy"] == pytest.approx(np.mean(said == np.array(labels)))
+    assert [row["label"] for row in report["per_class"]] == [*toy.names, NONE]
+    assert without.score(texts, labels) == pytest.approx(report["accuracy"])
+    # Probabilities are of labels: those of texts without one have no truth.
+    within = without.evaluate(*toy.test)
+    assert "out_of_scope" not in within
+    for name in ("log_loss", "aurc", "uncalibrated"):
+        assert report[name] == within[name]  # type: ignore[literal-required]
+
+
+def test_it_is_saved_and_stays_with_added_labels(
+    bert: Backbone, classifier: Any, toy: Any, tmp_path: Path
+) -> None:
+    made = classifier(bert, "lt-prefix", steps=2, data__oos_label="_none_")
+    made.fit(toy.texts, toy.labels, toy.test).save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=bert)
+    threshold = made._trained().oos_threshold
+    assert loaded._trained().oos_threshold == threshold
+    assert loaded.predict(STRANGE).tolist() == made.predict(STRANGE).tolist()
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert f"A text whose highest score is below {threshold:.4f} gets \\_none\\_, which" in card
+    loaded.add_labels({"music": "the song"})
+    assert loaded._trained().oos_threshold == threshold
+    texts, labels = toy.texts + STRANGE, toy.labels + ["_none_"] * 3
+    loaded.calibrate(texts + toy.test_texts, labels + toy.test_labels)
+    highest = loaded.scores(toy.texts + toy.test_texts).max(axis=1)
+    assert loaded._trained().oos_threshold == pytest.approx(np.sort(highest)[2], rel=1e-6)
+    assert loaded.figures["calibration"]["texts"] == 78
+
+
+def test_too_few_validation_texts_have_labels(bert: Backbone, toy: Any) -> None:
+    made = LabelClassifier(bert, steps=1, oos_label=NONE)
+    message = (
+        "expected 19 or more validation texts of other labels than 'none', to find out which "
+        "scores such texts have, got {}; give more, or leave oos_label out"
+    )
+    with pytest.raises(DataError) as caught:
+        made.fit(toy.texts, toy.labels)
+    assert str(caught.value) == message.format(0)
+    with pytest.raises(DataError) as caught:
+        made.fit(toy.texts, toy.labels, (toy.texts[:18] + STRANGE, toy.labels[:18] + [NONE] * 3))
+    assert str(caught.value) == message.format(18)
+
+
+def test_other_tasks_have_no_such_label() -> None:
+    with pytest.raises(
+        ConfigError,
+        match="data.oos_label: task 'multilabel' says of no text that it belongs nowhere; leave it",
+    ):
+        MultilabelClassifier(oos_label=NONE)
