@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# The most uncertain texts among which unlike ones are drawn, for each text that is asked for.
+# The most uncertain texts among which unlike ones are drawn, for each text that is asked for. After
+# three rounds of 50 texts a probe has .738 (random .721, smallest margins .727) on Twitter news,
+# .779 (.697, .730) on CLINC150 and .328 (.337, .320) on SST-5 (benchmarks/data_checks.py).
 CANDIDATES = 10
 
 

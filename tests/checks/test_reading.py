@@ -33,7 +33,7 @@ def test_texts_that_are_cut_are_told_with_how_much() -> None:
     (finding,) = check_lengths([10, 40, 10, 20], 10, Places("line", [2, 3, 5, 6]), "test")
     assert finding.sentence == (
         "2 of 4 texts are longer than the 10 tokens that the model reads: 67% of their tokens are "
-        "cut, the longest has 40"
+        "cut, the longest has 40; train with --long-texts windows to read them whole"
     )
     assert (finding.split, finding.count) == ("test", 2)
     assert finding.found == [{"line": 3, "tokens": 40}, {"line": 6, "tokens": 20}]

@@ -56,6 +56,8 @@ def test_what_is_found_is_shown_and_written(check: Check, toy: Any, tmp_path: Pa
         ("language", "test", 1),
     ]
     assert record["findings"][4]["found"] == [{"line": 50, "tokens": 122}]
+    windows = check(folder, "--no-model", "--set", "data.long_texts=windows")[1]
+    assert "long texts" not in [kind for kind, _, _ in kinds(windows)]
     assert "the label 'sport|1' looks like several" in outcome.stdout.replace("\n", " ")
     assert "│ food   " in outcome.stdout
 

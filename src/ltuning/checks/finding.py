@@ -33,9 +33,8 @@ class Finding:
 
 def quoted(text: Text | Sequence[str]) -> str:
     """The beginning of a text, a pair or the words of a sentence, in quotes."""
-    words = text if isinstance(text, str) else " / ".join(text)
-    if isinstance(text, list):
-        words = " ".join(text)
+    between = " " if isinstance(text, list) else " / "
+    words = text if isinstance(text, str) else between.join(text)
     return repr(words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "...")
 
 

@@ -74,7 +74,7 @@ def check_lengths(counts: Sequence[int], room: int, places: Places, split: str) 
     sentence = (
         f"{len(long):,} of {counted(len(counts), 'text')} are longer than the {room:,} tokens "
         f"that the model reads: {1 - room * len(long) / whole:.0%} of their tokens are cut, the "
-        f"longest has {max(counts):,}"
+        f"longest has {max(counts):,}; train with --long-texts windows to read them whole"
     )
     found = [{places.unit: places.numbers[row], "tokens": counts[row]} for row in long]
     return [Finding("long texts", split, len(long), sentence, found)]

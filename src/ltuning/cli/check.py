@@ -193,7 +193,8 @@ def _of_reading(config: Config, splits: Mapping[str, Any], terminal: Terminal) -
     for split, part in splits.items():
         with terminal.counting("tokenizing", len(part)) as advance:
             counts = token_counts(tokenizer, part.texts, advance)
-        found += check_lengths(counts, room, places_of(part), split)
+        if config.data.long_texts == "cut":
+            found += check_lengths(counts, room, places_of(part), split)
         found += check_language(tokenizer, part.texts, config.backbone.name, split)
     return found
 
