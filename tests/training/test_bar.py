@@ -18,7 +18,7 @@ from ltuning.metrics import WORDS
 from ltuning.stages import Advance, shown_on
 from ltuning.tasks.table import TASKS
 from ltuning.training.bar import Lines, Steps
-from ltuning.training.forecast import Forecast, _words
+from ltuning.training.forecast import Forecast, in_words
 
 Make = Callable[..., LabelClassifier]
 
@@ -169,4 +169,4 @@ def test_the_length_of_a_run_in_words(num_texts: int, steps: int, words: str) ->
     ],
 )
 def test_a_time_in_words(seconds: float, words: str) -> None:
-    assert _words(seconds) == words
+    assert in_words(seconds) == words
