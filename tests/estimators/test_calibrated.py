@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,10 @@ def test_evaluation_is_of_calibrated_probabilities(made: LabelClassifier, toy: A
 def test_what_is_kept_is_saved(made: LabelClassifier, loaded: LabelClassifier, toy: Any) -> None:
     assert loaded.temperature_ == made.temperature_
     assert np.array_equal(loaded.predict_proba(toy.test_texts), made.predict_proba(toy.test_texts))
-    assert loaded.threshold_for(0.6) == made.threshold_for(0.6)
+    again = pickle.loads(pickle.dumps(made))
+    assert np.array_equal(again.predict_proba(toy.test_texts), made.predict_proba(toy.test_texts))
+    for one in (loaded, again):
+        assert one.threshold_for(0.6) == made.threshold_for(0.6)
     assert loaded.figures["calibration"] == made.figures["calibration"]
 
 

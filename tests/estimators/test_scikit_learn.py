@@ -40,8 +40,8 @@ from ..conftest import FILLERS
 
 WORDS = FILLERS.split()
 ARGUMENTS = {
-    "backbone", "labels", "method", "recipe", "seed", "epochs", "steps", "class_weight", "options",
-    "config",
+    "backbone", "labels", "method", "recipe", "seed", "epochs", "steps", "class_weight",
+    "oos_label", "options", "config",
 }  # fmt: skip
 
 
