@@ -43,6 +43,7 @@ LONG = (
     "cli/test_multilabel.py",
     "cli/test_oos.py",
     "cli/test_predict.py",
+    "cli/test_review.py",
     "cli/test_run_folder.py",
     "cli/test_tags.py",
     "cli/test_train.py",
