@@ -371,6 +371,22 @@ def test_other_tasks_are_pickled_too(bert: Backbone, toy: Any) -> None:
     assert pickle.loads(pickle.dumps(tagger)).predict_tags(words) == tagger.predict_tags(words)
 
 
+def test_no_thread_finds_a_pickled_classifier_half_made(
+    bert: Backbone, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = LabelClassifier(bert, method="probe", steps=2).fit(toy.texts, toy.labels)
+    again = pickle.loads(pickle.dumps(made))
+    restore, seen = LabelClassifier._restore, []
+
+    def watched(self: LabelClassifier, opened: Any) -> None:
+        restore(self, opened)
+        seen.append((again._fitted, again.__sklearn_is_fitted__()))
+
+    monkeypatch.setattr(LabelClassifier, "_restore", watched)
+    assert again.predict(toy.texts).tolist() == made.predict(toy.texts).tolist()
+    assert seen == [(None, True)] and again._saved is None
+
+
 def test_a_guess_is_no_part_of_a_pickle(bert: Backbone, toy: Any) -> None:
     made = LabelClassifier(bert, toy.label_texts)
     expected = made.predict(toy.texts)

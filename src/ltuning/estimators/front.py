@@ -406,10 +406,13 @@ class Front(Parameters, ABC, Generic[F]):
             self._restore(opened)
 
     def _trained(self) -> F:
-        if self._fitted is None and self._saved is not None:
-            self._check_fingerprint(self._saved.folder, self._saved.config)
-            self._take_up(checked(self._saved))
-            self._saved = None
+        if self._fitted is None and (saved := self._saved) is not None:
+            self._check_fingerprint(saved.folder, saved.config)
+            # Apart, so that no other thread finds it half made.
+            made = object.__new__(type(self))
+            vars(made).update(vars(self), _saved=None)
+            made._take_up(checked(saved))
+            self._fitted, self._saved = made._fitted, None
         if self._fitted is None:
             raise _not_fitted(
                 "expected a trained classifier, got one that is not fitted; call "

@@ -122,6 +122,8 @@ class TextClassifier(Front[FittedLabels]):
         return Tags(
             estimator_type="classifier",
             target_tags=TargetTags(required=True, one_d_labels=not several),
+            transformer_tags=None,
+            regressor_tags=None,
             classifier_tags=ClassifierTags(multi_label=several),
             input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
         )
