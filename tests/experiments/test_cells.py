@@ -23,11 +23,13 @@ import yaml
 from ltuning.config import BackboneOptions
 from ltuning.errors import TrainingError
 from ltuning.experiments import cell as cells
+from ltuning.experiments import own
 from ltuning.experiments.cell_texts import read_measured, read_texts
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.report import circumstances
 from ltuning.experiments.results import Result, ResultFolder
 from ltuning.experiments.runner import Outcome, run
+from ltuning.tasks.table import TASKS
 
 Make = Callable[..., Grid]
 Measured = Callable[..., ResultFolder]
@@ -42,6 +44,21 @@ def outcomes(grid: Grid, folder: Path, data: Path, jobs: int = 1) -> list[Outcom
 
 def by_method(grid: Grid, results: ResultFolder) -> dict[str, Result]:
     return {result.cell.method: result for result in results.results(list(grid.cells()))}
+
+
+def test_the_options_of_a_method_reach_its_training() -> None:
+    options = {"data.class_weight": "balanced", "method.head": "match"}
+    job: Any = SimpleNamespace(
+        task=TASKS["classes"],
+        backbone=BackboneOptions(),
+        labels={"a": ["a"], "b": ["b"]},
+        recipe="default",
+        metric="macro_f1",
+        seed=0,
+        options=options,
+    )
+    config = own._config("probe", job)
+    assert (config.data.class_weight, config.method.head) == ("balanced", "match")
 
 
 # --- what a cell holds
