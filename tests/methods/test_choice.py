@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ltuning.config import Config, MethodOptions, StoppingOptions
+import pytest
+
+from ltuning.config import BackboneOptions, Config, MethodOptions, StoppingOptions
 from ltuning.methods import catalog
-from ltuning.methods.choice import PASSES, ROWS, TRAINED_WITH, Situation, choose
+from ltuning.methods.choice import PASSES, ROWS, TRAINED_WITH, Situation, better, choose
 
 SMALL, LARGE = 22_000_000, 7_000_000_000
-LT = Config(method=MethodOptions())
 
 
 def methods_for(situation: Situation) -> tuple[str, ...]:
@@ -36,6 +37,47 @@ def test_what_is_chosen_is_put_in_the_place_of_auto() -> None:
         assert made.method == MethodOptions(name="lt-prefix")
         assert made.training == {"max_steps": 7}
         assert made.stopping == StoppingOptions()
+
+
+@pytest.mark.parametrize(
+    ("situation", "method"),
+    [
+        (Situation(24, 6, SMALL), "lt-prefix"),
+        (Situation(345, 6, SMALL), "ls-lora"),
+        (Situation(345, 6, LARGE), "ls-lora"),
+        (Situation(8_600, 3, SMALL), "full"),
+        (Situation(8_600, 3, LARGE), "ls-lora"),
+        # Many labels, however many texts.
+        (Situation(9_000, 77, SMALL), "lt-prefix"),
+        (Situation(8_600, 3, SMALL, adds_labels=True), "lt-prefix"),
+    ],
+)
+def test_the_choice_goes_by_texts_for_each_label(situation: Situation, method: str) -> None:
+    choice = choose(situation)
+    assert choice.method == method
+    assert (choice.seconds, choice.left_out, choice.share) == (None, (), 1.0)
+
+
+def test_lora_is_trained_at_the_rate_that_was_measured() -> None:
+    given = Config(method=MethodOptions(name="auto"))
+    choice = choose(Situation(345, 6, SMALL))
+    assert choice.of(given).training == {"learning_rate": 3e-3}
+    own = replace(given, training={"learning_rate": 1e-4})
+    assert choice.of(own).training == {"learning_rate": 1e-4}
+
+
+def test_who_names_no_method_is_told_where_another_is_clearly_ahead() -> None:
+    plain = Config()
+    found = better(plain, 8_600, 3)
+    assert found is not None and found.method == "full"
+    assert better(plain, 345, 6) is None  # ls-lora, which is not ahead everywhere
+    named = [
+        Config(method=MethodOptions(name="prefix")),
+        Config(method=MethodOptions(rank=8)),
+        Config(backbone=BackboneOptions(name="owner/model")),
+        Config(task="multilabel"),
+    ]
+    assert [better(config, 8_600, 3) for config in named] == [None] * 4
 
 
 def test_methods_that_take_too_long_are_left_out() -> None:
