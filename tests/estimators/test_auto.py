@@ -10,7 +10,7 @@ import pytest
 from ltuning import stages
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import Config, MethodOptions
-from ltuning.errors import ConfigError
+from ltuning.errors import BackboneError, ConfigError
 from ltuning.estimators import choosing
 from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
@@ -55,6 +55,20 @@ def test_another_training_chooses_again(
     made.config = Config(method=MethodOptions(name="probe"), training={"max_steps": 1})
     made.fit(toy.texts, toy.labels)
     assert "choice" not in made.figures and made.config.method.name == "probe"
+
+
+def test_a_training_that_fails_leaves_the_choice_of_before(
+    bert: Backbone, classifier: Any, toy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = classifier(bert, "auto").fit(toy.texts, toy.labels)
+    before = made.config
+    choice = Choice("ls-unmask", "a reason", "a page")
+    monkeypatch.setattr(choosing, "choose", lambda *_: choice)
+    with pytest.raises(BackboneError, match="expected a decoder for method 'ls-unmask'"):
+        made.fit(toy.texts, toy.labels)
+    assert made.config is before
+    monkeypatch.setattr(choosing, "choose", lambda *_: Choice("probe", "a reason", "a page"))
+    assert made.fit(toy.texts, toy.labels).config.method.name == "probe"
 
 
 def test_a_time_that_is_too_short_cuts_the_steps(

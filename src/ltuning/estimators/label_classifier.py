@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -105,9 +105,8 @@ class TextClassifier(Front[FittedLabels]):
     validation_class: ClassVar[type[Validation] | type[MultilabelValidation]]
     # Of the labels that were given to the front door; None where the data says it.
     _label_type: LabelType | None = None
-    # Of method `auto`: what was chosen for the last training; the configuration before and after.
+    # Why its method is that one, where `auto` chose it.
     _choice: Choice | None = None
-    _chosen_for: tuple[Config, Config] | None = None
 
     @property
     def labels_(self) -> Labels:
@@ -356,7 +355,6 @@ class TextClassifier(Front[FittedLabels]):
         resume: bool,
         callbacks: Sequence[TrainerCallback],
     ) -> None:
-        self._choose(labels, data[0], len(held_out[0]) if held_out else 0)
         self._check_training(held_out is not None)
         _warn_of_unread_texts(self.config)
         _warn_of_labels(labels, self.config.method)
@@ -374,18 +372,6 @@ class TextClassifier(Front[FittedLabels]):
         self.figures = run_figures(result, fitted, weights) | figures
         if self._choice is not None:
             self.figures["choice"] = self._choice.to_dict()
-
-    def _choose(self, labels: Labels, texts: Sequence[Text], num_held_out: int) -> None:
-        """Put a method in the place of `auto`; another training chooses again."""
-        if self._chosen_for is not None and self.config is self._chosen_for[1]:
-            self.config = self._chosen_for[0]
-        self._chosen_for = self._choice = None
-        asked = self.config
-        if asked.method.name == catalog.AUTO:
-            self.config, self._choice = chosen(
-                asked, self.backbone, texts, len(labels), num_held_out
-            )
-            self._chosen_for = asked, self.config
 
     def _train(
         self,
@@ -454,6 +440,8 @@ class LabelClassifier(TextClassifier):
 
     task = "classes"
     validation_class = Validation
+    # The configuration with method `auto`, and what the last training made of it.
+    _chosen_for: tuple[Config, Config] | None = None
     # What answers before `fit`, made when it is first needed.
     _guess: FittedLabels | None = None
 
@@ -483,6 +471,26 @@ class LabelClassifier(TextClassifier):
                 "the frozen model; train on labelled texts for better ones"
             )
         return guess
+
+    @contextmanager
+    def _choosing(self, labels: Labels, texts: Sequence[Text], num_held_out: int) -> Iterator[None]:
+        """Put a method in the place of `auto` for a training; a later one chooses again."""
+        names = ("config", "_choice", "_chosen_for")
+        before = {name: getattr(self, name) for name in names}
+        if self._chosen_for is not None and self.config is self._chosen_for[1]:
+            self.config = self._chosen_for[0]
+        self._choice, asked = None, self.config
+        try:
+            if asked.method.name == catalog.AUTO:
+                self.config, self._choice = chosen(
+                    asked, self.backbone, texts, len(labels), num_held_out
+                )
+            self._chosen_for = asked, self.config
+            yield
+        except BaseException:
+            # What was trained before is still there, and of the configuration of then.
+            vars(self).update(before)
+            raise
 
     @property
     def temperature_(self) -> float:
@@ -566,7 +574,8 @@ class LabelClassifier(TextClassifier):
             _check_validation(held_out[1], labels, known, self.config)
         if self.config.data.oos_label is not None:
             check_scope(held_out[1] if held_out else [], self.config.data.oos_label)
-        with steps_shown(progress) as bars:
+        num_held_out = len(held_out[0]) if held_out else 0
+        with steps_shown(progress) as bars, self._choosing(known, texts, num_held_out):
             every = [*callbacks, *bars]
             self._fit(known, (texts, labels), weights, held_out, checkpoints, resume, every)
         return self
