@@ -39,6 +39,22 @@ def test_what_is_taken_is_said_and_kept(
     assert (kept["method"]["name"], kept["stopping"]["seconds"]) == ("lt-prefix", None)
 
 
+def test_an_interrupted_run_goes_on_with_what_was_chosen(
+    run: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.cli import train
+    from ltuning.cli.run_folder import RunFolder
+    from ltuning.config import Config, MethodOptions
+
+    begun = Config(method=MethodOptions(name="probe"))
+    RunFolder(tmp_path / "run").begin(begun, "digest")
+    asked: list[Any] = []
+    monkeypatch.setattr(train, "_run", lambda config, *_: asked.append(config))
+    words = ("--output", tmp_path / "run", "--method", "auto", "--time", "5m", "--resume")
+    assert run(*words).code == 0
+    assert (asked[0].method.name, asked[0].stopping.seconds) == ("probe", None)
+
+
 @pytest.mark.parametrize("words", ["10", "m", "ten m", "-1m", "nanm"])
 def test_a_time_needs_a_number_and_a_unit(ltuning: Command, tmp_path: Path, words: str) -> None:
     outcome = ltuning(

@@ -217,6 +217,8 @@ def train(
     from ltuning.cli.configuration import read_labels
 
     problems = _clashes(output, resume, overwrite, epochs, steps)
+    if resume and method == "auto" and config is None:
+        method = time = None  # the options of the run have what was chosen for it
     if source is not None and data is not None:
         message = f"expected the data once, got '{source}' in front of it too; leave one out"
         problems.append(Problem("--data", message))

@@ -77,7 +77,7 @@ ROWS = (
         ("full", "ls-lora", "lt-prefix", "probe"),
         "with this many texts for each label it is 1 to 4 points ahead of lt-prefix",
         "benchmarks/results/local.md",
-        least_texts=300,
+        least_texts=250,
         most_labels=20,
         most_parameters=4e8,
         is_clear=True,
