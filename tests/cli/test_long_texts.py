@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from .conftest import write_csv
+
 
 def test_texts_are_read_whole_by_who_was_trained_so(
     run: Callable[..., Any], ltuning: Callable[..., Any], trained: Path, tmp_path: Path
@@ -33,4 +35,20 @@ def test_texts_are_read_whole_by_who_was_trained_so(
     assert probabilities[2] == probabilities[3]
     outcome = run("--output", tmp_path / "other", "--long-texts", "window")
     assert outcome.code == 1
-    assert "data.long_texts: " in outcome.stderr and "window" in outcome.stderr
+    assert (
+        "data.long_texts: expected one of 'cut', 'windows', got 'window'; did you mean 'windows'?"
+        in outcome.stderr
+    )
+
+
+def test_check_tells_of_texts_that_training_would_cut(
+    ltuning: Callable[..., Any], tiny_bert: Path, tmp_path: Path
+) -> None:
+    rows = ["the ball", "the " * 70, "bread", "cheese"]
+    file = write_csv(tmp_path / "long.csv", rows, ["sport", "sport", "food", "food"])
+    arguments = ("check", file, "--backbone", tiny_bert, "--no-model")
+    said = "1 of 4 texts are longer than the 64 tokens that the model reads"
+    for settings, is_said in (((), True), (("--set", "data.long_texts=windows"), False)):
+        outcome = ltuning(*arguments, *settings)
+        assert outcome.code == 0
+        assert (said in " ".join(outcome.stdout.split())) == is_said, outcome.stdout

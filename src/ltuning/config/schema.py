@@ -95,7 +95,8 @@ class BackboneOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ..., or `split`: over all GPUs (`device_map` of
             transformers).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
-        max_length: tokens of a text, special tokens included; None is the model's own limit.
+        max_length: tokens that are read at a time, of a text or of a window of it, special tokens
+            included; None is the model's own limit.
         max_branches: most texts, or (text, label) pairs where labels are read apart, scored at a
             time; what bounds the memory.
         cache_size: GiB for what the layers below a prefix make of the training texts, so that they

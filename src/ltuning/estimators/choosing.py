@@ -49,7 +49,7 @@ def chosen(
         found = choice.of(config)
     else:
         steps = _steps(config, backbone, len(texts), num_held_out)
-        forecast = _forecast(backbone, texts, steps, num_held_out)
+        forecast = _forecast(config, backbone, texts, steps, num_held_out)
         choice = choose(situation, forecast, limit)
         found = choice.of(config)
         if choice.share < 1:
@@ -85,15 +85,20 @@ def _steps(
 
 
 def _forecast(
-    backbone: Backbone, texts: Sequence[Text], steps: tuple[int, int], num_held_out: int
+    config: Config,
+    backbone: Backbone,
+    texts: Sequence[Text],
+    steps: tuple[int, int],
+    num_held_out: int,
 ) -> Callable[[str], float]:
     """Seconds that a method is trained for at most, by a few passes that are timed."""
     number, batch = steps
-    timed = backbone.tokenize(list(texts[:: max(1, len(texts) // _TIMED)][:_TIMED]))
+    some = list(texts[:: max(1, len(texts) // _TIMED)][:_TIMED])
+    timed = backbone.windows(some, long_texts=config.data.long_texts).tokens
     mean_states(backbone, timed[:_AT_A_TIME], _AT_A_TIME)  # the first pass is slower
     began = time.perf_counter()
     mean_states(backbone, timed, _AT_A_TIME)
-    of_text = (time.perf_counter() - began) / len(timed)
+    of_text = (time.perf_counter() - began) / len(some)
     read = min(batch, len(texts))
 
     def seconds(method: str) -> float:
