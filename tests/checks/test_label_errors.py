@@ -58,6 +58,9 @@ def test_it_is_told_how_far_to_trust_the_finding() -> None:
     assert finding.found == [
         {"line": 5, "text": "two", "label": "b", "probability": 0.0312, "likelier": "a"}
     ]
+    often = Examples(["one", "two"] * 5, ["a", *"bbbbbbbbb"], "t")
+    found = Suspects([0], ["b"], [0.01], agreement=0.92, num_texts=10)
+    assert "may be right" in check_label_errors(often, found, "train")[0].sentence
     sure = Suspects([1], ["a"], [0.01], agreement=0.9, num_texts=2)
     assert "itself); the" in check_label_errors(examples, sure, "train")[0].sentence
     assert check_label_errors(examples, Suspects([], [], [], 1.0, 2), "train") == []
