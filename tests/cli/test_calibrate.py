@@ -45,7 +45,7 @@ def calibrated(
     assert (outcome.code, outcome.stderr) == (0, "")
     found = json.loads((folder / "ltuning_config.json").read_text())
     of, figures = found["temperature"], found["figures"]["calibration"]
-    assert f"calibration  temperature {of:.2f} of 78 texts: log loss " in outcome.stdout
+    assert f"calibration  temperature {of:.2f}, fitted on 78 texts: log loss " in outcome.stdout
     assert (figures["temperature"], figures["texts"]) == (of, 78)
     card = (folder / "README.md").read_text()
     assert f"Scores are divided by {of:.4f}, the temperature" in card

@@ -59,6 +59,8 @@ def test_the_options_of_a_method_reach_its_training() -> None:
     )
     config = own._config("probe", job)
     assert (config.data.class_weight, config.method.head) == ("balanced", "match")
+    # Methods are compared by their scores as they are.
+    assert not config.calibrate
 
 
 # --- what a cell holds

@@ -48,7 +48,7 @@ def calibration(figures: Mapping[str, Any]) -> str:
         for name, words in WORDS.items()
         if f"{name}_before" in found
     )
-    return f"temperature {found['temperature']:.2f} of {found['texts']:,} texts: {changes}"
+    return f"temperature {found['temperature']:.2f}, fitted on {found['texts']:,} texts: {changes}"
 
 
 def per_class(report: Report, task: Task) -> RenderableType:
