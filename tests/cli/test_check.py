@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,18 @@ def test_what_is_found_is_shown_and_written(check: Check, toy: Any, tmp_path: Pa
     assert "long texts" not in [kind for kind, _, _ in kinds(windows)]
     assert "the label 'sport|1' looks like several" in outcome.stdout.replace("\n", " ")
     assert "│ food   " in outcome.stdout
+
+
+def test_it_is_told_how_long_the_model_reads(
+    check: Check, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check(data)[0].stderr == ""
+    monkeypatch.setattr("ltuning.cli.check._TOLD_FROM", 0.0)
+    assert re.fullmatch(
+        r"label errors: the model reads 48 training texts, which takes about \d+ s; --no-model "
+        r"leaves them out\n",
+        check(data)[0].stderr,
+    )
 
 
 @pytest.mark.usefixtures("no_model")

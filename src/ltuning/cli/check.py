@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -33,6 +34,8 @@ _SPLITS = ("train", "validation", "test")
 _SHOWN = 10  # of many labels, and of labels that may be wrong
 # Texts that are read by the model for likely label errors: MiniLM reads as many tweets in 75 s.
 _MOST = 10_000
+# Texts by which it is told how long that takes, and the seconds from which on it is told.
+_TIMED, _TOLD_FROM = 64, 20.0
 
 _Source = Annotated[
     str,
@@ -208,7 +211,7 @@ def _of_label_errors(config: Config, training: Examples, terminal: Terminal) -> 
         part = training.part(random.Random(config.seed).sample(range(len(training)), _MOST))
         terminal.note(
             f"label errors: of {len(training):,} training texts {_MOST:,} are looked at, drawn at "
-            "random; --no-model leaves them out"
+            "random"
         )
     part = part.part(labelled_enough(part.labels or ()))
     if not len(part):
@@ -226,9 +229,18 @@ def _states(config: Config, examples: Examples, terminal: Terminal) -> np.ndarra
         from ltuning.scoring import mean_states
 
         backbone = Backbone.load(config.backbone)
-    tokens = backbone.tokenize(examples.texts)
+    tokens, size = backbone.tokenize(examples.texts), config.backbone.max_branches
+    some = tokens[:: -(-len(tokens) // _TIMED)]
+    began = time.monotonic()
+    mean_states(backbone, some, size)
+    seconds = (time.monotonic() - began) * len(tokens) / len(some)
+    if seconds >= _TOLD_FROM:
+        terminal.note(
+            f"label errors: the model reads {len(tokens):,} training texts, which takes about "
+            f"{seconds:,.0f} s; --no-model leaves them out"
+        )
     with terminal.counting("reading the training texts", len(examples)) as advance:
-        states = mean_states(backbone, tokens, config.backbone.max_branches, progress=advance)
+        states = mean_states(backbone, tokens, size, progress=advance)
     found: np.ndarray = states.cpu().numpy()
     return found
 
