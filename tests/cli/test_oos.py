@@ -30,6 +30,12 @@ def test_texts_of_no_label_are_told(
     found = json.loads((tmp_path / "m.json").read_text())["out_of_scope"]
     for words, name in (("in-domain accuracy", "in_domain_accuracy"), ("its AUROC", "auroc")):
         assert f"{words:<20}  {found[name]:.4f}\n" in outcome.stdout
+    arguments = ("--data", data, "--oos-label", "none", "--output", tmp_path / "again.json")
+    assert ltuning("evaluate", folder, *arguments).code == 0
+    assert json.loads((tmp_path / "again.json").read_text())["out_of_scope"] == found
+    outcome = ltuning("evaluate", folder, *arguments[:3], "other")
+    assert outcome.code == 1
+    assert "expected oos_label 'none', as the classifier was trained with it" in outcome.stderr
     given = "".join(json.dumps({"text": text}) + "\n" for text in texts)
     outcome = ltuning("predict", folder, "--format", "jsonl", input=given)
     said = [json.loads(line)["predicted_label"] for line in outcome.stdout.splitlines()]

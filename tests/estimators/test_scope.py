@@ -92,6 +92,31 @@ def test_evaluation_tells_how_well_they_are_told(without: LabelClassifier, toy: 
         assert report[name] == within[name]  # type: ignore[literal-required]
 
 
+def test_an_ordinary_label_may_stand_for_none(
+    without: LabelClassifier, bert: Backbone, toy: Any
+) -> None:
+    plain = LabelClassifier(bert, method="prefix", steps=2)
+    plain.fit(toy.texts + STRANGE, toy.labels + [NONE] * 3)
+    texts, labels = toy.test_texts + STRANGE, [*toy.test_labels, NONE, NONE, NONE]
+    assert "out_of_scope" not in plain.evaluate(texts, labels)
+    report = plain.evaluate(texts, labels, oos_label=NONE)
+    row = next(row for row in report["per_class"] if row["label"] == NONE)
+    found = report["out_of_scope"]
+    assert {name: row[name] for name in ("f1", "precision", "recall")} == {
+        name: found[name] for name in ("f1", "precision", "recall")
+    }
+    # One that no training text had is never said, and can be told apart all the same.
+    other = plain.evaluate(
+        [*toy.test_texts, *STRANGE], [*toy.test_labels, *["x"] * 3], oos_label="x"
+    )
+    assert (other["out_of_scope"]["recall"], other["out_of_scope"]["support"]) == (0.0, 3)
+    with pytest.raises(
+        DataError,
+        match="^expected oos_label 'none', as the classifier was trained with it, got 'x'; leave",
+    ):
+        without.evaluate(texts, labels, oos_label="x")
+
+
 def test_it_is_saved_and_stays_with_added_labels(
     bert: Backbone, classifier: Any, toy: Any, tmp_path: Path
 ) -> None:

@@ -18,7 +18,6 @@ from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
     from ltuning.config import Config
-    from ltuning.estimators.front import Front
     from ltuning.metrics import Report
     from ltuning.tasks.task import Labelled
 
@@ -49,6 +48,15 @@ def evaluate(
     zero_shot: options.ZeroShot = False,
     label: options.LabelTexts = None,
     labels: options.LabelsFile = None,
+    oos_label: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The label of texts that belong to none of the others, such as oos; by default "
+            "that of the training, if it had one.",
+            show_default=False,
+        ),
+    ] = None,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,
@@ -64,7 +72,9 @@ def evaluate(
 
     Where several labels may apply: F1, precision and recall of labels, micro and macro, exact
     match, and per label with its threshold. Of a tagger: precision, recall and F1 of entities,
-    overall and per type. With --zero-shot, of a guess that nothing is trained for.
+    overall and per type. With a label that stands for none of the others: in-domain accuracy, and
+    F1, precision, recall and AUROC of telling such texts. With --zero-shot, of a guess that nothing
+    is trained for.
     """
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
@@ -86,7 +96,7 @@ def evaluate(
         raise_all([*refused, *refusals([partial(asked.classifier, terminal)])])
     config, load = asked.classifier(terminal)
     read = partial(_read, config, data, split, named, (encoding, delimiter), rows)
-    report = _measure(load, read, terminal)
+    report = _measure(load, read, _of_scope(config, oos_label), terminal)
     if output is not None:
         classifier = None if folder is None else str(folder)
         whole = {**report, "classifier": classifier, "data": data, "split": split}
@@ -100,6 +110,20 @@ def evaluate(
 def _check_skipping(option: str, value: str) -> None:
     if value not in ("refuse", "skip"):
         raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
+
+
+def _of_scope(config: Config, oos_label: str | None) -> dict[str, str]:
+    """What the front door is told of a label for none."""
+    from ltuning.tasks.table import TASKS
+
+    if oos_label is None:
+        return {}
+    if not TASKS[config.task].one_of_each:
+        raise DataError(
+            "expected --oos-label for a classifier that gives each text one label, got one of task "
+            f"'{config.task}'; leave it out"
+        )
+    return {"oos_label": oos_label}
 
 
 def _is_file(data: str) -> bool:
@@ -144,13 +168,17 @@ def _read(
 
 
 def _measure(
-    load: Callable[[], Front[Any]], read: Callable[[], Labelled], terminal: Terminal
+    load: Callable[[], Any],
+    read: Callable[[], Labelled],
+    scope: dict[str, str],
+    terminal: Terminal,
 ) -> Report:
     with terminal.waiting("reading the texts"):
         examples = read()
     door = load()
     with terminal.counting("evaluating", len(examples)) as advance:
-        return door.evaluate(examples.inputs, examples.labels, progress=advance)
+        report: Report = door.evaluate(examples.inputs, examples.labels, progress=advance, **scope)
+    return report
 
 
 def _show(report: Report, where: str, task: str) -> None:

@@ -735,13 +735,22 @@ class LabelClassifier(TextClassifier):
     def _probabilities(fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
         return probabilities_of(scores, fitted.temperature)
 
-    def evaluate(self, texts: object, labels: object, progress: Progress | None = None) -> Report:
+    def evaluate(
+        self,
+        texts: object,
+        labels: object,
+        progress: Progress | None = None,
+        *,
+        oos_label: str | None = None,
+    ) -> Report:
         """Figures on labelled texts: accuracy, macro-F1, Matthews, per class, calibration.
 
         Args:
             texts: as `fit` takes them; empty ones are read too.
             labels: the true label of each.
             progress: called with the number of texts just done.
+            oos_label: what stands for none of the labels there; None = what the classifier was
+                trained with. One that was trained as any other label may be named, too.
 
         Returns:
             `accuracy`, `macro_f1`, `mcc` (Matthews' correlation), `log_loss` in nats,
@@ -758,16 +767,23 @@ class LabelClassifier(TextClassifier):
 
         Raises:
             DataError: texts and labels of different number, or that are none; missing labels; no
-                text of a label.
+                text of a label; another `oos_label` than the classifier was trained with.
             LabelError: a label that the classifier does not know.
         """
+        own = self.config.data.oos_label
+        if own is not None and oos_label not in (None, own):
+            raise DataError(
+                f"expected oos_label {own!r}, as the classifier was trained with it, got "
+                f"{oos_label!r}; leave it out"
+            )
+        oos_label = own if oos_label is None else oos_label
         fitted = self._answering()
         texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
-        names, oos_label = fitted.labels.names, self.config.data.oos_label
+        names = fitted.labels.names
         rows = [row for row, one in enumerate(labels) if one != oos_label or one in names]
         truth = [fitted.labels.index(labels[row]) for row in rows]
         scores = self._scores(fitted, texts, progress)
-        report = self._report(fitted, scores, labels)
+        report = self._report(fitted, scores, labels, oos_label)
         known = scores[rows]
         report.update(probability_figures(known, truth, fitted.temperature))
         curve = risk_coverage(self._probabilities(fitted, known), truth)
@@ -777,10 +793,15 @@ class LabelClassifier(TextClassifier):
             report["uncalibrated"] = probability_figures(known, truth, 1.0)
         return report
 
-    def _report(self, fitted: FittedLabels, scores: np.ndarray, labels: Sequence[str]) -> Report:
+    def _report(
+        self,
+        fitted: FittedLabels,
+        scores: np.ndarray,
+        labels: Sequence[str],
+        oos_label: str | None,
+    ) -> Report:
         """Figures of what is predicted, that of no label included."""
-        said, oos_label = self._said(fitted, scores), self.config.data.oos_label
-        names = list(fitted.labels.names)
+        said, names = self._said(fitted, scores), list(fitted.labels.names)
         if oos_label is None:
             return classification_report(labels, said, names)
         report = classification_report(labels, said, list(dict.fromkeys([*names, oos_label])))
