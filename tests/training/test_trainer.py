@@ -392,8 +392,9 @@ def test_the_labels_are_encoded_once_per_fit(
         options = {**options, "training__eval_strategy": "epoch"}
         fitted = classifier(backbone, method, epochs=2, **options)
         fitted.fit(toy.texts, toy.labels, toy.test)
-        # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once.
-        steps, evaluations = 6, 2
+        # 2 epochs of 48 texts in batches of 16, and after each the 30 texts of validation at once,
+        # which the weights that were kept read once more, for what they say of held-out texts.
+        steps, evaluations = 6, 3
         assert fitted.result_.steps == steps
         assert forwards == [True] + [False] * (before - 1 + steps + evaluations)
         # Virtual tokens: those of the 3 labels, once per step or evaluation, never per text.
