@@ -87,6 +87,19 @@ def test_the_tables_hold_every_method_and_the_state(grid: Grid, folder: ResultFo
     assert "torch" in text and "cores" in text
 
 
+def test_wrong_answers_are_drawn_over_the_share_that_is_answered(
+    grid: Grid, folder: ResultFolder
+) -> None:
+    (setting,) = settings_of(grid, folder.results(list(grid.cells())))
+    row = next(row for row in setting.rows if row.method == "logistic")
+    risks = row.risks(np.array([1.0]))
+    assert risks is not None
+    accuracies = [result.record["test"]["accuracy"] for result in row.results]
+    np.testing.assert_allclose(1 - risks[:, 0], accuracies)
+    _, (_, page) = write_report(grid, folder)
+    assert page.read_text().count("share of wrong answers over the share answered") == 1
+
+
 def test_settings_of_a_backbone_stand_side_by_side(make: Make, measured: Measured) -> None:
     grid = make(methods=["lt-prefix", "prefix", "cosine"], shots=[4, "all"], seeds=[0])
     folder = measured(grid)
@@ -123,7 +136,7 @@ def test_the_page_needs_nothing_from_elsewhere(grid: Grid, folder: ResultFolder)
         for name, value in attributes.items():
             if name in ("src", "href", "xlink:href", "data", "action"):
                 assert value is not None and value.startswith("#"), (tag, name, value)
-    assert sum(tag == "svg" for tag, _ in page.tags) == 5
+    assert sum(tag == "svg" for tag, _ in page.tags) == 6
     assert not any(name == "svg" and "width" in found for name, found in page.tags)
 
 
@@ -265,7 +278,7 @@ def test_names_are_drawn_as_they_are_and_ids_are_of_one_figure(
     folder = measured(grid)
     text = write_report(grid, folder)[1][1].read_text()
     svgs = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
-    assert len(svgs) == 10
+    assert len(svgs) == 12
     assert all("of $1 and $2^{" in svg and "mathdefault" not in svg for svg in svgs)
     ids = re.findall(r' id="([^"]+)"', text)
     assert ids and len(set(ids)) == len(ids)

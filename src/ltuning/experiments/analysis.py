@@ -13,6 +13,7 @@ from scipy import stats
 from ltuning.experiments.grid import Grid
 from ltuning.experiments.results import Result
 from ltuning.methods import catalog
+from ltuning.metrics import risk_coverage
 from ltuning.tasks.task import Task, right
 
 # Of a 95 % interval.
@@ -140,6 +141,23 @@ class Row:
             (np.array(result.record["test"]["confusion"]["counts"]) for result in self.results),
             start=np.zeros((len(self.results[0].names),) * 2, dtype=int),
         )
+
+    def risks(self, coverage: np.ndarray) -> np.ndarray | None:
+        """`[S, P]` share of wrong answers of S seeds where the surest ones alone are given.
+
+        Args:
+            coverage: `[P]` shares of the test texts that are answered.
+
+        Returns:
+            None where there are no classes.
+        """
+        if not self.task.one_of_each:
+            return None
+        curves = [
+            risk_coverage(result.predictions.probabilities, result.predictions.truth)[0]
+            for result in self.results
+        ]
+        return np.array([np.interp(coverage, one["coverage"], one["risk"]) for one in curves])
 
     def mistakes(self, number: int) -> list[dict[str, Any]]:
         """The most confident ones over all seeds, each text once."""

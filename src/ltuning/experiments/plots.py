@@ -7,6 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.metrics import WORDS
 from ltuning.texts import visible
@@ -30,6 +32,8 @@ _WIDTH, _HEIGHT, _HEIGHT_OF_TWO = 5.4, 3.9, 0.22
 _FEW_METHODS = 8
 # From lowest to highest, so far apart that ticks at powers of ten are enough.
 _FEW_TICKS = 300
+# Shares of answers that a curve goes over, from where to where and at how many places.
+_COVERED = (0.05, 1.0, 60)
 
 
 def figures(setting: Setting) -> list[tuple[str, str]]:
@@ -45,6 +49,8 @@ def figures(setting: Setting) -> list[tuple[str, str]]:
         (f"Test {words} against seconds of training", _scatter(setting, "seconds", "seconds")),
         (f"Test {words} against trainable parameters",
          _scatter(setting, "trainable_parameters", "trainable parameters")),
+        ("Wrong answers on test where the surest ones alone are given",
+         _risks(setting)),
     ]  # fmt: skip
     return [(title, svg) for title, svg in made if svg]
 
@@ -112,6 +118,25 @@ def _scatter(setting: Setting, name: str, words: str) -> str:
     axes.set_xlabel(words)
     axes.set_ylabel(f"{setting.task.words} on test")
     return save(figure, axes, f"test {setting.task.words} against {words}")
+
+
+def _risks(setting: Setting) -> str:
+    figure, axes, save = _figure(setting)
+    looks = styles(setting.rows)
+    coverage = np.linspace(*_COVERED)
+    for row in setting.rows:
+        risks = row.risks(coverage)
+        if risks is not None:
+            colour, line, _ = looks[row.title]
+            axes.plot(
+                coverage, risks.mean(0), line, color=colour, label=visible(row.title), linewidth=1.8
+            )
+    if not axes.lines:
+        return ""
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("share of the texts that are answered")
+    axes.set_ylabel("share of wrong answers")
+    return save(figure, axes, "share of wrong answers over the share answered")
 
 
 def _log_axis(axes: Axes) -> None:
