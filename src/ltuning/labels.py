@@ -134,6 +134,14 @@ class Labels:
         """`[K]` the labels as they are in the data."""
         return tuple(_FROM_NAME[self.type](name) for name in self.names)
 
+    def value(self, name: str) -> Label:
+        """The label of a name as the data has it; the name where none of this type has it.
+
+        Args:
+            name: of a label, or of what stands for none of them.
+        """
+        return _FROM_NAME[self.type](name) if _is_of_type(name, self.type) else name
+
     def to_dict(self) -> dict[str, list[str]]:
         """Name -> texts; `from_any` makes equal labels of it, but for their type."""
         return {name: list(texts) for name, texts in zip(self.names, self.texts, strict=True)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,29 @@ def test_too_few_validation_texts_have_labels(bert: Backbone, toy: Any) -> None:
     with pytest.raises(DataError) as caught:
         made.fit(toy.texts, toy.labels, (toy.texts[:18] + STRANGE, toy.labels[:18] + [NONE] * 3))
     assert str(caught.value) == message.format(18)
+
+
+def test_too_few_texts_to_calibrate_with_have_labels(with_some: LabelClassifier, toy: Any) -> None:
+    made = copy.deepcopy(with_some)
+    threshold = made._trained().oos_threshold
+    for number in (0, 18):
+        texts, labels = [*toy.texts[:number], *STRANGE * 20], [*toy.labels[:number], *[NONE] * 60]
+        with pytest.raises(DataError) as caught:
+            made.calibrate(texts, labels)
+        assert str(caught.value) == (
+            "expected 19 or more texts of other labels than 'none', to find out which scores such "
+            f"texts have, got {number}; give more, or leave the classifier as it is"
+        )
+    assert made._trained().oos_threshold == threshold
+
+
+def test_it_is_of_the_type_of_the_labels_where_it_can_be(bert: Backbone, toy: Any) -> None:
+    numbers = [toy.names.index(label) for label in toy.labels]
+    for name, said in (("99", 99), ("none", "none")):
+        made = LabelClassifier(bert, method="prefix", steps=1, oos_label=name)
+        made.fit(toy.texts, numbers, (toy.texts, numbers))
+        made._fitted = replace(made._trained(), oos_threshold=1e9)
+        assert made.predict(STRANGE).tolist() == [said] * 3
 
 
 def test_other_tasks_have_no_such_label() -> None:

@@ -612,7 +612,8 @@ class LabelClassifier(TextClassifier):
         said = predicted.astype(object)
         if abstain is not None:
             said[self._probabilities(fitted, scores).max(axis=1) < abstain] = None
-        said[self._outside(fitted, scores)] = self.config.data.oos_label
+        if (oos_label := self.config.data.oos_label) is not None:
+            said[self._outside(fitted, scores)] = fitted.labels.value(oos_label)
         return said
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
@@ -675,9 +676,11 @@ class LabelClassifier(TextClassifier):
     def calibrate(self, texts: object, labels: object, progress: Progress | None = None) -> Self:
         """Fit the temperature anew, on texts that were not trained on; predictions stay the same.
 
-        What is said of these texts takes the place of what was said of the validation texts, for
-        `threshold_for` and `predict_sets`. `figures["calibration"]` has log loss, Brier score and
-        calibration error on them, before (at temperature 1) and after.
+        With an `oos_label` the score below which texts get it is fitted anew, too, and what is
+        predicted of texts near it may change. What is said of these texts takes the place of what
+        was said of the validation texts, for `threshold_for` and `predict_sets`.
+        `figures["calibration"]` has log loss, Brier score and calibration error on them, before (at
+        temperature 1) and after.
 
         Args:
             texts: 50 or more, as `fit` takes them.
@@ -685,7 +688,8 @@ class LabelClassifier(TextClassifier):
             progress: called with the number of texts just done.
 
         Raises:
-            DataError: too few texts; texts and labels of different number; missing labels.
+            DataError: fewer than 50 texts, or with an `oos_label` fewer than 19 of other labels;
+                texts and labels of different number; missing labels.
             LabelError: a label that the classifier does not know.
         """
         fitted = self._trained()
@@ -697,6 +701,8 @@ class LabelClassifier(TextClassifier):
                 f"expected {LEAST_TEXTS} or more texts to fit a temperature to, got {len(texts)}; "
                 "give more, or leave the classifier as it is"
             )
+        if (oos_label := self.config.data.oos_label) is not None:
+            check_scope(names, oos_label, "texts", "leave the classifier as it is")
         truth = [fitted.labels.index(name) for name in names]
         scores = self._scores(fitted, texts, progress)
         temperature = fit_temperature(scores, truth)

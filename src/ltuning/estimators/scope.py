@@ -44,8 +44,19 @@ def of_labels(
     return [texts[row] for row in kept], [labels[row] for row in kept]
 
 
-def check_scope(labels: Sequence[str], oos_label: str) -> None:
+def check_scope(
+    labels: Sequence[str],
+    oos_label: str,
+    what: str = "validation texts",
+    instead: str = "leave oos_label out",
+) -> None:
     """Refuse held-out texts that are too few to say which scores texts of labels have.
+
+    Args:
+        labels: of the held-out texts.
+        oos_label: stands for none.
+        what: the texts are, for the message.
+        instead: of giving more, what can be done.
 
     Raises:
         DataError: fewer than 19 have a label that does not stand for none.
@@ -53,7 +64,7 @@ def check_scope(labels: Sequence[str], oos_label: str) -> None:
     number = sum(label != oos_label for label in labels)
     if number < LEAST_IN_SCOPE:
         raise DataError(
-            f"expected {LEAST_IN_SCOPE} or more validation texts of other labels than "
+            f"expected {LEAST_IN_SCOPE} or more {what} of other labels than "
             f"{oos_label!r}, to find out which scores such texts have, got {number}; give more, or "
-            "leave oos_label out"
+            f"{instead}"
         )
