@@ -453,7 +453,10 @@ def _fit(
     door = task.door()
     silence_libraries()
     if task.reads_labels and config.labels is not None:
-        _refuse_labels_without_texts(task, config.labels, [training, validation])
+        used = {name for part in (training, validation) if part for name in task.names(part)}
+        # Held-out texts of no label are left out where none are trained on.
+        outside = {config.data.oos_label} - {*task.names(training)}
+        _refuse_labels_without_texts(config.labels, used - outside)
     task.check_given(config.labels or (), training)
     classifier = door(config=config)
     # The configuration of then, with a method in the place of auto.
@@ -516,11 +519,8 @@ def _interrupted(folder: RunFolder, step: int | None) -> str:
     )
 
 
-def _refuse_labels_without_texts(
-    task: Task, given: Iterable[str], parts: Sequence[Labelled | None]
-) -> None:
+def _refuse_labels_without_texts(given: Iterable[str], used: set[str]) -> None:
     """Refuse labels of the data that are not among those given; of none, the names stand."""
-    used = {name for part in parts if part is not None for name in task.names(part)}
     missing, unused = sorted(used - {*given}), sorted({*given} - used)
     if missing:
         also = f"; no text has the label {listed(unused)}" if unused else ""
