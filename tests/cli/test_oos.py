@@ -23,7 +23,9 @@ def test_texts_of_no_label_are_told(
     for name in ("validation", "test"):
         texts = [*toy.texts, *toy.test_texts, *strange]
         write_csv(data / f"{name}.csv", texts, [*toy.labels, *toy.test_labels, *["none"] * 3])
-    outcome = run("--output", folder, "--data", data, "--oos-label", "none", "--steps", 20)
+    words = ("--data", data, "--oos-label", "none", "--steps", 20)
+    meanings = [word for name in toy.names for word in ("--label", f"{name}=of {name}")]
+    outcome = run("--output", folder, *words, *meanings)
     assert outcome.code == 0, outcome.stderr
     outcome = ltuning("evaluate", folder, "--data", data, "--output", tmp_path / "m.json")
     assert outcome.code == 0, outcome.stderr
@@ -45,6 +47,17 @@ def test_texts_of_no_label_are_told(
     assert said == classifier.predict(texts).tolist()
     assert "none" in said
     none = said.count("none")
+    # Those to label next are of the same opinion, and a labeller can be, too.
+    (tmp_path / "texts.txt").write_text("\n".join(texts))
+    words = ("--count", len(texts), "--format", "label-studio")
+    outcome = ltuning("review", folder, tmp_path / "texts.txt", *words)
+    tasks = json.loads(outcome.stdout)
+    predicted = dict(zip(texts, said, strict=True))
+    assert {task["data"]["text"] for task in tasks} == {*texts}
+    for task in tasks:
+        (result,) = task["predictions"][0]["result"]
+        assert result["value"]["choices"] == [predicted[task["data"]["text"]]]
+    assert outcome.stderr.count('<Choice value="none"/>') == 1
     outcome = ltuning("predict", folder, "--format", "jsonl", "--abstain", ".9999", input=given)
     said = [json.loads(line)["predicted_label"] for line in outcome.stdout.splitlines()]
     assert said.count("none") == none

@@ -144,6 +144,9 @@ def test_an_earlier_prediction_gives_way_where_that_is_said(
     ]
     outcome = ltuning("predict", trained, second, "--replace-columns", "--probabilities")
     assert outcome.stdout == second.read_text()
+    second.write_text("prediction_set,text\nx|y,a ball\n")
+    outcome = ltuning("predict", trained, second, "--replace-columns")
+    assert list(rows(outcome.stdout)[0]) == ["text", "predicted_label", "probability"]
 
 
 def test_formulas_are_escaped_where_that_is_said(

@@ -75,9 +75,20 @@ def test_the_guess_is_measured(ltuning: Command, tiny_bert: Path, tmp_path: Path
             "leave it out",
         ),
         (("--zero-shot", "--label", "bread", "--text", "x"), "--label: expected NAME=TEXT"),
+        (
+            ("--zero-shot", *LABELS, Path(), "--text", "bread"),
+            "expected no trained classifier with --zero-shot, got .; leave one of them out",
+        ),
+        (
+            ("--zero-shot", *LABELS, "--coverage", ".9", "--text", "bread"),
+            "expected a trained classifier for --coverage, which goes by held-out texts, got "
+            "--zero-shot; leave one of them out",
+        ),
     ],
 )
-def test_what_does_not_go_together(ltuning: Command, words: tuple[str, ...], said: str) -> None:
+def test_what_does_not_go_together(
+    ltuning: Command, words: tuple[str | Path, ...], said: str
+) -> None:
     outcome = ltuning("predict", *words)
     assert (outcome.code, outcome.stdout) == (1, "")
     assert said in " ".join(outcome.stderr.split())

@@ -168,7 +168,7 @@ def predict(
     asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
     check_output(output, overwrite)
     wanted = _Wanted(probabilities, abstain, target_precision, coverage)
-    wanted.check()
+    wanted.check(zero_shot)
     named = {
         "FILE": source,
         "--format": format,
@@ -205,12 +205,25 @@ class _Wanted:
     target_precision: float | None
     coverage: float | None
 
-    def check(self) -> None:
+    def check(self, zero_shot: bool) -> None:
         """Refuse what could not be answered by any classifier.
 
+        Args:
+            zero_shot: whether nothing is trained, so that there are no held-out texts.
+
         Raises:
-            DataError: numbers that are no shares, or two thresholds.
+            DataError: numbers that are no shares, two thresholds, or what needs held-out texts.
         """
+        of_held_out = {
+            "--target-precision": self.target_precision,
+            "--coverage": self.coverage,
+        }
+        for option, value in of_held_out.items():
+            if zero_shot and value is not None:
+                raise DataError(
+                    f"expected a trained classifier for {option}, which goes by held-out texts, "
+                    "got --zero-shot; leave one of them out"
+                )
         if self.abstain is not None and self.target_precision is not None:
             raise DataError(
                 "expected one of --abstain and --target-precision, got both; leave one out"
@@ -267,6 +280,10 @@ class _Wanted:
 
 def _only_file(first: Path | None, second: Path | None) -> Path | None:
     """The file of texts with --zero-shot, which has no folder before it."""
+    if first is not None and first.is_dir():
+        raise DataError(
+            f"expected no trained classifier with --zero-shot, got {first}; leave one of them out"
+        )
     if second is not None:
         raise DataError(
             f"expected no trained classifier with --zero-shot, got {first} before the file "
@@ -450,7 +467,9 @@ def _labelled(
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,
         table = replace(table, format=task.lines)  # and no place for a second one
-    table = write.room(table, own)
+    # Columns of an earlier prediction go, also those that were asked for then alone.
+    earlier = [PREDICTION_SET] if write.replace_columns and task.one_of_each else []
+    table = write.room(table, [*own, *earlier])
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
     load, terminal = place
     classifier = load()
@@ -464,7 +483,7 @@ def _labelled(
     threshold = wanted.threshold(classifier, terminal)
     least_in_set = wanted.least_in_set(classifier)
     with terminal.counting("predicting", len(examples)) as advance:
-        scored, outside = _answers(classifier, task, examples.texts, advance)
+        scored, outside = answers(classifier, task, examples.texts, advance)
     decided = task.decide(scored, task.thresholds(classifier))
     withheld = (scored.max(1) < (threshold or 0.0)) & ~outside
     if threshold is not None:
@@ -490,7 +509,7 @@ def _labelled(
     return with_columns(table, added, values)
 
 
-def _answers(
+def answers(
     classifier: Any, task: Task, texts: Sequence[Any], advance: Callable[[int], None]
 ) -> tuple[Any, Any]:
     """Probabilities `[N, K]`, and `[N]` whether a text belongs to no label."""

@@ -16,6 +16,7 @@ from ltuning.cli.predict import (
     DIGITS,
     ReplaceColumns,
     Writing,
+    answers,
     check_columns,
     check_format,
     check_output,
@@ -120,7 +121,9 @@ def review(
     if format == _TABLE:
         _write_rows(with_columns(picked, [*task.output_columns], said), task, write, output)
         return
-    names = list(classifier.labels_.names)
+    oos_label = classifier.config.data.oos_label
+    names = [name for name in classifier.labels_.names if name != oos_label]
+    names += [] if oos_label is None else [oos_label]
     _write_tasks(picked, [texts[place] for place in chosen], said, output)
     terminal.note(f"labelling interface for these tasks: {_interface(names, texts[0], task)}")
 
@@ -167,12 +170,14 @@ def _chosen(
     from ltuning.reviewing import worth_labelling
 
     with terminal.counting("predicting", len(texts)) as advance:
-        scored = classifier.predict_proba(texts, progress=advance)
+        scored, outside = answers(classifier, task, texts, advance)
     thresholds = task.thresholds(classifier)
     margins = task.margins(scored, thresholds)
     chosen = worth_labelling(margins, _states_of(classifier, texts), count)
     decided, names = task.decide(scored, thresholds), list(classifier.labels_.names)
     rows = [task.output_row(decided[place], scored[place], names) for place in chosen]
+    for row, place in zip(rows, chosen, strict=True):
+        row[0] = classifier.config.data.oos_label if outside[place] else row[0]
     said = [
         [round(value, DIGITS) if isinstance(value, float) else value for value in row]
         for row in rows
