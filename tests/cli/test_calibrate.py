@@ -169,4 +169,6 @@ def test_what_cannot_be_calibrated(
     assert "expected 50 or more texts to fit a temperature to, got 48" in outcome.stderr
     outcome = ltuning("calibrate", trained, "--data", data, "--output", trained)
     assert outcome.code == 1
+    # Of no --overwrite, which it does not have.
+    assert outcome.stderr.endswith("holds a trained classifier already: choose another folder\n")
     assert not (tmp_path / "x").exists()

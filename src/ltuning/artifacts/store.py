@@ -72,12 +72,19 @@ class Artifact:
     parts: dict[str, Any]
 
 
-def check_output(folder: str | Path, overwrite: bool = False) -> None:
+def check_output(
+    folder: str | Path, overwrite: bool = False, *, can_overwrite: bool = True
+) -> None:
     """Refuse, before any training, an output folder that `save` could not fill or would spoil.
 
     Free are a folder that does not exist and an empty one; with `overwrite` also an artifact and an
     unfinished run (`checkpoints/`, and what else came in). Writes nothing, except that it first
     brings to its end what a killed process left.
+
+    Args:
+        folder: where to.
+        overwrite: whether an earlier artifact gives way.
+        can_overwrite: whether who asks has a way to say that; else another folder is what to do.
 
     Raises:
         ArtifactError: the folder cannot be used; says why and what to do.
@@ -89,6 +96,9 @@ def check_output(folder: str | Path, overwrite: bool = False) -> None:
     unfinished = _is_unfinished(names)
     if not names or (overwrite and (CONFIG in names or unfinished)):
         return
+    if not can_overwrite and (CONFIG in names or unfinished):
+        what = "a trained classifier" if CONFIG in names else "an unfinished run"
+        raise ArtifactError(f"{target} holds {what} already: choose another folder")
     if unfinished:
         raise ArtifactError(
             f"{target} holds an unfinished run (in {CHECKPOINTS}/): "

@@ -49,7 +49,7 @@ def add_labels(
     if new is None and not problems:
         problems.append(Problem("--label", "missing; give NAME=TEXT for each new label"))
     wrong = [ConfigError(problems)] if problems else []
-    target = partial(store.check_output, output)
+    target = partial(store.check_output, output, can_overwrite=False)
     if refused := [*wrong, *refusals([target])]:
         raise_all([*refused, *refusals([partial(saved.opened, folder)])])
     opened = saved.opened(folder)

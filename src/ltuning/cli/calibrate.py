@@ -54,6 +54,8 @@ def calibrate(
 ) -> None:
     """Fit a trained classifier's probabilities to labelled texts; its labels stay the same.
 
+    With a label that stands for none of the others, which texts get it is fitted anew, too.
+
     What it says of these texts is kept, for --target-precision and --coverage of `ltuning predict`.
     The classifier in DIR stays as it is.
     """
@@ -64,7 +66,7 @@ def calibrate(
     from ltuning.data.sources import Dialect, check_source
     from ltuning.tasks.table import TASKS
 
-    target = partial(store.check_output, output)
+    target = partial(store.check_output, output, can_overwrite=False)
     checks = [target, partial(check_split, split, data), partial(check_source, data)]
     if refused := refusals(checks):
         raise_all([*refused, *refusals([partial(saved.opened, folder)])])

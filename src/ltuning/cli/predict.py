@@ -146,6 +146,9 @@ def predict(
     (text, predicted_label, probability). Empty texts stay in their place and get a label too. A
     csv file comes back with its delimiter and in its encoding, a parquet file with its types.
 
+    Where the training had --oos-label, texts that look like those of no label get it; probability
+    stays that of the most probable label.
+
     Held-out texts are the validation texts of the training, or those of `ltuning calibrate`.
 
     Where several labels may apply, predicted_labels are those that do: a list in jsonl and parquet,
