@@ -51,8 +51,12 @@ def test_the_figures_leave_a_link_and_the_mode_of_its_file(
     planted.write_text("precious")
     (tmp_path / f".link.json.{os.getpid()}").symlink_to(planted)
     (tmp_path / f".m.json.{os.getpid()}").symlink_to(planted)
-    outcome = ltuning("evaluate", trained, "--data", data, "--output", link, "--quiet")
-    assert outcome.code == 0
+    arguments = ("evaluate", trained, "--data", data, "--output", link, "--quiet")
+    outcome = ltuning(*arguments)
+    assert outcome.code == 1 and target.read_text() == "old"
+    refused = f"{link} exists already: choose another file, or add --overwrite"
+    assert refused in " ".join(outcome.stderr.split())
+    assert ltuning(*arguments, "--overwrite").code == 0
     assert link.is_symlink()
     assert target.stat().st_mode & 0o777 == 0o600
     assert json.loads(target.read_text())["num_examples"] == 30

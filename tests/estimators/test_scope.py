@@ -117,6 +117,11 @@ def test_an_ordinary_label_may_stand_for_none(
         match="^expected oos_label 'none', as the classifier was trained with it, got 'x'; leave",
     ):
         without.evaluate(texts, labels, oos_label="x")
+    with pytest.raises(
+        DataError,
+        match="^expected oos_label to be a label of the classifier or of the texts, got 'y'; check",
+    ):
+        plain.evaluate(texts, labels, oos_label="y")
 
 
 def test_it_is_saved_and_stays_with_added_labels(

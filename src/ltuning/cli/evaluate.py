@@ -45,6 +45,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output file that exists.")
+    ] = False,
     zero_shot: options.ZeroShot = False,
     label: options.LabelTexts = None,
     labels: options.LabelsFile = None,
@@ -78,7 +81,7 @@ def evaluate(
     """
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
-    from ltuning.data.files import check_target, write_file
+    from ltuning.data.files import check_new_file, write_file
     from ltuning.data.sources import check_source
 
     terminal, named_labels = Terminal(quiet), (labels, label or [])
@@ -91,7 +94,7 @@ def evaluate(
     checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
     checks.append(partial(check_split, split, data))
     split = split or "test"
-    targets = [] if output is None else [partial(check_target, output)]
+    targets = [] if output is None else [partial(check_new_file, output, overwrite)]
     if refused := refusals([*targets, *checks, partial(check_source, data)]):
         raise_all([*refused, *refusals([partial(asked.classifier, terminal)])])
     config, load = asked.classifier(terminal)

@@ -773,7 +773,8 @@ class LabelClassifier(TextClassifier):
 
         Raises:
             DataError: texts and labels of different number, or that are none; missing labels; no
-                text of a label; another `oos_label` than the classifier was trained with.
+                text of a label; another `oos_label` than the classifier was trained with, or one
+                that neither it nor the texts know.
             LabelError: a label that the classifier does not know.
         """
         own = self.config.data.oos_label
@@ -786,6 +787,11 @@ class LabelClassifier(TextClassifier):
         fitted = self._answering()
         texts, labels = checked_texts(texts, labels_of(labels, "test")[0], "keep")
         names = fitted.labels.names
+        if oos_label not in (own, *names, *labels):
+            raise DataError(
+                f"expected oos_label to be a label of the classifier or of the texts, got "
+                f"{oos_label!r}; check its name, or leave it out"
+            )
         rows = [row for row, one in enumerate(labels) if one != oos_label or one in names]
         truth = [fitted.labels.index(labels[row]) for row in rows]
         scores = self._scores(fitted, texts, progress)
