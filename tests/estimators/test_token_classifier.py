@@ -331,8 +331,8 @@ def test_options_that_the_task_lacks_all_at_once() -> None:
         )
     assert sorted(str(problem) for problem in caught.value.problems) == [
         "data.empty_texts: task 'tags' skips no sentences; mend the rows and leave it out",
-        "data.missing_labels: task 'tags' skips no sentences; mend the rows and leave it out",
         "data.long_texts: task 'tags' reads every text in windows as it is; leave it out",
+        "data.missing_labels: task 'tags' skips no sentences; mend the rows and leave it out",
         "data.shots: task 'tags' has no texts of one class to draw from; leave it out",
         "data.text_pair_column: task 'tags' has no pairs of texts; leave it out",
         "labels: expected types of entities, of one word each and not 'O', got 'O'; rename it",

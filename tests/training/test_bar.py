@@ -75,8 +75,8 @@ def test_every_pass_over_texts_is_a_stage_and_comes_to_its_end(
     ]
     if task == "tags":
         stages = ["finding the words"]
-    ends = ["fitting the thresholds"] if task == "multilabel" else []
-    assert [*told.stages] == [*stages, "validating", *ends]
+    ends = {"classes": ["calibrating"], "multilabel": ["fitting the thresholds"], "tags": []}
+    assert [*told.stages] == [*stages, "validating", *ends[task]]
     assert not any(left for stage in told.stages.values() for left in stage)
     assert told.notes == [
         "20 training texts, 3 steps of 16 texts: each seen 2.4 times; 1 evaluation on 20 "
