@@ -60,6 +60,21 @@ def test_all_texts_where_there_are_no_more(
     assert len(output.read_text().splitlines()) == 3
 
 
+def test_an_earlier_prediction_goes_with_all_its_columns(
+    ltuning: Command, trained: Path, unlabelled: Path, tmp_path: Path
+) -> None:
+    predicted, output = tmp_path / "predicted.jsonl", tmp_path / "chosen.jsonl"
+    asked = ("--probabilities", "--output", predicted, "--quiet")
+    assert ltuning("predict", trained, unlabelled, *asked).code == 0
+    rows = [json.loads(line) for line in predicted.read_text().splitlines()]
+    lines = [json.dumps(row | {"prediction_set": ["sport"]}) for row in rows]
+    predicted.write_text("\n".join(lines))
+    more = ("--output", output, "--replace-columns", "--count", 2, "--quiet")
+    assert ltuning("review", trained, predicted, *more).code == 0
+    columns = {name for line in output.read_text().splitlines() for name in json.loads(line)}
+    assert columns == {"id", "text", "predicted_label", "probability"}
+
+
 def test_lines_of_text(ltuning: Command, trained: Path, toy: Any, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(toy.test_texts))

@@ -14,6 +14,8 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.predict import (
     DIGITS,
+    PREDICTION_SET,
+    PROBABILITY,
     ReplaceColumns,
     Writing,
     answers,
@@ -114,6 +116,10 @@ def review(
         table = write.room(table, [*task.output_columns])
     rows, texts = _texts(table, columns)
     classifier = saved.load(opened, backbone, trust_remote_code, terminal)
+    if format == _TABLE and replace_columns:
+        # Those of an earlier prediction that was asked for more.
+        of_names = [f"{PROBABILITY}_{name}" for name in classifier.labels_.names]
+        table = write.room(table, [PREDICTION_SET, *of_names])
     chosen, said = _chosen(classifier, task, texts, count, terminal)
     if len(chosen) < count:
         terminal.note(f"{len(chosen):,} texts, as there are no more")
