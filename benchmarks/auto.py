@@ -20,7 +20,7 @@ from statistics import mean, median
 from typing import Any
 
 import numpy as np
-from rows import Row, add_row, circumstances, grouped, read_rows, seeds_of
+from rows import Row, add_row, circumstances, grouped, parsed, parser_of, read_rows
 from sklearn.linear_model import LogisticRegression
 from transformers.utils import logging as transformers_logging
 
@@ -116,18 +116,11 @@ def report(rows: list[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser = parser_of(__doc__, "auto.jsonl")
     parser.add_argument("--sets", nargs="+", choices=("trec6", "sst2", "banking77"))
     parser.add_argument("--shots", nargs="+", type=_shots, help="texts per class, or all")
     parser.add_argument("--methods", nargs="+", choices=METHODS)
-    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
-    parser.add_argument("--output", type=Path, default=Path("auto.jsonl"))
-    parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
-    if not options.report and not options.data:
-        parser.error("give --data, or --report FILE")
-    return options
+    return parsed(parser)
 
 
 def _shots(word: str) -> int | None:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rows import Row, add_row, circumstances, grouped, mean_and_each, read_rows, seeds_of
+from rows import Row, add_row, circumstances, grouped, mean_and_each, parsed, parser_of, read_rows
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
@@ -253,19 +253,12 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "calibration.jsonl")
     parser.add_argument("sets", nargs="*", choices=[*SETS, []], metavar="SET")
-    parser.add_argument("--data", type=Path, help="the folder of the data sets")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--steps", type=int, help="another number of optimizer steps")
-    parser.add_argument("--output", type=Path, default=Path("calibration.jsonl"))
-    parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
-    if not options.report and not (options.sets and options.data):
-        parser.error("give data sets and --data, or --report FILE")
-    return options
+    return parsed(parser, "data sets and --data", "sets")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rows import Row, add_row, circumstances, grouped, mean_and_each, read_rows, seeds_of
+from rows import Row, add_row, circumstances, grouped, mean_and_each, parsed, parser_of, read_rows
 from sklearn.metrics import f1_score
 from transformers.utils import logging as transformers_logging
 
@@ -173,17 +173,10 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = parser_of(__doc__, "new-labels.jsonl")
     parser.add_argument("set", nargs="?", choices=RUNS)
-    parser.add_argument("--data", type=Path, help="the folder of both data sets")
-    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--steps", type=int, help="another number of optimizer steps")
-    parser.add_argument("--output", type=Path, default=Path("new-labels.jsonl"))
-    parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
-    if not options.report and not (options.set and options.data):
-        parser.error("give a data set and --data, or --report FILE")
-    return options
+    return parsed(parser, "a data set and --data", "set")
 
 
 if __name__ == "__main__":

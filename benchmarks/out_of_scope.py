@@ -13,10 +13,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from calibration import BACKBONE, SIZES, parts_of
-from rows import Row, add_row, circumstances, grouped, mean_and_each, read_rows, seeds_of
+from rows import Row, add_row, circumstances, grouped, mean_and_each, parsed, parser_of, read_rows
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
@@ -81,17 +80,10 @@ def report(rows: Sequence[Row]) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser = parser_of(__doc__, "out-of-scope.jsonl")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES)
-    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
     parser.add_argument("--steps", type=int, help="another number of optimizer steps")
-    parser.add_argument("--output", type=Path, default=Path("out-of-scope.jsonl"))
-    parser.add_argument("--report", type=Path)
-    options = parser.parse_args()
-    if not options.report and not options.data:
-        parser.error("give --data, or --report FILE")
-    return options
+    return parsed(parser)
 
 
 if __name__ == "__main__":

@@ -69,3 +69,34 @@ def seeds_of(text: str) -> range:
         return range(int(first), int(last or first) + 1)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected FIRST-LAST, got {text!r}") from None
+
+
+def parser_of(script: str | None, output: str) -> argparse.ArgumentParser:
+    """What every script that measures over seeds is given.
+
+    Args:
+        script: its docstring.
+        output: the results file where none is named.
+    """
+    parser = argparse.ArgumentParser(description=(script or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="the folder of the data sets")
+    parser.add_argument("--seeds", type=seeds_of, default=range(3), help="first-last")
+    parser.add_argument("--output", type=Path, default=Path(output))
+    parser.add_argument("--report", type=Path)
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser, words: str = "--data", *also: str
+) -> argparse.Namespace:
+    """The arguments, of which --data and others are needed where there is no --report.
+
+    Args:
+        parser: of the script.
+        words: all that is needed, for the message.
+        also: the names of the others.
+    """
+    options = parser.parse_args()
+    if not options.report and not all(getattr(options, name) for name in ("data", *also)):
+        parser.error(f"give {words}, or --report FILE")
+    return options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 # Line breaks and tabs are the only ones that a text may have.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -18,6 +19,11 @@ def is_empty(text: Text) -> bool:
 def num_characters(text: Text) -> int:
     """Characters of a text, or of both of a pair."""
     return sum(map(len, _parts(text)))
+
+
+def columns_of(texts: Sequence[Text]) -> list[list[str]]:
+    """Texts that are all single, or all pairs, as a tokenizer takes them: one column, or two."""
+    return [list(column) for column in zip(*map(_parts, texts), strict=True)]
 
 
 def visible(text: str) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from ltuning.texts import Text, num_characters
+
 # Tokens of a pass on a CPU, padding and every branch of a text included. More spill out of its
 # caches: texts of 10 to 250 tokens run 1.2 to 2.3 times as fast as 256 texts at a time do, and with
 # 512 or 4,096 tokens within a sixth of that (MiniLM, one thread).
@@ -15,6 +17,14 @@ _ON_CPU = 2048
 # is scored. Among so many texts there are always enough of like lengths for a batch.
 _TEXTS = 4096
 _CHARACTERS = 1 << 20
+
+
+def alike(texts: Sequence[Text]) -> Iterator[list[int]]:
+    """Rows of texts that are tokenized together: single ones, piece by piece, and then pairs."""
+    for are_pairs in (False, True):
+        rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
+        for piece in pieces([num_characters(texts[row]) for row in rows]):
+            yield [rows[place] for place in piece]
 
 
 def pieces(sizes: Sequence[int]) -> Iterator[range]:

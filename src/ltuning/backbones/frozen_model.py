@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from ltuning.backbones import layers, prefix_attention
-from ltuning.backbones.batch_sizes import pieces
+from ltuning.backbones.batch_sizes import alike
 from ltuning.backbones.families import Sizes, family_of
 from ltuning.backbones.loading import (
     fingerprint,
@@ -25,7 +25,7 @@ from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions, LongTexts
 from ltuning.errors import BackboneError, DataError
 from ltuning.stages import Advance
-from ltuning.texts import Text, num_characters
+from ltuning.texts import Text, columns_of
 
 # What is read of a text where neither the model nor its tokenizer has a limit.
 _LONGEST_TEXT = 2048
@@ -221,16 +221,13 @@ class FrozenModel:
         """
         found: list[list[Tokens]] = [[] for _ in texts]
         lengths = [0] * len(texts)
-        for are_pairs in (False, True):
-            rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
-            for piece in pieces([num_characters(texts[row]) for row in rows]):
-                chosen = [rows[place] for place in piece]
-                alike = [texts[row] for row in chosen]
-                made = self._tokenize_alike(alike, max_length or self.max_length, long_texts)
-                for row, (windows, length) in zip(chosen, made, strict=True):
-                    found[row], lengths[row] = windows, length
-                if progress is not None:
-                    progress(len(chosen))
+        for rows in alike(texts):
+            some = [texts[row] for row in rows]
+            made = self._tokenize_alike(some, max_length or self.max_length, long_texts)
+            for row, (windows, length) in zip(rows, made, strict=True):
+                found[row], lengths[row] = windows, length
+            if progress is not None:
+                progress(len(rows))
         tokens = [window for windows in found for window in windows]
         return Windows(tokens, [len(windows) for windows in found], lengths)
 
@@ -257,8 +254,7 @@ class FrozenModel:
         return made
 
     def _tokenized(self, texts: Sequence[Text], **options: object) -> BatchEncoding:
-        are_pairs = not isinstance(texts[0], str)
-        columns = [list(column) for column in zip(*texts, strict=True)] if are_pairs else [[*texts]]
+        columns = columns_of(texts)
         return tokenized(self.tokenizer, *columns, return_attention_mask=False, **options)
 
     def _of_long(

@@ -6,13 +6,13 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ltuning.backbones.batch_sizes import pieces
+from ltuning.backbones.batch_sizes import alike
 from ltuning.backbones.loading import BUILTIN, DECODER, tokenized
 from ltuning.checks.finding import Finding, counted
 from ltuning.data.tables import Places
 from ltuning.stages import Advance
 from ltuning.suggestions import listed
-from ltuning.texts import Text, num_characters
+from ltuning.texts import Text, columns_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,17 +44,13 @@ def token_counts(
         progress: called with the number of texts just done.
     """
     counts = [0] * len(texts)
-    for are_pairs in (False, True):
-        rows = [row for row, text in enumerate(texts) if isinstance(text, tuple) == are_pairs]
-        for piece in pieces([num_characters(texts[row]) for row in rows]):
-            chosen = [rows[place] for place in piece]
-            some = [texts[row] for row in chosen]
-            columns = [list(column) for column in zip(*some, strict=True)] if are_pairs else [some]
-            encoded = tokenized(tokenizer, *columns, return_attention_mask=False, verbose=False)
-            for row, ids in zip(chosen, encoded["input_ids"], strict=True):
-                counts[row] = len(ids)
-            if progress is not None:
-                progress(len(chosen))
+    for rows in alike(texts):
+        columns = columns_of([texts[row] for row in rows])
+        encoded = tokenized(tokenizer, *columns, return_attention_mask=False, verbose=False)
+        for row, ids in zip(rows, encoded["input_ids"], strict=True):
+            counts[row] = len(ids)
+        if progress is not None:
+            progress(len(rows))
     return counts
 
 

@@ -63,9 +63,6 @@ _Output = Annotated[
         show_default=False,
     ),
 ]
-_Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an output file that exists.")
-]
 _Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="A.B=C", help="Any option of the configuration, as of train."),
@@ -90,8 +87,8 @@ def check(
     set_: _Settings = None,
     no_model: _NoModel = False,
     output: _Output = None,
-    overwrite: _Overwrite = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")] = False,
+    overwrite: options.Overwrite = False,
+    quiet: options.QuietTables = False,
 ) -> None:
     """Look at labelled texts before training on them.
 

@@ -45,9 +45,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace an output file that exists.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     zero_shot: options.ZeroShot = False,
     label: options.LabelTexts = None,
     labels: options.LabelsFile = None,
@@ -69,7 +67,7 @@ def evaluate(
     encoding: options.Encoding = None,
     empty_texts: options.EmptyTexts = None,
     missing_labels: options.MissingLabels = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")] = False,
+    quiet: options.QuietTables = False,
 ) -> None:
     """Measure a classifier on labelled texts: accuracy, per class, and what it confuses.
 

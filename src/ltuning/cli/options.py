@@ -15,6 +15,8 @@ def user_path(word: str) -> Path:
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")]
+QuietTables = Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output file that exists.")]
 Artifact = Annotated[
     Path,
     typer.Argument(

@@ -57,9 +57,6 @@ _Format = Annotated[
         show_default=False,
     ),
 ]
-_Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an output file that exists.")
-]
 _Probabilities = Annotated[
     bool, typer.Option("--probabilities", help="A column for every label's probability.")
 ]
@@ -121,7 +118,7 @@ def predict(
     source: _Source = None,
     output: _Output = None,
     format: _Format = None,
-    overwrite: _Overwrite = False,
+    overwrite: options.Overwrite = False,
     probabilities: _Probabilities = False,
     abstain: _Abstain = None,
     target_precision: _TargetPrecision = None,
@@ -354,6 +351,11 @@ def check_format(table: Table, output: Path | None) -> None:
         )
 
 
+def _of_names(names: list[str]) -> list[str]:
+    """The columns of every label's probability."""
+    return [f"{PROBABILITY}_{name}" for name in names]
+
+
 @dataclass(frozen=True)
 class Writing:
     """How the table with the predictions is written: where to, and with which columns.
@@ -383,6 +385,13 @@ class Writing:
         columns = [name for name in table.columns if name not in taken]
         rows = [{name: row[name] for name in row if name not in taken} for row in table.rows]
         return replace(table, columns=columns, rows=rows) if taken else table
+
+    def without_earlier(self, table: Table, task: Task, names: list[str]) -> Table:
+        """With `replace_columns` the table without those that any prediction may be asked for."""
+        if not self.replace_columns:
+            return table
+        sets = [PREDICTION_SET] if task.one_of_each else []
+        return self.room(table, [*sets, *_of_names(names)])
 
     def prepared(self, table: Table) -> Table:
         """The table as it is written: lists and formulas as the format has them."""
@@ -470,17 +479,14 @@ def _labelled(
     if table.format == "txt":
         columns = BY_CONVENTION  # lines have one column, whatever training read,
         table = replace(table, format=task.lines)  # and no place for a second one
-    # Columns of an earlier prediction go, also those that were asked for then alone.
-    earlier = [PREDICTION_SET] if write.replace_columns and task.one_of_each else []
-    table = write.room(table, [*own, *earlier])
+    table = write.room(table, own)
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
     load, terminal = place
     classifier = load()
     names = list(classifier.labels_.names)
-    of_names = [f"{PROBABILITY}_{name}" for name in names]
-    if every or write.replace_columns:
-        table = write.room(table, of_names)
-    added = own + (of_names if every else [])
+    of_names = _of_names(names) if every else []
+    table = write.without_earlier(write.room(table, of_names), task, names)
+    added = own + of_names
     lists = [not task.one_of_each, *(name in sets for name in added[1:])]
     write.check(with_columns(table, added, _likely(names, lists, len(examples))))
     threshold = wanted.threshold(classifier, terminal)

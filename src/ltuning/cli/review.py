@@ -14,8 +14,6 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.predict import (
     DIGITS,
-    PREDICTION_SET,
-    PROBABILITY,
     ReplaceColumns,
     Writing,
     answers,
@@ -68,9 +66,6 @@ _Format = Annotated[
         "predictions, to import into Label Studio.",
     ),
 ]
-_Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace an output file that exists.")
-]
 
 
 def review(
@@ -79,7 +74,7 @@ def review(
     count: _Count = 50,
     output: _Output = None,
     format: _Format = _TABLE,
-    overwrite: _Overwrite = False,
+    overwrite: options.Overwrite = False,
     replace_columns: ReplaceColumns = False,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -116,10 +111,8 @@ def review(
         table = write.room(table, [*task.output_columns])
     rows, texts = _texts(table, columns)
     classifier = saved.load(opened, backbone, trust_remote_code, terminal)
-    if format == _TABLE and replace_columns:
-        # Those of an earlier prediction that was asked for more.
-        of_names = [f"{PROBABILITY}_{name}" for name in classifier.labels_.names]
-        table = write.room(table, [PREDICTION_SET, *of_names])
+    if format == _TABLE:
+        table = write.without_earlier(table, task, list(classifier.labels_.names))
     chosen, said = _chosen(classifier, task, texts, count, terminal)
     if len(chosen) < count:
         terminal.note(f"{len(chosen):,} texts, as there are no more")
