@@ -109,7 +109,7 @@ def test_a_run_without_figures_has_no_figures_section() -> None:
 
 
 def test_limits_say_how_much_of_a_text_is_read() -> None:
-    assert "the first 128 tokens are read" in render(CONFIG, {})
+    assert "Of a text, 128 tokens are read" in render(CONFIG, {})
     assert "tokens are read" not in render({**CONFIG, "max_length": None}, {})
     windows = render({**CONFIG, "config": {"data": {"long_texts": "windows"}}}, {})
     assert "- Longer texts than 128 tokens are read in parts that overlap." in windows

@@ -92,6 +92,7 @@ def test_many_classes_show_the_pairs_that_are_confused_most() -> None:
             "unknown value of --empty-texts 'skpi': expected one of 'refuse', ",
         ),
         (["--output", "no/folder/m.json"], "there is no folder no/folder to write it to"),
+        (["--output", "m.csv"], "m.csv: expected a file ending of .json, which is what is written"),
     ],
 )
 def test_bad_arguments(

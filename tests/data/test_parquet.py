@@ -66,6 +66,15 @@ def test_new_columns_leave_the_others_as_they_were() -> None:
     assert found["predicted"].to_pylist() == ["x", "x"]
 
 
+def test_a_new_column_without_a_value_is_of_texts() -> None:
+    rows = [{"text": "a", "label": None, "labels": []}]
+    table = Table(["text", "label", "labels"], rows, "parquet", "t")
+    found = pyarrow.parquet.read_table(io.BytesIO(encode_table(table, "parquet")))
+    text = pyarrow.string()
+    assert found.schema.types == [text, text, pyarrow.list_(text)]
+    assert found.to_pylist() == rows
+
+
 def test_a_column_that_was_changed_is_written_as_it_is_now() -> None:
     table = decode_table(written(pyarrow.table({"a": [1, 2], "b": [1, 2]})), "parquet", "here")
     table.rows[1]["a"] = 2.5

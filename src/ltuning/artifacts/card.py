@@ -202,7 +202,7 @@ def _limits(config: Mapping[str, Any]) -> str:
             )
         limits.insert(0, fitted if _task(config).several else of_all)
         if length:
-            cut = f"Of a text, the first {length} tokens are read; the rest is left out."
+            cut = f"Of a text, {length} tokens are read; the rest is left out."
             windows = f"Longer texts than {length} tokens are read in parts that overlap."
             is_cut = config["config"]["data"]["long_texts"] == "cut"
             limits.insert(1, cut if is_cut else windows)

@@ -99,7 +99,7 @@ def check(
     Whatever is found, the exit code is 0.
     """
     from ltuning.cli.configuration import configure, raise_all, read_labels, read_splits, refusals
-    from ltuning.data.files import check_new_file, write_file
+    from ltuning.data.files import check_new_json, write_file
     from ltuning.data.sources import check_source
 
     problems: list[Problem] = []
@@ -121,7 +121,7 @@ def check(
     terminal = Terminal(quiet)
     checks = [partial(check_source, data)]
     if output is not None:
-        checks.append(partial(check_new_file, output, overwrite))
+        checks.append(partial(check_new_json, output, overwrite))
     raise_all(refusals(checks))
     config = configure({}, given, set_ or [], problems, needs_data=True)
     with terminal.waiting(f"reading {data}"):

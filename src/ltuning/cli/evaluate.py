@@ -79,7 +79,7 @@ def evaluate(
     """
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
-    from ltuning.data.files import check_new_file, write_file
+    from ltuning.data.files import check_new_json, write_file
     from ltuning.data.sources import check_source
 
     terminal, named_labels = Terminal(quiet), (labels, label or [])
@@ -92,7 +92,7 @@ def evaluate(
     checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
     checks.append(partial(check_split, split, data))
     split = split or "test"
-    targets = [] if output is None else [partial(check_new_file, output, overwrite)]
+    targets = [] if output is None else [partial(check_new_json, output, overwrite)]
     if refused := refusals([*targets, *checks, partial(check_source, data)]):
         raise_all([*refused, *refusals([partial(asked.classifier, terminal)])])
     config, load = asked.classifier(terminal)

@@ -563,6 +563,11 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
         from ltuning.cli.figure_tables import calibration
 
         rows["calibration"] = calibration(classifier.figures)
+    elif (number := _too_few_to_calibrate(classifier)) is not None:
+        rows["calibration"] = (
+            f"none: {number:,} validation texts, and it takes 50 or more; ltuning calibrate takes "
+            "others"
+        )
     if thresholds := classifier.figures.get("thresholds"):
         lowest, highest = min(thresholds.values()), max(thresholds.values())
         rows["thresholds"] = (
@@ -575,6 +580,21 @@ def _summarize(config: Config, classifier: Front[Any], output: Path) -> None:
         arguments = f"{shlex.quote(str(output))} --data {shlex.quote(str(config.data.path))}"
         commands.insert(0, f"ltuning evaluate {arguments}")
     show_next(commands)
+
+
+def _too_few_to_calibrate(classifier: Any) -> int | None:
+    """How many validation texts there are, where a temperature wants more."""
+    from ltuning.calibration import LEAST_TEXTS
+    from ltuning.tasks.table import TASKS
+
+    config = classifier.config
+    if not TASKS[config.task].one_of_each or not config.calibrate:
+        return None
+    try:
+        number = len(classifier.answers_.true)
+    except DataError:  # there was no validation
+        return None
+    return number if number < LEAST_TEXTS else None
 
 
 def _has_test_split(path: str | None) -> bool:

@@ -224,6 +224,17 @@ def check_new_file(path: str | Path, overwrite: bool) -> None:
         raise DataError(f"{path} exists already: choose another file, or add --overwrite")
 
 
+def check_new_json(path: str | Path, overwrite: bool) -> None:
+    """As `check_new_file`, of a file that JSON is written to.
+
+    Raises:
+        DataError: its ending says another format, too.
+    """
+    check_new_file(path, overwrite)
+    if Path(path).suffix.lower() != ".json" and not _is_no_file(local_path(path)):
+        raise DataError(f"{path}: expected a file ending of .json, which is what is written")
+
+
 def write_file(data: bytes, path: str | Path) -> None:
     """Write a file whole or not at all, with the mode of the one it replaces; a link stays a link.
 

@@ -122,7 +122,20 @@ def _column(table: Table, name: str) -> tuple[Any, Any]:
             f"{table.origin}, column {name!r}: parquet holds one type per column ({error}); "
             "write jsonl"
         ) from error
+    array = _typed(array)
     return array, pyarrow.field(name, array.type)
+
+
+def _typed(array: Any) -> Any:
+    """As texts, or lists of texts, where no value says of which type the column is."""
+    import pyarrow
+
+    text, kind = pyarrow.string(), array.type
+    if pyarrow.types.is_null(kind):
+        return array.cast(text)
+    if pyarrow.types.is_list(kind) and pyarrow.types.is_null(kind.value_type):
+        return array.cast(pyarrow.list_(text))
+    return array
 
 
 def _is_too_large(value: object) -> bool:
