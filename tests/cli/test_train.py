@@ -60,7 +60,7 @@ def test_a_run_leaves_the_artifact_and_its_records(run: Callable[..., Any], tmp_
     assert "lt-prefix on " in outcome.stdout
     words = " ".join(outcome.stdout.split())
     assert "calibration none: 6 validation texts, and it takes 50 or more; ltuning" in words
-    assert f"saved       {tmp_path / 'run'}" in outcome.stdout
+    assert f" saved {tmp_path / 'run'} " in words
     assert f"  ltuning predict {tmp_path / 'run'} texts.txt" in outcome.stdout
 
 
