@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from ltuning.artifacts.card import render
 
@@ -42,23 +45,78 @@ def rows(card: str, heading: str) -> list[list[str]]:
 
 
 def test_front_matter_names_library_method_backbone_and_metrics() -> None:
-    assert front_matter(render(CONFIG, FIGURES)) == {
+    fields = front_matter(render(CONFIG, FIGURES))
+    del fields["model-index"]
+    assert fields == {
         "library_name": "ltuning",
         "pipeline_tag": "text-classification",
         "tags": ["ltuning", "text-classification", "lt-prefix"],
         "base_model": "some-org/some-model",
+        "base_model_relation": "adapter",
         "metrics": ["accuracy", "f1", "matthews_correlation"],
     }
+
+
+def test_the_hub_reads_the_figures_each_of_its_own_texts() -> None:
+    data = {"long_texts": "cut", "path": "some-org/some-set:plain"}
+    card = ModelCard(render({**CONFIG, "config": {"data": data}}, FIGURES))
+    assert card.data.datasets == ["some-org/some-set"]
+    assert {(result.task_type, result.dataset_type) for result in card.data.eval_results} == {
+        ("text-classification", "some-org/some-set")
+    }
+    assert [
+        (result.dataset_name, result.metric_name, result.metric_type, result.metric_value)
+        for result in card.data.eval_results
+    ] == [
+        ("validation texts of some-org/some-set", "accuracy", "accuracy", 0.9123),
+        ("validation texts of some-org/some-set", "macro F1", "f1", 0.5),
+        (
+            "validation texts of some-org/some-set",
+            "Matthews correlation",
+            "matthews_correlation",
+            -0.25,
+        ),
+        ("test texts of some-org/some-set", "accuracy", "accuracy", 0.75),
+    ]
+
+
+@pytest.mark.parametrize("path", [None, "builtin:demo", "/data/mine", "there"])
+def test_data_that_are_not_known_to_be_from_a_hub_are_not_named(
+    path: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+    config = {**CONFIG, "config": {"data": {"long_texts": "cut", "path": path}}}
+    fields = front_matter(render(config, FIGURES))
+    assert "datasets" not in fields
+    assert [result["dataset"] for result in fields["model-index"][0]["results"]] == [
+        {"type": "unknown", "name": "validation texts"},
+        {"type": "unknown", "name": "test texts"},
+    ]
 
 
 def test_front_matter_leaves_out_a_backbone_that_is_not_from_a_hub(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "models" / "mine").mkdir(parents=True)
-    for name in ("builtin:minilm", "/data/my model", "./mine", "models/mine"):
+    for name in ("/data/my model", "./mine", "models/mine"):
         config = {**CONFIG, "backbone": {**CONFIG["backbone"], "name": name}}
         card = render(config, {})
         assert "base_model" not in front_matter(card)
+        assert "base_model_relation" not in front_matter(card)
         assert f"`{name}`" in card
+
+
+def test_a_builtin_backbone_is_a_copy_of_a_model_of_the_hub() -> None:
+    config = {**CONFIG, "backbone": {**CONFIG["backbone"], "name": "builtin:minilm"}}
+    fields = front_matter(render(config, {}))
+    assert fields["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.mark.parametrize("method", [{"name": "full"}, {"name": "ls-lora", "merge": True}])
+def test_weights_in_the_place_of_the_backbone_s_are_no_adapter(method: dict[str, Any]) -> None:
+    assert front_matter(render({**CONFIG, "method": method}, {}))["base_model_relation"] == (
+        "finetune"
+    )
 
 
 def test_labels_table_lists_every_text() -> None:
@@ -104,7 +162,7 @@ def test_training_table_gives_costs_options_seed_and_versions() -> None:
 def test_a_run_without_figures_has_no_figures_section() -> None:
     card = render(CONFIG, {})
     assert "## Figures" not in card
-    assert "metrics" not in front_matter(card)
+    assert not {"metrics", "model-index"} & front_matter(card).keys()
     assert dict(rows(card, "Training"))["seed"] == "7"
 
 

@@ -10,10 +10,27 @@ from typing import Any
 import yaml
 
 from ltuning.config import TASK_FACTS, TaskFacts
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 from ltuning.metrics import WORDS
 
+# Where the card says to load from, until it is pushed to a hub.
+PLACE = "path/to/this/folder"
 # What our names of figures are called on model hubs.
-HUB_METRICS = {"accuracy": "accuracy", "macro_f1": "f1", "mcc": "matthews_correlation"}
+HUB_METRICS = {
+    "accuracy": "accuracy",
+    "micro_f1": "f1",
+    "macro_f1": "f1",
+    "exact_match": "exact_match",
+    "mcc": "matthews_correlation",
+    "f1": "f1",
+    "precision": "precision",
+    "recall": "recall",
+}
+# What the builtin backbones are copies of.
+_BUILTIN = {
+    "builtin:minilm": "sentence-transformers/all-MiniLM-L6-v2",
+    "builtin:smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+}
 SPLITS = ("validation", "test")
 # Names of figures of calibration before and after end so.
 _TIMES = ("_before", "")
@@ -47,20 +64,65 @@ def render(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def hub_id(name: str) -> str | None:
+    """The model hub's id of a backbone; None of a file or folder of this machine."""
+    if name in _BUILTIN:
+        return _BUILTIN[name]
+    return name if HUB_ID.fullmatch(name) and not Path(name).exists() else None
+
+
 def _front_matter(config: Mapping[str, Any], figures: Mapping[str, Mapping[str, object]]) -> str:
     fields: dict[str, object] = {
         "library_name": "ltuning",
         "pipeline_tag": _pipeline(config),
         "tags": ["ltuning", _pipeline(config), config["method"]["name"]],
     }
-    name = config["backbone"]["name"]
     # A hub refuses a base model that is not an id of its own.
-    if HUB_ID.fullmatch(name) and not Path(name).exists():
-        fields["base_model"] = name
-    known = {metric for split in SPLITS for metric in figures.get(split, {})}
-    if metrics := [hub for ours, hub in HUB_METRICS.items() if ours in known]:
-        fields["metrics"] = metrics
+    if (base := hub_id(config["backbone"]["name"])) is not None:
+        fields["base_model"] = base
+        fields["base_model_relation"] = "finetune" if _holds_weights(config) else "adapter"
+    dataset = _dataset(config)
+    if dataset is not None:
+        fields["datasets"] = [dataset]
+    results = [_result(config, split, figures.get(split, {}), dataset) for split in SPLITS]
+    if results := [result for result in results if result["metrics"]]:
+        types = [metric["type"] for result in results for metric in result["metrics"]]
+        fields["metrics"] = list(dict.fromkeys(types))
+        fields["model-index"] = [{"name": _title(config), "results": results}]
     return "---\n" + yaml.safe_dump(fields, sort_keys=False, allow_unicode=True) + "---"
+
+
+def _holds_weights(config: Mapping[str, Any]) -> bool:
+    """Whether the artifact has weights in the place of the backbone's own."""
+    method = config["method"]
+    weights = WEIGHT_METHODS.get(method["name"])
+    return bool(method.get("merge")) or (weights is not None and weights.trains == "everything")
+
+
+def _dataset(config: Mapping[str, Any]) -> str | None:
+    """The hub's id of the data set that was trained on, where it is known to be from there."""
+    path = config["config"]["data"].get("path") or ""
+    name = path.partition(":")[0]
+    # A file or folder stands there by its absolute path; the demo's data come with the package.
+    is_id = HUB_ID.fullmatch(name) and not path.startswith("builtin:")
+    return name if is_id and not Path(name).exists() else None
+
+
+def _result(
+    config: Mapping[str, Any], split: str, figures: Mapping[str, object], dataset: str | None
+) -> dict[str, Any]:
+    """An entry of the hub's `model-index`: the figures that it has a name for, and of what."""
+    metrics = [
+        {"type": HUB_METRICS[name], "value": round(value, 4), "name": WORDS[name]}
+        for name in WORDS
+        if name in HUB_METRICS and isinstance(value := figures.get(name), int | float)
+    ]
+    texts = f"{split} texts" if dataset is None else f"{split} texts of {dataset}"
+    return {
+        "task": {"type": _pipeline(config)},
+        "dataset": {"type": dataset or "unknown", "name": texts},
+        "metrics": metrics,
+    }
 
 
 def _task(config: Mapping[str, object]) -> TaskFacts:
@@ -71,11 +133,18 @@ def _pipeline(config: Mapping[str, object]) -> str:
     return "token-classification" if _task(config).of_words else "text-classification"
 
 
+def _title(config: Mapping[str, Any]) -> str:
+    count = len(config["labels"])
+    if _task(config).of_words:
+        return f"Tagger of {count} types of entities"
+    return f"Text classifier with {count} labels"
+
+
 def _summary(config: Mapping[str, Any]) -> str:
     method, backbone, count = config["method"], config["backbone"], len(config["labels"])
     if _task(config).of_words:
         return (
-            f"# Tagger of {count} types of entities\n\n"
+            f"# {_title(config)}\n\n"
             f"A tagger that ltuning trained with the method `{method['name']}` on the language "
             f"model `{backbone['name']}` (family `{backbone['family']}`). It finds entities in a "
             "text. The folder holds what was trained; the language model is loaded from its own "
@@ -87,7 +156,7 @@ def _summary(config: Mapping[str, Any]) -> str:
         else f"It sorts a text into one of {count} labels."
     )
     return (
-        f"# Text classifier with {count} labels\n\n"
+        f"# {_title(config)}\n\n"
         f"An adapter that ltuning trained with the method `{method['name']}` on the frozen "
         f"language model `{backbone['name']}` (family `{backbone['family']}`). {sorts} The folder "
         "holds the adapter only; the language model is loaded from its own place."
@@ -117,12 +186,12 @@ def _usage(config: Mapping[str, object]) -> str:
 ```python
 from ltuning import {door}
 
-classifier = {door}.from_pretrained("path/to/this/folder")
+classifier = {door}.from_pretrained("{PLACE}")
 classifier.predict(["{asked}"])
 ```
 
 ```bash
-ltuning predict path/to/this/folder texts.txt
+ltuning predict {PLACE} texts.txt
 ```"""
 
 
