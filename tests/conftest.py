@@ -64,6 +64,7 @@ LONG = (
     "faults",
     "methods/test_tuned.py",
     "methods/test_tuned_families.py",
+    "serving",
     "training/test_lower_store.py",
     "training/test_trainer.py",
 )

@@ -64,7 +64,8 @@ ALLOWED = {
     "reviewing": {"reviewing"},
     "tasks": TASKS,
     "experiments": TASKS | {"experiments"},
-    "cli": TASKS | {"cli", "experiments", "__init__"},
+    "serving": TASKS | {"serving"},
+    "cli": TASKS | {"cli", "experiments", "serving", "__init__"},
 }
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 

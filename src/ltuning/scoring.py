@@ -28,6 +28,12 @@ Progress = Callable[[int], None]
 _COLUMNS_ON_CPU, _COLUMNS = 2**13, 2**15
 
 
+def columns_at_once(columns: int, device: torch.device) -> int:
+    """Texts that run together, each after so many columns of its own."""
+    limit = _COLUMNS_ON_CPU if device.type == "cpu" else _COLUMNS
+    return max(1, limit // columns)
+
+
 class Scorer:
     """A classifier of texts, with what it makes of the label texts made once.
 
@@ -113,8 +119,7 @@ class Scorer:
         passes = self.model.passes
         most = max(1, self.max_branches // passes)
         if columns := self.model.columns(self.side):
-            limit = _COLUMNS_ON_CPU if self.model.backbone.device.type == "cpu" else _COLUMNS
-            most = max(1, min(most, limit // columns))
+            most = min(most, columns_at_once(columns, self.model.backbone.device))
         return by_length(_lengths(tokens), most, self.model.backbone.device, passes)
 
     def _score_batch(self, tokens: list[Tokens]) -> Tensor:

@@ -15,7 +15,7 @@ import torch
 
 from ltuning.artifacts.opened import ANSWERS, Opened
 from ltuning.backbones.frozen_model import LabelStates, TextBatch, Tokens
-from ltuning.backbones.long_texts import warn_of_cut
+from ltuning.backbones.long_texts import Windows, warn_of_cut
 from ltuning.calibration import (
     LEAST_TEXTS,
     Answers,
@@ -156,6 +156,18 @@ class TextClassifier(Front[FittedLabels]):
         how = self.config.data.long_texts
         return self._scorer_of(fitted).score(given, progress, fitted.max_length, how)
 
+    def windows(self, texts: object) -> Windows:
+        """Texts as it reads them: tokenized, the long ones cut or in windows.
+
+        Args:
+            texts: as `fit` takes them.
+
+        Raises:
+            DataError: what is no column of texts; a pair too long for windows.
+        """
+        fitted, how = self._answering(), self.config.data.long_texts
+        return self.backbone.windows(texts_of(texts), fitted.max_length, long_texts=how)
+
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels."""
         fitted = self._answering()
@@ -200,6 +212,21 @@ class TextClassifier(Front[FittedLabels]):
         # What was measured was measured among the labels of before.
         self.figures = {name: self.figures[name] for name in self.figures if name == "training"}
         return self
+
+    def with_labels(self, labels: Any) -> Self:
+        """A classifier with more classes, as `add_labels` makes of this one, which stays as it is.
+
+        Args:
+            labels: `{"name": "label text"}`, or names.
+
+        Raises:
+            LabelError: as `add_labels`.
+            BackboneError: a label text that is too long.
+        """
+        # Not `copy.copy`, which asks a classifier how it is pickled.
+        made = object.__new__(type(self))
+        vars(made).update(vars(self))
+        return made.add_labels(labels)
 
     def scorer(self) -> Scorer:
         """The scorer behind `predict`, with its virtual tokens made once."""
@@ -605,7 +632,15 @@ class LabelClassifier(TextClassifier):
         if abstain is not None and not 0 <= abstain <= 1:
             raise DataError(f"expected a probability from 0 to 1 for abstain, got {abstain!r}")
         fitted = self._answering()
-        scores = self._scores(fitted, texts, progress)
+        return self._labels_said(fitted, self._scores(fitted, texts, progress), abstain)
+
+    def predict_of(self, scores: np.ndarray, abstain: float | None = None) -> np.ndarray:
+        """What `predict` says of texts by the `scores` of theirs, `[N, K]`."""
+        return self._labels_said(self._answering(), scores, abstain)
+
+    def _labels_said(
+        self, fitted: FittedLabels, scores: np.ndarray, abstain: float | None
+    ) -> np.ndarray:
         predicted = label_array(fitted.labels)[scores.argmax(axis=1)]
         if abstain is None and fitted.oos_threshold is None:
             return predicted

@@ -143,36 +143,30 @@ class Adapter(Trainable):
         """Pooled states `[R, H]` of the branches (of the texts, where one pass reads all)."""
         rows = torch.zeros_like(batch.ids[:, 0]) if branches is None else branches.rows
         texts = None if branches is None else branches.texts
-        if self.method.labels == "together" and labels is not None:
-            return self._states_of_all(backbone, batch, tokens, labels, rows, lower)
-        mask = self._token_mask(tokens, labels)
         if self.row.site == "embeddings":
             if texts is not None:
                 batch = batch.select(texts)
+            mask = self._token_mask(tokens, labels)
             prompt = (tokens.index_select(0, rows), mask.index_select(0, rows))
             hidden = backbone.forward(batch, prompt=prompt)[:, tokens.shape[1] :]
             return self._pool(hidden, batch.mask)
-        prefix = Prefix(tokens, mask, self.first_layer, rows, texts, room=self.length)
+        prefix = replace(self.prefix(tokens, labels), rows=rows, texts=texts)
         hidden = backbone.forward(batch, prefix=prefix, lower=lower)
         return self._pool(hidden, prefix.fan_out(batch.mask).expand(hidden.shape[0], -1))
 
-    def _states_of_all(
-        self,
-        backbone: Backbone,
-        batch: TextBatch,
-        tokens: Tensor,
-        labels: LabelStates,
-        rows: Tensor,
-        lower: Lower | None,
-    ) -> Tensor:
+    def prefix(self, tokens: Tensor, labels: LabelStates | None) -> Prefix:
+        """The virtual tokens of a method with a prefix, as one text reads them: its branches."""
+        rows = torch.arange(len(tokens), device=tokens.device)
+        if self.method.labels != "together" or labels is None:
+            mask = self._token_mask(tokens, labels)
+            return Prefix(tokens, mask, self.first_layer, rows, room=self.length)
         number = tokens.shape[4]
         mask = torch.ones(1, number, dtype=torch.bool, device=tokens.device)
         # Every label ends right before the text.
         from_end = torch.zeros(number, dtype=torch.long, device=tokens.device)
         if self.method.label_tokens == "all":
             from_end = labels.mask.flip(1).long().cumsum(1).flip(1)[labels.mask] - 1
-        prefix = Prefix(tokens, mask, self.first_layer, rows, room=self.length, from_end=from_end)
-        return self._pool(backbone.forward(batch, prefix=prefix, lower=lower), batch.mask)
+        return Prefix(tokens, mask, self.first_layer, rows, room=self.length, from_end=from_end)
 
     def score(
         self,
@@ -187,12 +181,22 @@ class Adapter(Trainable):
 
         Of plain methods these are `[B, K]`.
         """
-        state = self.states(backbone, batch, tokens, labels, branches, lower)
+        states = self.states(backbone, batch, tokens, labels, branches, lower)
+        return self.read(states, labels, None if branches is None else branches.rows)
+
+    def read(self, states: Tensor, labels: LabelStates | None, rows: Tensor | None) -> Tensor:
+        """Scores of pooled states `[R, H]`; see `score`.
+
+        Args:
+            states: of the branches, or of the texts where one pass reads all labels.
+            labels: states of the V label texts (None for plain methods).
+            rows: `[R]` the label text of each branch.
+        """
         if labels is None:
-            return self.head(state)
-        if branches is None:
-            return self.head(state, labels.mean)
-        return self.head(state, labels.mean.index_select(0, branches.rows))
+            return self.head(states)
+        if rows is None:
+            return self.head(states, labels.mean)
+        return self.head(states, labels.mean.index_select(0, rows))
 
     def shift(self, by: Tensor) -> None:
         """Add to the scores, where the head has a bias."""
@@ -321,8 +325,23 @@ class AdapterModel(TextModel):
     ) -> Tensor:
         """Scores: `[R]` of the branches, or where one pass reads all `[B, K]` of the labels."""
         assert side is not None
-        scores = self.adapter.score(self.backbone, batch, side, self.labels, branches, lower)
-        return self.of_labels(scores) if branches is None else scores
+        states = self.adapter.states(self.backbone, batch, side, self.labels, branches, lower)
+        return self.read(states, side, None if branches is None else branches.rows)
+
+    @property
+    def shares_passes(self) -> bool:
+        """Where its virtual tokens go into keys and values."""
+        return self.adapter.row.site == "key-values"
+
+    def prefix(self, side: Tensor | None) -> Prefix | None:
+        """`Adapter.prefix`."""
+        assert side is not None
+        return self.adapter.prefix(side, self.labels)
+
+    def read(self, states: Tensor, side: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """Scores: `[R]` of the branches, or where one pass reads all `[B, K]` of the labels."""
+        scores = self.adapter.read(states, self.labels, rows)
+        return self.of_labels(scores) if rows is None else scores
 
 
 def _check_size(backbone: Backbone, method: MethodOptions, length: int, num_labels: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.frozen_model import LabelStates, TextBatch
 from ltuning.backbones.lower import Lower
+from ltuning.backbones.prefix import Prefix
 from ltuning.config import MethodOptions
 from ltuning.labels import Labels
 from ltuning.methods.catalog import one_pass, uses_labels
@@ -151,6 +152,32 @@ class Model(ABC, Generic[Batch]):
             branches: the pairs that are scored, unless `one_pass`.
             lower: what the `lower_layers` make of the batch, where it is known.
         """
+
+    @property
+    def shares_passes(self) -> bool:
+        """Whether it reads states of the backbone itself, after a prefix or after nothing.
+
+        Texts of several such classifiers may run in one pass, each after the `prefix` of its own;
+        `read` makes scores of their states.
+        """
+        return False
+
+    def prefix(self, side: Tensor | None) -> Prefix | None:
+        """Keys and values before a text, where it shares passes: an entry for each of its branches.
+
+        None where there are none.
+        """
+        return None
+
+    def read(self, states: Tensor, side: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """Scores of states `[R, H]`, pooled as the method says; see `score`.
+
+        Args:
+            states: of texts, or of branches.
+            side: `label_side`.
+            rows: `[R]` the label text of each branch; None where one pass reads all.
+        """
+        raise NotImplementedError
 
     def of_labels(self, scores: Tensor) -> Tensor:
         """`[B, V]` scores of the label texts `-> [B, K]` of the labels."""

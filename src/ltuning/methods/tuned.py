@@ -169,9 +169,16 @@ class Tuned(Trainable):
             batch: B texts.
             labels: `[V, H]` mean states of the label texts, for the head `match`.
         """
+        return self.read(self.states(batch), labels)
+
+    def states(self, batch: TextBatch) -> Tensor:
+        """Pooled states `[B, H]` of texts."""
         assert self.method.pooling is not None  # resolved
-        state = pool(self.hidden(batch), batch.mask, self.method.pooling)
-        return self.head(state) if labels is None else self.head(state, labels)
+        return pool(self.hidden(batch), batch.mask, self.method.pooling)
+
+    def read(self, states: Tensor, labels: Tensor | None) -> Tensor:
+        """Scores of pooled states `[B, H]`; see `score`."""
+        return self.head(states) if labels is None else self.head(states, labels)
 
     def score_words(self, batch: WordBatch) -> Tensor:
         """Scores `[B, W, K]` of words, each read at its first token."""
@@ -252,6 +259,15 @@ class TunedModel(TextModel):
     ) -> Tensor:
         """Scores `[B, K]` of the labels."""
         return self.of_labels(self.adapter.score(batch, side))
+
+    @property
+    def shares_passes(self) -> bool:
+        """Where no weight is tuned."""
+        return self.adapter.model is self.backbone
+
+    def read(self, states: Tensor, side: Tensor | None, rows: Tensor | None = None) -> Tensor:
+        """Scores `[B, K]` of the labels."""
+        return self.of_labels(self.adapter.read(states, side))
 
 
 @dataclass(frozen=True, eq=False)
