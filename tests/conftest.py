@@ -8,8 +8,9 @@ import os
 import random
 import shutil
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from ltuning.backbones.backbone import Backbone
     from ltuning.backbones.frozen_model import TextBatch
     from ltuning.estimators.label_classifier import LabelClassifier
+
+    from .hub_server import HubServer
 
 # No part of the quick half, `pytest -m quick`: what trains, starts processes or tries every family.
 LONG = (
@@ -254,6 +257,36 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], dict[str, int]]:
         return {str(Path(file).relative_to(folder)): count for file, count in inside.items()}
 
     return of
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A model hub on this machine, its owner logged in, and an empty cache."""
+    from huggingface_hub import close_session, constants
+
+    from .hub_server import TOKEN, HubServer
+
+    server = HubServer()
+    template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
+    changed = {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": template,
+        "HF_HUB_CACHE": str(tmp_path / "hub-cache"),
+        "HF_TOKEN_PATH": str(tmp_path / "no-token"),
+        "HF_HUB_OFFLINE": False,
+        # Its protocol is not that of the stand-in.
+        "HF_HUB_DISABLE_XET": True,
+    }
+    for name, value in changed.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    close_session()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture(scope="session")

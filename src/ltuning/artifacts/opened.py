@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from ltuning.artifacts import store
+from ltuning.artifacts import hub, store
 from ltuning.artifacts.folders import CONFIG
 from ltuning.calibration import TEMPERATURES, Answers
 from ltuning.config import (
@@ -89,14 +89,22 @@ class Opened:
             raise ArtifactError(_sentence(self.folder, found))
 
 
-def read(folder: str | Path) -> Opened:
+def read(
+    folder: str | Path, *, revision: str | None = None, token: str | bool | None = None
+) -> Opened:
     """Read a saved classifier; see `store.read`.
+
+    Args:
+        folder: its folder, or its id on the hub; see `hub.located`, and for the next two.
+        revision: of a classifier on the hub.
+        token: for the hub.
 
     Raises:
         ArtifactError: a missing or changed file, or one that does not hold what it should: all of
-            what is wrong with the configuration at once.
+            what is wrong with the configuration at once; nothing on the hub that may be read.
+        ConfigError: two revisions.
     """
-    return checked(store.read(folder))
+    return checked(store.read(hub.located(folder, revision=revision, token=token)))
 
 
 def checked(artifact: store.Artifact) -> Opened:

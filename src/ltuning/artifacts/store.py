@@ -14,11 +14,11 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from ltuning.artifacts import folders
 from ltuning.artifacts.folders import (
@@ -40,6 +40,8 @@ from ltuning.errors import ArtifactError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 FORMAT = 1
 RESERVED_KEYS = frozenset({"format", "adapter_sha256", "config_sha256", "parts_sha256"})
@@ -185,11 +187,34 @@ def read(folder: str | Path) -> Artifact:
         ArtifactError: the folder or a file is missing, the format is unknown, or a file was changed
             since it was saved; says which and what to do.
     """
+    return _unreplaced(folder, _read)
+
+
+def contents(folder: str | Path) -> dict[str, bytes]:
+    """The files of an artifact by their path in it, its card among them, checked as `read` does.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    return _unreplaced(folder, _contents)
+
+
+def part_names(folder: Path) -> list[str]:
+    """The files in sub-folders that an artifact has by its configuration, by their path in it.
+
+    Raises:
+        ArtifactError: a configuration that cannot be read or was changed.
+    """
+    return [*_read_config(folder / CONFIG).get("parts_sha256", {})]
+
+
+def _unreplaced(folder: str | Path, reader: Callable[[Path], T]) -> T:
+    """What is read of a folder that was not replaced meanwhile."""
     target = folders.resolve(folder)
     for _ in range(_MOST_READS):
         before = _state(target)
         try:
-            return _read(target)
+            return reader(target)
         except ArtifactError:
             # What was replaced in between is no fault of what is there now.
             if _state(target) == before:
@@ -214,14 +239,26 @@ def _state(folder: Path) -> tuple[Path, int, int] | None:
 
 def _read(target: Path) -> Artifact:
     folder = _artifact_folder(target)
-    config = _read_config(folder / CONFIG)
-    content = _checked(folder / TENSORS, config["adapter_sha256"], "adapter_sha256")
-    parts = {
-        name: _decoded(_checked(folder / name, sha, "parts_sha256"), folder / name)
-        for name, sha in config.get("parts_sha256", {}).items()
-    }
-    tensors = _tensors(content, folder / TENSORS)
+    config, files = _checked_files(folder)
+    tensors = _tensors(files.pop(TENSORS), folder / TENSORS)
+    parts = {name: _decoded(content, folder / name) for name, content in files.items()}
     return Artifact(target, tensors, _own(config), parts)
+
+
+def _contents(target: Path) -> dict[str, bytes]:
+    folder = _artifact_folder(target)
+    config, files = _checked_files(folder)
+    card = {CARD: read_file(folder / CARD)} if (folder / CARD).exists() else {}
+    return {CONFIG: _config_text(config).encode(), **files, **card}
+
+
+def _checked_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The configuration, and what else is by its path in the folder."""
+    config = _read_config(folder / CONFIG)
+    files = {TENSORS: _checked(folder / TENSORS, config["adapter_sha256"], "adapter_sha256")}
+    for name, sha in config.get("parts_sha256", {}).items():
+        files[name] = _checked(folder / name, sha, "parts_sha256")
+    return config, files
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

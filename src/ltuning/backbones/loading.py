@@ -14,12 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import transformers
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
@@ -31,6 +25,7 @@ from transformers import (
 
 from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.backbones.gguf import decoder_file, unpacked
+from ltuning.backbones.hub_errors import hub_meaning
 from ltuning.backbones.quiet import quiet_transformers
 from ltuning.config import BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
@@ -64,17 +59,6 @@ _TASK_HEADS = (
     "ForQuestionAnswering",
     "ForMultipleChoice",
 )
-
-# What the hub's errors mean, and what to do; the first that fits counts.
-_HUB_ERRORS = {
-    GatedRepoError: "a gated model; accept its licence on the model's page, then log in with "
-    "`hf auth login` or set HF_TOKEN",
-    RepositoryNotFoundError: "no model of that name that may be read; check the name, and where "
-    "the model is private log in with `hf auth login` or set HF_TOKEN",
-    RevisionNotFoundError: "no such revision; give a branch, tag or commit of the model's page",
-    LocalEntryNotFoundError: "nothing in the cache and no connection to the hub; check the name "
-    "and the network, unset HF_HUB_OFFLINE where it is set, or give a local folder",
-}
 
 
 def source_of(options: BackboneOptions) -> str:
@@ -115,7 +99,7 @@ def _gguf_file(options: BackboneOptions) -> Path | None:
     except (OSError, ValueError) as error:
         raise BackboneError(
             f"expected to find the GGUF file '{file}' of the backbone '{name}' {_where(name)}, "
-            f"got: {_hub_meaning(error) or _reason(error, name)}"
+            f"got: {hub_meaning(error) or _reason(error, name)}"
         ) from error
 
 
@@ -342,7 +326,7 @@ def _load(loader: Any, source: str, options: BackboneOptions, part: str, **extra
 
 def _what_came(error: Exception, source: str) -> str:
     """What an error of transformers means, and what to do about it."""
-    if (meaning := _hub_meaning(error)) is not None:
+    if (meaning := hub_meaning(error)) is not None:
         return meaning
     if isinstance(error, torch.OutOfMemoryError):
         return _NO_ROOM
@@ -353,14 +337,6 @@ def _what_came(error: Exception, source: str) -> str:
             "backbone.trust_remote_code=true (train: --trust-remote-code)"
         )
     return _reason(error, source)
-
-
-def _hub_meaning(error: Exception) -> str | None:
-    """What an error of the hub means; None of another."""
-    # transformers turns the hub's errors into an OSError each.
-    came = (error, error.__cause__)
-    found = [words for kind, words in _HUB_ERRORS.items() if any(isinstance(e, kind) for e in came)]
-    return found[0] if found else None
 
 
 def _reason(error: Exception, source: str) -> str:

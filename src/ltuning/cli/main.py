@@ -29,6 +29,7 @@ from ltuning.cli import (
     evaluate,
     params,
     predict,
+    push,
     review,
     streams,
     train,
@@ -75,6 +76,7 @@ app.command()(predict.predict)
 app.command()(review.review)
 app.command()(calibrate.calibrate)
 app.command()(add_labels.add_labels)
+app.command()(push.push)
 app.command()(params.params)
 app.command()(compare.compare)
 app.command()(doctor.doctor)

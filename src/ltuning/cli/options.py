@@ -14,6 +14,12 @@ def user_path(word: str) -> Path:
     return Path(os.path.expanduser(word))
 
 
+def classifier_path(word: str) -> Path:
+    """As `user_path`; `./a/b` stays a path, where `a/b` may be one of the hub."""
+    path = user_path(word)
+    return path.absolute() if word.startswith("./") else path
+
+
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")]
 QuietTables = Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output file that exists.")]
@@ -21,18 +27,19 @@ Artifact = Annotated[
     Path,
     typer.Argument(
         metavar="DIR",
-        help="Folder of a trained classifier.",
+        help="Folder of a trained classifier, or user/name[@revision] of the hub.",
         show_default=False,
-        parser=user_path,
+        parser=classifier_path,
     ),
 ]
 ArtifactUnlessZeroShot = Annotated[
     Path | None,
     typer.Argument(
         metavar="DIR",
-        help="Folder of a trained classifier; left out with --zero-shot.",
+        help="Folder of a trained classifier, or user/name[@revision] of the hub; left out with "
+        "--zero-shot.",
         show_default=False,
-        parser=user_path,
+        parser=classifier_path,
     ),
 ]
 ZeroShot = Annotated[

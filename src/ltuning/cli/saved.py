@@ -103,13 +103,18 @@ def _with_backbone(classifier: LabelClassifier, terminal: Terminal) -> LabelClas
 
 
 def opened(folder: Path) -> Opened:
-    """The classifier of a folder, read once for all that a verb asks of it.
+    """The classifier of a folder or of the hub, read once for all that a verb asks of it.
 
     Raises:
-        ArtifactError: the folder does not hold a whole, unchanged classifier.
+        ArtifactError: the folder does not hold a whole, unchanged classifier, or the hub none that
+            may be read.
     """
-    from ltuning.artifacts import opened
+    from ltuning.artifacts import hub, opened
 
+    if hub.is_hub_id(folder):
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
     return opened.read(folder)
 
 

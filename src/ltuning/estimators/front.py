@@ -20,7 +20,7 @@ from typing import (
 
 import torch
 
-from ltuning.artifacts import card, store
+from ltuning.artifacts import card, hub, store
 from ltuning.artifacts.opened import Opened, checked, untrained
 from ltuning.artifacts.opened import read as read_artifact
 from ltuning.backbones.backbone import Backbone
@@ -43,6 +43,7 @@ from ltuning.errors import (
 )
 from ltuning.estimators.parameters import Parameters, SharedBackbone
 from ltuning.estimators.run_record import Fitted, artifact_record
+from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import check, configure
 from ltuning.metrics import Report
@@ -261,6 +262,46 @@ class Front(Parameters, ABC, Generic[F]):
             parts=self._files(fitted),
         )
 
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = None,
+        token: str | bool | None = None,
+        commit_message: str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+    ) -> str:
+        """Push the artifact to the Hugging Face hub, in one commit; `from_pretrained` loads it.
+
+        Args:
+            repo_id: `user/name`; made if it is not there.
+            private: whether a repository that is made is private; None = as the hub has it.
+            token: for the hub; None = that of `hf auth login` or HF_TOKEN.
+            commit_message: of the commit.
+            revision: branch; made if it is not there; None = the main one.
+            create_pr: open a pull request instead.
+
+        Returns:
+            The address of the commit, or of the pull request.
+
+        Raises:
+            ArtifactError: no right to push there, no connection, or a repository that is public
+                and was to be private.
+            ConfigError: `create_pr` beside a revision.
+        """
+        with temporary_folder() as folder:
+            self.save_pretrained(folder / "classifier")
+            return hub.push(
+                folder / "classifier",
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                revision=revision,
+                create_pr=create_pr,
+            )
+
     def _record(self, fitted: F) -> dict[str, Any]:
         """What an artifact says of the trained classifier."""
         record = artifact_record(self.config, self.backbone, fitted, self.figures)
@@ -286,25 +327,31 @@ class Front(Parameters, ABC, Generic[F]):
         *,
         backbone: str | Path | Backbone | None = None,
         revision: str | None = None,
+        token: str | bool | None = None,
         device: str = "auto",
         trust_remote_code: bool = False,
     ) -> Self:
         """Load an artifact.
 
         Args:
-            folder: what `save_pretrained` or `ltuning train` wrote, by its path or opened before.
+            folder: what `save_pretrained` or `ltuning train` wrote, by its path or opened before;
+                or `user/name` of the Hugging Face hub, where there is no such path.
             backbone: where the backbone is now, or a loaded one; None = where it was.
-            revision: commit, tag or branch of the backbone on the hub; None = the one trained on,
-                where `backbone` names no other place.
+            revision: commit, tag or branch of the classifier, where that is on the hub; else of
+                the backbone on the hub, None = the one trained on, where `backbone` names no other
+                place.
+            token: for a classifier on the hub; None = that of `hf auth login` or HF_TOKEN.
             device: where to run it.
             trust_remote_code: let a backbone's checkpoint run code of its own; what the artifact
                 says of it does not count.
 
         Raises:
             ArtifactError: a missing or changed file, another backbone than the one trained on, or
-                an artifact of another task.
+                an artifact of another task; nothing on the hub that may be read.
             ConfigError: `revision` or `device` beside a loaded backbone.
         """
+        if not isinstance(folder, Opened) and hub.is_hub_id(folder):
+            folder, revision = read_artifact(folder, revision=revision, token=token), None
         opened = folder if isinstance(folder, Opened) else read_artifact(folder)
         config, folder = opened.config, opened.folder
         if config.task != cls.task:
