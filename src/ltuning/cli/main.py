@@ -31,6 +31,7 @@ from ltuning.cli import (
     predict,
     push,
     review,
+    serve,
     streams,
     train,
 )
@@ -79,6 +80,7 @@ app.command()(add_labels.add_labels)
 app.command()(push.push)
 app.command()(params.params)
 app.command()(compare.compare)
+app.command()(serve.serve)
 app.command()(doctor.doctor)
 
 

@@ -1,0 +1,444 @@
+"""What a client is answered."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from ltuning.serving.bounds import Bounds
+from ltuning.serving.registry import named, without_paths
+
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+    from ..conftest import Toy
+
+Serve = Callable[..., "TestClient"]
+
+
+def ask(client: TestClient, name: str, **body: Any) -> list[dict[str, Any]]:
+    answer = client.post(f"/v1/classifiers/{name}/predict", json=body)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["classifier"] == name
+    return answer.json()["predictions"]
+
+
+def chances(said: list[dict[str, Any]], classes: list[Any]) -> np.ndarray:
+    rows = []
+    for one in said:
+        by_label = {item["label"]: item["probability"] for item in one["probabilities"]}
+        rows.append([by_label[label] for label in classes])
+    return np.array(rows)
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(serve: Serve, saved: Path, doors: dict[str, Any]) -> TestClient:
+    return serve(*(saved / name for name in [*doors, "broken"]))
+
+
+def test_answers_are_those_of_predict_for_every_task(
+    client: TestClient, doors: dict[str, Any], toy: Toy
+) -> None:
+    texts = toy.test_texts[:5]
+    given = {name: texts for name in doors} | {"pairs": [["bread", text] for text in texts]}
+    with ThreadPoolExecutor(8) as pool:  # so that they share passes
+        asked = {name: pool.submit(ask, client, name, texts=given[name]) for name in given}
+        said = {name: one.result() for name, one in asked.items()}
+    for name in ("topics", "plain", "lora", "pairs", "numbers", "several"):
+        door, classes = doors[name], doors[name].classes_.tolist()
+        expected = door.predict_proba(given[name])
+        np.testing.assert_allclose(chances(said[name], classes), expected, atol=1e-5)
+        key = "labels" if name == "several" else "label"
+        assert [one[key] for one in said[name]] == list(door.predict(given[name]))
+        assert not any(one["truncated"] for one in said[name])
+    expected = [
+        [asdict(entity) for entity in of_text] for of_text in doors["tagger"].predict(texts)
+    ]
+    found = [one["entities"] for one in said["tagger"]]
+    for several, others in zip(found, expected, strict=True):
+        for one, other in zip(several, others, strict=True):
+            assert one == {**other, "probability": pytest.approx(other["probability"], abs=1e-5)}
+
+
+def test_top_k_and_abstain(client: TestClient, doors: dict[str, Any], toy: Toy) -> None:
+    texts = toy.test_texts[:6]
+    highest = doors["topics"].predict_proba(texts).max(1)
+    middle = float(np.sort(highest)[2:4].mean())
+    said = ask(client, "topics", texts=texts, top_k=2, abstain=middle)
+    assert [one["label"] for one in said] == list(doors["topics"].predict(texts, abstain=middle))
+    assert sum(one["label"] is None for one in said) == 3
+    assert [len(one["probabilities"]) for one in said] == [2] * 6
+    first = [one["probabilities"][0]["probability"] for one in said]
+    np.testing.assert_allclose(first, highest, atol=1e-5)
+
+
+def test_the_end_of_a_text_that_is_not_read_is_told(client: TestClient, toy: Toy) -> None:
+    said = ask(client, "topics", texts=["bread", "bread " * 500])
+    assert [one["truncated"] for one in said] == [False, True]
+
+
+def test_texts_out_of_scope_have_its_label(
+    serve: Serve, bert: Any, toy: Toy, tmp_path: Path
+) -> None:
+    from ltuning import LabelClassifier
+
+    held_out = toy.test_texts, toy.test_labels
+    door = LabelClassifier(bert, toy.label_texts, "lt-prefix", steps=1, oos_label="none")
+    door.fit(toy.texts[:12], toy.labels[:12], held_out)
+    door.save_pretrained(tmp_path / "scope")
+    texts = [*toy.test_texts, "the of and is was", "drum piano choir", "violin"]
+    expected = list(door.predict(texts))
+    assert "none" in expected
+    said = ask(serve(tmp_path / "scope"), "scope", texts=texts)
+    assert [one["label"] for one in said] == expected
+
+
+def test_facts_of_classifiers(client: TestClient, toy: Toy) -> None:
+    listed = {one["name"]: one for one in client.get("/v1/classifiers").json()["classifiers"]}
+    assert listed["topics"] == {
+        "name": "topics",
+        "status": "ready",
+        "task": "classes",
+        "method": "lt-prefix",
+    }
+    assert listed["broken"]["status"] == "failed"
+    facts = client.get("/v1/classifiers/topics").json()
+    assert [one["label"] for one in facts["labels"]] == toy.names
+    assert facts["labels"][1] == {"label": "sport", "texts": ["ball and team"], "added": False}
+    assert facts["figures"]["training"]["steps"] == 1
+    assert facts["takes_new_labels"] is False
+    assert client.get("/v1/classifiers/tagger").json()["labels"] == [{"label": "thing"}]
+
+
+def test_a_broken_folder_stops_nobody(client: TestClient, saved: Path, doors: Any) -> None:
+    ready = client.get("/readyz")
+    assert (ready.status_code, ready.json()["classifiers"]) == (200, len(doors))
+    error = ready.json()["errors"]["broken"]
+    assert error.startswith("adapter_model.safetensors was changed or damaged")
+    assert str(saved) not in error
+    for answer in (
+        client.get("/v1/classifiers/broken"),
+        client.post("/v1/classifiers/broken/predict", json={"texts": ["bread"]}),
+    ):
+        assert answer.status_code == 503
+        assert answer.json() == {"error": f"the classifier could not be loaded: {error}"}
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_where_nothing_loads_the_first_error_is_raised(serve: Serve, saved: Path) -> None:
+    from ltuning.errors import ArtifactError
+
+    with pytest.raises(ArtifactError, match="adapter_model.safetensors was changed or damaged"):
+        serve(saved / "broken")
+
+
+def test_metrics_count_answers_and_texts(client: TestClient) -> None:
+    ask(client, "topics", texts=["bread", "ball"])
+    client.get("/v1/classifiers/topic")
+    shown = client.get("/metrics").text
+    assert 'ltuning_texts_total{classifier="topics"} 2.0' in shown
+    route = "/v1/classifiers/{name}"
+    assert f'ltuning_answers_total{{route="{route}/predict",status="200"}} 1.0' in shown
+    assert f'ltuning_answers_total{{route="{route}",status="404"}} 1.0' in shown
+    assert "ltuning_waiting_texts 0.0" in shown
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "status", "words"),
+    [
+        (
+            "topic",
+            {"texts": ["a"]},
+            404,
+            "unknown classifier 'topic': expected one of 'topics'; did",
+        ),
+        ("topics", {"texts": []}, 422, "body.texts: List should have at least 1 item"),
+        ("topics", {"texts": ["a"] * 5}, 422, "expected at most 4 texts, got 5; send fewer"),
+        ("topics", {"texts": ["a" * 51]}, 422, "expected texts of at most 50 characters, got 51"),
+        ("topics", {"texts": ["a"], "abstain": 2}, 422, "body.abstain: Input should be less than"),
+        ("topics", {"texts": ["a"], "secret": 1}, 422, "body: Extra inputs are not permitted"),
+        ("topics", {"texts": [["a", "b"]]}, 422, "the classifier reads single texts"),
+        ("pairs", {"texts": ["a"]}, 422, "the classifier reads pairs of texts, as lists of two"),
+        (
+            "several",
+            {"texts": ["a"], "abstain": 0.5},
+            422,
+            "abstain is for a classifier that gives",
+        ),
+        ("tagger", {"texts": ["a"], "top_k": 1}, 422, "top_k is for a classifier of texts"),
+    ],
+)
+def test_requests_are_refused_in_words(
+    serve: Serve, saved: Path, name: str, body: dict[str, Any], status: int, words: str
+) -> None:
+    bounds = Bounds(texts=4, characters=50)
+    used = saved / (name if (saved / name).exists() else "topics")
+    client = serve(used, bounds=bounds)
+    answer = client.post(f"/v1/classifiers/{name}/predict", json=body)
+    assert answer.status_code == status
+    assert answer.json()["error"].startswith(words)
+    assert set(answer.json()) == {"error"}
+
+
+def test_a_body_that_is_too_long_or_no_json(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", bounds=Bounds(body=100))
+    place = "/v1/classifiers/topics/predict"
+    long = client.post(place, content=b"x" * 101)
+    assert long.status_code == 413
+    words = "expected a body of at most 100 bytes; send fewer texts"
+    assert long.json() == {"error": words}
+    pieces = client.post(place, content=iter([b"x" * 60, b"x" * 60]))
+    assert (pieces.status_code, pieces.json()) == (413, {"error": words})
+    for content in (b"{", b"\xff", b"[" * 90, b'{"texts": ["\\ud800"]}', b'{"texts": [NaN]}'):
+        answer = client.post(place, content=content, headers={"content-type": "application/json"})
+        assert answer.status_code in (400, 422), content
+        assert set(answer.json()) == {"error"}
+    # What a page elsewhere may send without asking first is not read.
+    plain = {"content-type": "text/plain"}
+    assert client.post(place, content=b'{"texts": ["a"]}', headers=plain).status_code == 422
+
+
+def test_a_text_is_in_no_error_and_no_log(
+    serve: Serve, saved: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.scoring import Scorer
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("of the secret text")
+
+    client = serve(saved / "lora")
+    monkeypatch.setattr(Scorer, "score_tokens", fails)
+    with caplog.at_level(logging.DEBUG, "ltuning"):
+        answer = client.post("/v1/classifiers/lora/predict", json={"texts": ["the secret text"]})
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "the server failed; its log has what kind of error it was"}
+    assert [record.getMessage() for record in caplog.records] == ["a request failed: RuntimeError"]
+
+
+def test_keys_hosts_and_other_origins(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", keys=["first", "second"])
+    body, place = {"texts": ["bread"]}, "/v1/classifiers/topics/predict"
+    for path in ("/healthz", "/readyz", "/"):
+        assert client.get(path).status_code == 200
+    for headers in (
+        {},
+        {"x-api-key": "third"},
+        {"authorization": "Basic first"},
+        {"x-api-key": ""},
+    ):
+        answer = client.post(place, json=body, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"].startswith("expected a key, as Authorization: Bearer KEY")
+    for headers in ({"x-api-key": "first"}, {"authorization": "Bearer second"}):
+        assert client.post(place, json=body, headers=headers).status_code == 200
+    assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 401
+    assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 400
+    asked = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    preflight = client.options(place, headers={**asked, "x-api-key": "first"})
+    assert "access-control-allow-origin" not in preflight.headers
+    assert preflight.status_code == 405
+
+
+def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", bounds=Bounds(waiting=4, texts=3, seconds=20))
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    held = _held(batcher)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(_status, client, 3) for _ in range(3)]
+        while sum(one.done() for one in waiting) < 2:
+            time.sleep(0.01)
+        refused = [one.result() for one in waiting if one.done()]
+        held.set()
+        statuses = sorted(one.result()[0] for one in waiting)
+    assert statuses == [200, 429, 429]
+    assert refused[0][1] == "4 texts wait already; come again in 1 s"
+    assert refused[0][2] == "1"
+
+
+def _held(batcher: Any) -> Any:
+    """Keeps the thread of a batcher busy until it is set."""
+    import threading
+
+    begun, done = threading.Event(), threading.Event()
+
+    def busy() -> None:
+        begun.set()
+        done.wait(20)
+
+    threading.Thread(target=batcher.call, args=[busy], daemon=True).start()
+    begun.wait(20)
+    return done
+
+
+def _status(client: TestClient, texts: int) -> tuple[int, str, str | None]:
+    body = {"texts": ["bread"] * texts}
+    answer = client.post("/v1/classifiers/topics/predict", json=body)
+    return answer.status_code, answer.json().get("error", ""), answer.headers.get("retry-after")
+
+
+def test_who_waited_too_long_is_not_computed(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", bounds=Bounds(seconds=0.05))
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    held = _held(batcher)
+    answer = _status(client, 1)
+    held.set()
+    assert answer == (503, "no answer within 0.05 s; come again", "1")
+    while batcher.num_waiting:
+        time.sleep(0.01)
+    batcher.call(lambda: None)  # after what was taken
+    assert "ltuning_texts_together_count 0.0" in client.get("/metrics").text
+
+
+# --- labels, and folders that are replaced --------------------------------------------------------
+
+
+def test_labels_are_added_and_taken_out(
+    serve: Serve, saved: Path, doors: dict[str, Any], toy: Toy
+) -> None:
+    client = serve(saved / "topics", saved / "several", saved / "plain", allow_label_changes=True)
+    texts, place = toy.test_texts[:4], "/v1/classifiers/topics/labels"
+    before = ask(client, "topics", texts=texts)
+    music = {"music": ["the song"], "a/b c": "drum"}
+    facts = client.post(place, json={"labels": music}).json()
+    assert [one["label"] for one in facts["labels"]] == [*toy.names, "music", "a/b c"]
+    assert [one["added"] for one in facts["labels"]] == [False, False, False, True, True]
+    extended = doors["topics"].with_labels(music)
+    said = ask(client, "topics", texts=texts)
+    expected = extended.predict_proba(texts)
+    np.testing.assert_allclose(chances(said, [*extended.classes_]), expected, atol=1e-5)
+    assert doors["topics"].classes_.tolist() == toy.names  # `with_labels` left it as it was
+    again = client.post(place, json={"labels": {"music": "a song"}})
+    assert again.status_code == 409
+    assert "there is a label 'music' already" in again.json()["error"]
+    assert client.delete(f"{place}/food").json() == {
+        "error": "the classifier was trained with this label: only added ones can go"
+    }
+    assert client.delete(f"{place}/musik").status_code == 404
+    assert client.delete(f"{place}/music").status_code == 200
+    left = client.delete(f"{place}/a%2Fb%20c").json()
+    assert [one["label"] for one in left["labels"]] == toy.names
+    assert ask(client, "topics", texts=texts) == before
+    plain = client.post("/v1/classifiers/plain/labels", json={"labels": music})
+    assert plain.status_code == 409
+    assert "whose head has one output for each class" in plain.json()["error"]
+    several = client.post("/v1/classifiers/several/labels", json={"labels": music}).json()
+    assert len(several["labels"]) == 5
+
+
+def test_labels_stay_where_changes_are_not_allowed(client: TestClient) -> None:
+    place = "/v1/classifiers/topics/labels"
+    for answer in (client.post(place, json={"labels": ["x"]}), client.delete(f"{place}/food")):
+        assert answer.status_code in (403, 422)
+    answer = client.post(place, json={"labels": {"x": "y"}})
+    assert answer.json() == {"error": "labels stay as they are: --allow-label-changes is not set"}
+
+
+def test_a_folder_that_is_replaced_is_loaded_anew(
+    serve: Serve, saved: Path, doors: dict[str, Any], tmp_path: Path, toy: Toy
+) -> None:
+    shutil.copytree(saved / "topics", tmp_path / "run")
+    client = serve(tmp_path / "run")
+    registry, texts = client.app.state.registry, toy.test_texts[:3]  # type: ignore[attr-defined]
+    first = registry.entries["run"].loaded
+    (tmp_path / "run" / "predictions.csv").write_text("of no concern")
+    registry.renew()
+    assert registry.entries["run"].loaded is first
+    # Who asked before is answered by the classifier of before.
+    held = _held(first.batcher)
+    asked = first.batcher.ask(first.classifier, texts, 20)
+    held.set()
+    doors["plain"].save_pretrained(tmp_path / "run", overwrite=True)
+    registry.renew()
+    np.testing.assert_allclose(asked.result(20).scores, doors["topics"].scores(texts), atol=1e-5)
+    said = chances(ask(client, "run", texts=texts), toy.names)
+    np.testing.assert_allclose(said, doors["plain"].predict_proba(texts), atol=1e-5)
+
+
+def test_a_folder_that_is_damaged_leaves_the_one_before(
+    serve: Serve, saved: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(saved / "topics", tmp_path / "run")
+    client = serve(tmp_path / "run")
+    before = ask(client, "run", texts=["bread"])
+    (tmp_path / "run" / "adapter_model.safetensors").write_bytes(b"nothing")
+    client.app.state.registry.renew()  # type: ignore[attr-defined]
+    assert ask(client, "run", texts=["bread"]) == before
+    assert "was changed or damaged" in client.get("/v1/classifiers/run").json()["error"]
+    assert caplog.messages[-1].endswith("; the one before goes on")
+    assert str(tmp_path) not in caplog.text
+    shutil.rmtree(tmp_path / "run")
+    client.app.state.registry.renew()  # type: ignore[attr-defined]
+    assert ask(client, "run", texts=["bread"]) == before
+    shutil.copytree(saved / "topics", tmp_path / "run")
+    client.app.state.registry.renew()  # type: ignore[attr-defined]
+    assert "error" not in client.get("/v1/classifiers/run").json()
+
+
+def test_classifiers_of_one_backbone_share_it(client: TestClient, doors: dict[str, Any]) -> None:
+    registry = client.app.state.registry  # type: ignore[attr-defined]
+    assert len(registry.batchers) == 1
+    loaded = [registry.entries[name].loaded for name in doors]
+    assert len({id(one.classifier.backbone) for one in loaded}) == 1
+
+
+def test_what_is_taken_is_finished_at_the_end(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics")
+    registry = client.app.state.registry  # type: ignore[attr-defined]
+    loaded = registry.entries["topics"].loaded
+    held = _held(loaded.batcher)
+    asked = [loaded.batcher.ask(loaded.classifier, ["bread"], 20) for _ in range(3)]
+    with ThreadPoolExecutor(1) as pool:
+        stopped = pool.submit(registry.stop)
+        while not loaded.batcher._is_stopped:
+            time.sleep(0.01)
+        assert _status(client, 1)[0] == 503
+        held.set()
+        stopped.result(20)
+    assert [one.result(0).scores.shape for one in asked] == [(1, 3)] * 3
+    assert client.get("/readyz").status_code == 503
+
+
+# --- names and words ------------------------------------------------------------------------------
+
+
+def test_names_of_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltuning.errors import ConfigError
+
+    (tmp_path / "a=b").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert named(["runs/x/", "y=runs/x", "a=b"]) == {
+        "x": Path("runs/x/"),
+        "y": Path("runs/x"),
+        "a=b": Path("a=b"),
+    }
+    with pytest.raises(ConfigError) as error:
+        named(["one/x", "two/x", "a/b=one"])
+    assert [problem.message for problem in error.value.problems] == [
+        "expected each name once, got 'x' for one/x and two/x; write NAME=RUN to give one of them "
+        "another name",
+        "expected a name without /, got 'a/b'; write NAME=RUN",
+    ]
+
+
+def test_paths_are_taken_out_of_messages() -> None:
+    message = "cannot read /a/b c/run/x.json: in '/a/b c/run', of '/models/bert' and lt/prefix"
+    words = "cannot read x.json: in 'run', of 'bert' and lt/prefix"
+    assert without_paths(message, Path("/a/b c/run")) == words
+    assert without_paths("http://x/y and ~/runs/a") == "http://x/y and a"
+    assert json.loads(json.dumps(words)) == words
