@@ -57,6 +57,7 @@ LONG = (
     "estimators/test_long_texts.py",
     "estimators/test_scope.py",
     "estimators/test_multilabel_classifier.py",
+    "estimators/test_peft_folder.py",
     "estimators/test_scikit_learn.py",
     "estimators/test_text_weights.py",
     "estimators/test_token_classifier.py",

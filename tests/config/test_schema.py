@@ -81,6 +81,7 @@ def test_the_defaults():
             "alpha": None,
             "dropout": None,
             "merge": None,
+            "bias": None,
             "unmask_layers": None,
         },
         "data": {
@@ -539,7 +540,7 @@ def test_every_setting_that_is_wrong_is_reported():
         "method.rnak: unknown option 'rnak': expected one of 'name', 'recipe', "
         "'labels', 'label_tokens', 'transform', "
         "'start', 'head', 'objective', 'pooling', 'rank', 'first_layer', 'num_tokens', "
-        "'negatives', 'alpha', 'dropout', 'merge', 'unmask_layers'; did you mean "
+        "'negatives', 'alpha', 'dropout', 'merge', 'bias', 'unmask_layers'; did you mean "
         "'rank'?",
         "data: expected a section of options such as data.path, got 3",
     ]

@@ -333,8 +333,17 @@ def test_every_option_has_a_value_that_fits() -> None:
             ],
         ),
         (
-            {"name": "lt-prefix", "merge": True, "dropout": 0.1},
+            {"name": "ls-lora", "head": "match", "bias": False},
             [
+                "method.bias: expected with the head 'classes' and task 'classes' alone, got "
+                "False; leave it out",
+            ],
+        ),
+        (
+            {"name": "lt-prefix", "merge": True, "bias": True, "dropout": 0.1},
+            [
+                "method.bias: expected no such option with method 'lt-prefix', got True; leave "
+                "it out",
                 "method.dropout: expected no such option with method 'lt-prefix', got 0.1; leave "
                 "it out",
                 "method.merge: expected no such option with method 'lt-prefix', got True; leave "

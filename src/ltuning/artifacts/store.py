@@ -152,6 +152,28 @@ def save(
         mine.replace(new)
 
 
+def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder that is no artifact, whole or not at all.
+
+    Args:
+        folder: made if it does not exist, with its parents; else it must be empty.
+        files: name to content.
+
+    Raises:
+        ArtifactError: the folder holds something, another process is at work in it, or writing
+            failed.
+    """
+    with claim(folder) as mine, _failing_whole(mine), _building(mine) as new:
+        if names_in(mine.folder):
+            raise ArtifactError(f"{mine.folder} is not empty: choose another folder")
+        for name, content in files.items():
+            _write(new / name, content)
+        folders.sync(new)
+        if mine.folder.exists():
+            mine.folder.rmdir()
+        mine.replace(new)
+
+
 def unwritten(
     tensors: Mapping[str, torch.Tensor],
     config: Mapping[str, object],
@@ -383,10 +405,7 @@ def _write_parts(folder: Path, parts: Mapping[str, bytes]) -> dict[str, str]:
         path = folder / name
         assert path.parent.name in PARTS, name
         path.parent.mkdir(exist_ok=True)
-        with path.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        _write(path, content)
         folders.sync(path.parent)
     return {name: hashlib.sha256(content).hexdigest() for name, content in parts.items()}
 
@@ -403,8 +422,12 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    _write(path, text.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

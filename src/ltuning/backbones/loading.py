@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import os
@@ -19,6 +20,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
 )
@@ -81,6 +83,12 @@ def source_of(options: BackboneOptions) -> str:
     except ImportError as error:
         raise MissingExtraError(f"the backbone '{BUILTIN}'", "builtin") from error
     return str(get_model_path())
+
+
+def is_gguf(options: BackboneOptions) -> bool:
+    """Whether a backbone is in a GGUF file."""
+    named = options.name.lower().endswith(".gguf") and not os.path.isdir(options.name)
+    return options.name == DECODER or options.gguf_file is not None or named
 
 
 def _gguf_file(options: BackboneOptions) -> Path | None:
@@ -241,6 +249,34 @@ def load_classifier(
     if not extra.get("device_map"):
         _move(model, device, options.name)
     return model, tokenizer
+
+
+def own_head(config: PreTrainedConfig, of_words: bool) -> tuple[str, str]:
+    """Where transformers' own classifier of a model has the model itself, and its linear head.
+
+    Args:
+        config: of the model.
+        of_words: whether it classifies words, or a text as a whole.
+
+    Raises:
+        BackboneError: no such classifier, or one with more than a head beside the model.
+    """
+    loader = AutoModelForTokenClassification if of_words else AutoModelForSequenceClassification
+    what = (
+        "expected a classifier in transformers that is one linear map on the states of model type "
+        f"'{config.model_type}', got"
+    )
+    try:
+        with torch.device("meta"):
+            model = loader.from_config(copy.deepcopy(config))
+    except ValueError as error:
+        raise BackboneError(f"{what} none; choose another backbone") from error
+    base = model.base_model_prefix
+    beside = {name: part for name, part in model.named_children() if name != base}
+    heads = [name for name, part in beside.items() if not isinstance(part, nn.Dropout)]
+    if len(heads) != 1 or not isinstance(beside[heads[0]], nn.Linear):
+        raise BackboneError(f"{what} one of {' and '.join(heads)}; choose another backbone")
+    return base, heads[0]
 
 
 def _cast(base: nn.Module, dtype: torch.dtype) -> None:

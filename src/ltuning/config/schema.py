@@ -198,6 +198,8 @@ class MethodOptions:
         alpha: LoRA's updates are scaled by `alpha / rank`.
         dropout: of LoRA's inputs, while it trains.
         merge: whether the weights that LoRA changed are saved instead of LoRA itself.
+        bias: whether the classifier on a text's state has a bias, of methods without virtual tokens
+            and the objective `classes`; None is yes, and without it PEFT can hold it (`save_peft`).
         unmask_layers: layers whose causal mask `ls-unmask` removes: `all`, `none`, `8-31`, `0,2,4`.
     """
 
@@ -220,6 +222,7 @@ class MethodOptions:
     alpha: int | None = number_option(None, FROM_ONE)
     dropout: float | None = number_option(None, SHARE)
     merge: bool | None = None
+    bias: bool | None = None
     unmask_layers: str | None = field(default=None, metadata={"read": _read_layers})
 
 

@@ -41,6 +41,7 @@ from ltuning.errors import (
     NotFittedError,
     Problem,
 )
+from ltuning.estimators import peft_folder
 from ltuning.estimators.parameters import Parameters, SharedBackbone
 from ltuning.estimators.run_record import Fitted, artifact_record
 from ltuning.locks import temporary_folder
@@ -262,6 +263,26 @@ class Front(Parameters, ABC, Generic[F]):
             parts=self._files(fitted),
         )
 
+    def save_peft(self, folder: str | Path) -> None:
+        """Write a folder that transformers and PEFT alone load, with the same scores.
+
+        It holds LoRA and the head (in `modules_to_save`), the configuration of the backbone with
+        the names of the outputs, and the tokenizer. Of texts that is method `ls-lora` with
+        `method.bias=false` on a decoder, for `AutoModelForSequenceClassification`; of words
+        `ls-lora` on any backbone, for `AutoModelForTokenClassification`.
+
+        Args:
+            folder: where to; refused when it holds something.
+
+        Raises:
+            ArtifactError: a classifier that transformers' own does not compute; says why. A folder
+                that cannot be written.
+            BackboneError: a model that transformers has no such classifier of.
+        """
+        fitted = self._trained()
+        facts = TASK_FACTS[self.task]
+        peft_folder.write(folder, fitted.model, self._outputs(fitted), facts)
+
     def push_to_hub(
         self,
         repo_id: str,
@@ -430,6 +451,10 @@ class Front(Parameters, ABC, Generic[F]):
     @abstractmethod
     def _read_labels(self, labels: object, texts_read: bool) -> Any:
         """Labels as given, as the configuration takes them."""
+
+    @abstractmethod
+    def _outputs(self, fitted: F) -> Sequence[str]:
+        """Names of the scores."""
 
     @abstractmethod
     def _restore(self, opened: Opened) -> None:

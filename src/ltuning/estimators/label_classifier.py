@@ -298,6 +298,9 @@ class TextClassifier(Front[FittedLabels]):
             return known.of_type(self._label_type)
         return known.of_type(type_) if known.can_be(type_) else known
 
+    def _outputs(self, fitted: FittedLabels) -> Sequence[str]:
+        return fitted.labels.names
+
     def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
         labels = fitted.labels
         return {

@@ -304,6 +304,9 @@ class TokenClassifier(Front[_Fitted]):
         # The configuration says what is wrong with what is neither.
         return labels if isinstance(labels, Mapping | str) else list(labels)
 
+    def _outputs(self, fitted: _Fitted) -> Sequence[str]:
+        return tag_names(fitted.types)
+
     def _own_config(self, fitted: _Fitted) -> dict[str, object]:
         labels = {type_: [type_] for type_ in fitted.types}
         return {"labels": labels, "scheme": fitted.scheme}

@@ -71,7 +71,8 @@ class Tuned(Trainable):
             bias = method.objective == "multilabel"
             self.head = CentredMatchHead(model.sizes.hidden, TAU, bias).to(model.device)
         else:
-            self.head = nn.Linear(model.sizes.hidden, num_outputs, device=model.device)
+            bias = method.bias is not False
+            self.head = nn.Linear(model.sizes.hidden, num_outputs, bias, device=model.device)
 
     @classmethod
     def new(cls, backbone: Backbone, method: MethodOptions, num_outputs: int) -> Tuned:

@@ -122,6 +122,12 @@ def problems(config: Config) -> list[Problem]:
             )
             message += f"'{getattr(config.method, name)}'"
             found.append(Problem(f"method.{name}", message))
+    if config.method.bias is not None and (task.gives != "one" or config.method.head == "match"):
+        message = (
+            "expected with the head 'classes' and task 'classes' alone, got "
+            f"{config.method.bias!r}; leave it out"
+        )
+        found.append(Problem("method.bias", message))
     quantize = config.backbone.quantize
     if quantize and (method.trains == "everything" or config.method.merge):
         what = "method.merge" if config.method.merge else f"method '{method.name}'"
@@ -132,7 +138,7 @@ def problems(config: Config) -> list[Problem]:
 
 def not_of_virtual_tokens(config: Config) -> list[Problem]:
     """Options of these methods that were given to another one."""
-    names = (name for name in (*_OF_LORA, "unmask_layers") if name != "rank")
+    names = (name for name in (*_OF_LORA, "bias", "unmask_layers") if name != "rank")
     found = (_no_such_option(config.method, name) for name in names)
     return [problem for problem in found if problem is not None]
 
