@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from ltuning.artifacts import store
+from ltuning.artifacts.card import PLACE
 from ltuning.artifacts.folders import CARD, CONFIG, TENSORS
+from ltuning.artifacts.hub import push
 from ltuning.artifacts.opened import ANSWERS
 from ltuning.errors import ArtifactError, ConfigError
 
@@ -85,7 +87,7 @@ def test_a_configuration_cannot_have_other_files_downloaded(
     pushed = hub.repositories[NAME]
     config = json.loads(pushed.files()[CONFIG])
     config["parts_sha256"] = {"../secret": "0" * 64}
-    pushed.commit("main", {**pushed.files(), CONFIG: store._config_text(config).encode()})
+    pushed.commit("main", {**pushed.files(), CONFIG: store.signed(config)})
     with pytest.raises(ArtifactError, match="expected files of the artifact in calibration/ or"):
         found(NAME)
     assert hub.downloads() == [CONFIG]
@@ -107,6 +109,20 @@ def test_a_revision_is_a_branch_that_is_made(
     assert found(NAME).config.method.name == "probe"
     with pytest.raises(ConfigError, match="got 'v1' beside 'me/topics@v2'; leave one of them out"):
         found(f"{NAME}@v2", revision="v1")
+
+
+def test_the_card_is_pushed_as_it_is_in_the_folder(
+    hub: HubServer, fitted: LabelClassifier, tmp_path: Path
+) -> None:
+    fitted.save_pretrained(tmp_path / "saved")
+    mine = f"# Mine\n\nltuning predict {PLACE} texts.txt\n"
+    (tmp_path / "saved" / CARD).write_text(mine)
+    (tmp_path / "saved" / "notes.txt").write_text("not pushed")
+    push(tmp_path / "saved", NAME)
+    files = hub.repositories[NAME].files()
+    assert files.keys() == OURS | {".gitattributes"}
+    assert files[CARD].decode() == mine.replace(PLACE, NAME)
+    assert (tmp_path / "saved" / CARD).read_text() == mine
 
 
 def test_parts_of_an_earlier_artifact_go(hub: HubServer, fitted: LabelClassifier) -> None:

@@ -73,7 +73,7 @@ def changed(saved: dict[str, Path], tmp_path: Path) -> Callable[..., Path]:
         found["parts_sha256"] = {name: sha(folder / name) for name in found["parts_sha256"]}
         if config is not None:
             config(found)
-        (folder / CONFIG).write_text(store._config_text(found))
+        (folder / CONFIG).write_bytes(store.signed(found))
         return folder
 
     return change
@@ -379,7 +379,7 @@ def test_thresholds_and_schemes_are_checked(
         (TokenClassifier, "tags", "scheme", "IOB1", "expected IOB2 or BIOES, got 'IOB1'"),
     ):
         path = tmp_path / name / CONFIG
-        path.write_text(store._config_text(json.loads(path.read_text()) | {key: value}))
+        path.write_bytes(store.signed(json.loads(path.read_text()) | {key: value}))
         with pytest.raises(ArtifactError, match=f"\n  {key}: {message}"):
             door.from_pretrained(tmp_path / name, backbone=bert)
 
@@ -410,7 +410,7 @@ def test_answers_and_a_temperature_are_checked(
             "parts_sha256": {"calibration/answers.json": sha(path)},
             "temperature": temperature,
         }
-        (folder / CONFIG).write_text(store._config_text(signed))
+        (folder / CONFIG).write_bytes(store.signed(signed))
 
     sign(ANSWERS)
     loaded = LabelClassifier.from_pretrained(folder, backbone=bert)

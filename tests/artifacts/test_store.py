@@ -541,7 +541,7 @@ def change_config(folder: Path, **changes: Any) -> None:
 def sign(folder: Path, **changes: Any) -> None:
     """As who changes a configuration on purpose would write it."""
     path = folder / "ltuning_config.json"
-    path.write_text(store._config_text(json.loads(path.read_text()) | changes))
+    path.write_bytes(store.signed(json.loads(path.read_text()) | changes))
 
 
 def pipe(path: Path) -> None:

@@ -27,8 +27,10 @@ def test_what_is_pushed_predicts_and_is_measured_as_its_folder(
         "calibration/answers.json",
         "ltuning_config.json",
     }
-    # The folder's own card says where it is.
+    # The folder's own card says where it is; where its texts are is nobody else's affair.
     assert "me/topics" not in (trained / "README.md").read_text()
+    assert str(data) in (trained / "ltuning_config.json").read_text()
+    assert not any(str(data) in text.decode("latin-1") for text in pushed.files("v1").values())
     asked = ("--text", "bread and cheese", "--probabilities")
     there = ltuning("predict", "me/topics@v1", *asked)
     assert (there.code, there.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""Saved classifiers on the Hugging Face hub: pushed as they lie in their folder, found by their id.
+"""Saved classifiers on the Hugging Face hub: pushed from their folder, found by their id.
 
 What is loaded is what `store.read` reads of a folder, and passes the same checks: no other file of
 the repository is downloaded.
@@ -6,6 +6,7 @@ the repository is downloaded.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -94,7 +95,7 @@ def push(
     if create_pr and revision is not None:
         message = f"expected no revision beside it, got '{revision}'; leave one of them out"
         raise ConfigError([Problem("create_pr", message)])
-    files = store.contents(folder)
+    files, config = store.contents(folder), store.read_config(folder)
     api = HfApi(token=token, library_name="ltuning")
     with _meaning(f"expected to push to '{repo_id}' on the hub, got"):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -107,21 +108,31 @@ def push(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         commit = api.create_commit(
             repo_id,
-            _operations(files, repo_id, api.list_repo_files(repo_id, revision=revision)),
+            _operations(_public(files, repo_id), api.list_repo_files(repo_id, revision=revision)),
             commit_message=commit_message or "Push a classifier with ltuning",
             revision=revision,
             create_pr=create_pr,
         )
-    _warn_of_backbone(folder, repo_id)
+    _warn_of_backbone(config["backbone"]["name"], repo_id)
     return str(commit.pr_url or commit.commit_url)
 
 
-def _operations(files: dict[str, bytes], repo_id: str, there: list[str]) -> list[Any]:
+def _public(files: dict[str, bytes], repo_id: str) -> dict[str, bytes]:
+    """The files as others get them: where they are now, and not where the training texts were."""
+    config = json.loads(files[CONFIG])
+    data = config["config"]["data"]
+    if os.path.isabs(data.get("path") or ""):
+        data["path"] = None
+    changed = {CONFIG: store.signed(config)}
+    if CARD in files:
+        changed[CARD] = files[CARD].replace(card.PLACE.encode(), repo_id.encode())
+    return files | changed
+
+
+def _operations(files: dict[str, bytes], there: list[str]) -> list[Any]:
     """What the commit does: its files, and parts of an earlier artifact that go."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-    if CARD in files:
-        files = {**files, CARD: files[CARD].replace(card.PLACE.encode(), repo_id.encode())}
     gone = [name for name in there if name.partition("/")[0] in PARTS and name not in files]
     return [
         *(CommitOperationDelete(name) for name in gone),
@@ -129,8 +140,7 @@ def _operations(files: dict[str, bytes], repo_id: str, there: list[str]) -> list
     ]
 
 
-def _warn_of_backbone(folder: Path, repo_id: str) -> None:
-    backbone = store.read_config(folder)["backbone"]["name"]
+def _warn_of_backbone(backbone: str, repo_id: str) -> None:
     if card.hub_id(backbone) is None:
         logger.warning(
             "'%s' stands on the backbone '%s', which is on this machine alone: who loads it has to "

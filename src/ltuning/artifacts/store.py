@@ -147,7 +147,7 @@ def save(
         # safetensors closes its file to everyone else; the artifact's files are all as open.
         shutil.copymode(new / CARD, new / TENSORS)
         written = {"format": FORMAT, **content, "parts_sha256": shas, "adapter_sha256": sha}
-        _write_text(new / CONFIG, _config_text(written))
+        _write(new / CONFIG, signed(written))
         folders.sync(new)
         mine.replace(new)
 
@@ -221,6 +221,16 @@ def contents(folder: str | Path) -> dict[str, bytes]:
     return _unreplaced(folder, _contents)
 
 
+def signed(config: Mapping[str, object]) -> bytes:
+    """The file of a configuration as `save` writes it, with its checksum.
+
+    Args:
+        config: all that the file holds.
+    """
+    signed = {**config, "config_sha256": _config_sha(config)}
+    return (json.dumps(signed, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def part_names(folder: Path) -> list[str]:
     """The files in sub-folders that an artifact has by its configuration, by their path in it.
 
@@ -271,7 +281,7 @@ def _contents(target: Path) -> dict[str, bytes]:
     folder = _artifact_folder(target)
     config, files = _checked_files(folder)
     card = {CARD: read_file(folder / CARD)} if (folder / CARD).exists() else {}
-    return {CONFIG: _config_text(config).encode(), **files, **card}
+    return {CONFIG: signed(config), **files, **card}
 
 
 def _checked_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -546,11 +556,6 @@ def _changed(path: Path, key: str) -> ArtifactError:
         f"{path} was changed or damaged since it was saved (its content does not match {key}): "
         "restore the file or train again"
     )
-
-
-def _config_text(config: Mapping[str, object]) -> str:
-    signed = {**config, "config_sha256": _config_sha(config)}
-    return json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
 
 
 def _config_sha(config: Mapping[str, object]) -> str:
