@@ -48,6 +48,11 @@ def softmax(scores: np.ndarray) -> np.ndarray:
     return probabilities
 
 
+def sigmoid(scores: np.ndarray) -> np.ndarray:
+    """Probabilities of scores that are log-odds, in float64."""
+    return np.exp(-np.logaddexp(0.0, -scores.astype(np.float64)))
+
+
 def probabilities_of(scores: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities `[n, K]`, float64: the softmax of scores that are divided by a temperature."""
     return softmax(scores.astype(np.float64) / temperature)

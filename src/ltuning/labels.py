@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ltuning.config import label_texts, name_as_text, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import LabelError
 from ltuning.suggestions import listed, unknown
-from ltuning.values import joined_names, label_name, plain_value
-
-# What data may give as a label, and a classifier gives back.
-Label = str | int | float | bool
-LabelType = Literal["text", "integer", "number", "boolean"]
-_FROM_NAME: dict[LabelType, Callable[[str], Label]] = {
-    "text": str,
-    "integer": int,
-    "number": float,
-    "boolean": {"True": True, "False": False}.__getitem__,
-}
+from ltuning.values import OF_NAME, is_of_type, joined_names, label_name, label_of, plain_value
+from ltuning.values import Label as Label
+from ltuning.values import LabelType as LabelType
+from ltuning.values import label_type as label_type
 
 # What may stand between labels that came as one.
 _SEPARATORS = "|;,"
@@ -33,14 +26,6 @@ _WORD = re.compile(r"[^\W\d_]{2}|[\u3040-\uffff]")
 _NUMBERED = re.compile(r"(label|class|category|topic|cluster)\W*\d+", re.IGNORECASE)
 
 _ONE = {"text": "a text", "integer": "an integer", "number": "a number", "boolean": "a boolean"}
-
-
-def label_type(value: object) -> LabelType | None:
-    """The type of a label; None for what is none."""
-    for type_, of in (("text", str), ("boolean", bool), ("integer", int), ("number", float)):
-        if isinstance(value, of):
-            return type_  # type: ignore[return-value]
-    return None
 
 
 @dataclass(frozen=True)
@@ -114,12 +99,12 @@ class Labels:
         Raises:
             LabelError: with everything that is wrong with the labels.
         """
-        ordered = sorted(set(names), key=_FROM_NAME[type])
+        ordered = sorted(set(names), key=OF_NAME[type])
         return cls.from_any(ordered, texts_read=texts_read).of_type(type)
 
     def can_be(self, type: LabelType) -> bool:
         """Whether every name is one of a label of this type."""
-        return all(_is_of_type(name, type) for name in self.names)
+        return all(is_of_type(name, type) for name in self.names)
 
     def of_type(self, type: LabelType) -> Labels:
         """The same labels as data of another type has them.
@@ -132,7 +117,7 @@ class Labels:
     @property
     def values(self) -> tuple[Label, ...]:
         """`[K]` the labels as they are in the data."""
-        return tuple(_FROM_NAME[self.type](name) for name in self.names)
+        return tuple(OF_NAME[self.type](name) for name in self.names)
 
     def value(self, name: str) -> Label:
         """The label of a name as the data has it; the name where none of this type has it.
@@ -140,7 +125,7 @@ class Labels:
         Args:
             name: of a label, or of what stands for none of them.
         """
-        return _FROM_NAME[self.type](name) if _is_of_type(name, self.type) else name
+        return label_of(name, self.type)
 
     def to_dict(self) -> dict[str, list[str]]:
         """Name -> texts; `from_any` makes equal labels of it, but for their type."""
@@ -302,15 +287,8 @@ def _type_problems(names: Sequence[str], type: LabelType) -> list[str]:
     return [
         f"expected labels that are each {_ONE[type]}, got {name!r}: rename it"
         for name in names
-        if not _is_of_type(name, type)
+        if not is_of_type(name, type)
     ]
-
-
-def _is_of_type(name: str, type: LabelType) -> bool:
-    try:
-        return label_name(_FROM_NAME[type](name)) == name
-    except (ValueError, KeyError):
-        return False
 
 
 def _text_problems(names: Sequence[str], texts: Sequence[Sequence[str]]) -> list[str]:

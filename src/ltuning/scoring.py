@@ -115,12 +115,17 @@ class Scorer:
                     progress(int((left[np.unique(owners[rows])] == 0).sum()))
         return scores if counts is None else over_windows(torch.from_numpy(scores), sizes).numpy()
 
-    def _batches(self, tokens: Sequence[Tokens]) -> list[list[int]]:
-        passes = self.model.passes
-        most = max(1, self.max_branches // passes)
+    @property
+    def most_texts(self) -> int:
+        """The most texts of a batch; on a CPU fewer where they are long."""
+        most = max(1, self.max_branches // self.model.passes)
         if columns := self.model.columns(self.side):
             most = min(most, columns_at_once(columns, self.model.backbone.device))
-        return by_length(_lengths(tokens), most, self.model.backbone.device, passes)
+        return most
+
+    def _batches(self, tokens: Sequence[Tokens]) -> list[list[int]]:
+        backbone, passes = self.model.backbone, self.model.passes
+        return by_length(_lengths(tokens), self.most_texts, backbone.device, passes)
 
     def _score_batch(self, tokens: list[Tokens]) -> Tensor:
         backbone = self.model.backbone

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+# What data may give as a label, and a classifier gives back.
+Label = str | int | float | bool
+LabelType = Literal["text", "integer", "number", "boolean"]
+# The label that a name stands for.
+OF_NAME: dict[LabelType, Callable[[str], Label]] = {
+    "text": str,
+    "integer": int,
+    "number": float,
+    "boolean": {"True": True, "False": False}.__getitem__,
+}
 
 
 def plain_value(value: Any) -> Any:
@@ -27,6 +38,27 @@ def label_name(value: str | int | float | bool) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def label_type(value: object) -> LabelType | None:
+    """The type of a label; None for what is none."""
+    for type_, of in (("text", str), ("boolean", bool), ("integer", int), ("number", float)):
+        if isinstance(value, of):
+            return type_  # type: ignore[return-value]
+    return None
+
+
+def is_of_type(name: str, type: LabelType) -> bool:
+    """Whether a name is one of a label of this type."""
+    try:
+        return label_name(OF_NAME[type](name)) == name
+    except (ValueError, KeyError):
+        return False
+
+
+def label_of(name: str, type: LabelType) -> Label:
+    """The label of a name as the data has it; the name where none of this type has it."""
+    return OF_NAME[type](name) if is_of_type(name, type) else name
 
 
 def joined_names(names: Iterable[str], separator: str) -> list[str]:

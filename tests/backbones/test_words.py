@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ltuning.backbones.backbone import Backbone
-from ltuning.backbones.words import _first_tokens, windows_of
+from ltuning.backbones.word_places import first_tokens
+from ltuning.backbones.words import windows_of
 from ltuning.errors import BackboneError
 from ltuning.sentences import Sentence
 
@@ -58,7 +59,7 @@ def test_the_first_token_of_each_word(
 ) -> None:
     special = [(0, 0)] if with_special else []
     offsets = [*special, *tokens[skipped:], *special]
-    assert list(_first_tokens(words, offsets)) == list(one_by_one(words, offsets))
+    assert list(first_tokens(words, offsets)) == list(one_by_one(words, offsets))
 
 
 def test_a_window_looks_at_its_own_words_alone() -> None:
@@ -66,7 +67,7 @@ def test_a_window_looks_at_its_own_words_alone() -> None:
     for first in (0, 5_000, 9_980):
         words.looks = 0
         window = words.words[first : first + 20]
-        assert [word for word, _ in _first_tokens(words, window)] == [*range(first, first + 20)]
+        assert [word for word, _ in first_tokens(words, window)] == [*range(first, first + 20)]
         assert words.looks < 20 + 20
 
 

@@ -15,6 +15,7 @@ from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback
 
 from ltuning.backbones.backbone import Backbone
+from ltuning.calibration import sigmoid
 from ltuning.errors import ArtifactError, ConfigError, DataError, LabelError
 from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.estimators.multilabel_classifier import MultilabelClassifier
@@ -24,7 +25,7 @@ from ltuning.methods.parameter_counts import closed_forms
 from ltuning.scoring import Scorer
 from ltuning.training.objectives import objective_of
 from ltuning.training.trainer import AdapterTrainer, TrainingModel
-from ltuning.training.validation import sigmoid, start_at_base_rate
+from ltuning.training.validation import start_at_base_rate
 
 from ..conftest import FILLERS, TOPICS
 

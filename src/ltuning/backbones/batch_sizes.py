@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-
-import torch
+from typing import Protocol
 
 from ltuning.texts import Text, num_characters
 
@@ -43,7 +42,14 @@ def pieces(sizes: Sequence[int]) -> Iterator[range]:
         yield range(first, len(sizes))
 
 
-def at_once(length: int, most: int, device: torch.device) -> int:
+class Device(Protocol):
+    """Where texts run, as torch has it; what runs without torch has no other than the CPU."""
+
+    @property
+    def type(self) -> str: ...
+
+
+def at_once(length: int, most: int, device: Device) -> int:
     """Rows that run together.
 
     Args:
@@ -57,7 +63,7 @@ def at_once(length: int, most: int, device: torch.device) -> int:
 
 
 def by_length(
-    lengths: Sequence[int], most: int, device: torch.device, per_text: int = 1
+    lengths: Sequence[int], most: int, device: Device, per_text: int = 1
 ) -> list[list[int]]:
     """Rows of texts of like lengths, the shortest first.
 

@@ -19,11 +19,11 @@ from ltuning.backbones.loading import (
     with_padding,
 )
 from ltuning.backbones.long_texts import Tokens as Tokens
-from ltuning.backbones.long_texts import Windows, cut_part, parts_of, window_parts
+from ltuning.backbones.long_texts import Windows, read_of_long
 from ltuning.backbones.lower import Lower
 from ltuning.backbones.prefix import RUNNING, Pass, Prefix, Recorder, announced
 from ltuning.config import BackboneOptions, LongTexts
-from ltuning.errors import BackboneError, DataError
+from ltuning.errors import BackboneError
 from ltuning.stages import Advance
 from ltuning.texts import Text, columns_of
 
@@ -82,6 +82,12 @@ class LabelStates:
         with torch.inference_mode(False), torch.no_grad():
             weights = self.mask.unsqueeze(-1).to(self.hidden.dtype)
             return (self.hidden * weights).sum(1) / weights.sum(1)
+
+    @cached_property
+    def from_end(self) -> Tensor:
+        """`[C]` of the real tokens of all label texts: how many of the same text come after it."""
+        with torch.inference_mode(False):
+            return self.mask.flip(1).long().cumsum(1).flip(1)[self.mask] - 1
 
 
 @dataclass(frozen=True)
@@ -245,7 +251,9 @@ class FrozenModel:
             length = len(tokens["input_ids"])
             if length > room and self.tokenizer.is_fast:
                 sides = encoded.sequence_ids(row)
-                made.append((self._of_long(text, tokens, sides, room, long_texts), length))
+                from_left = self.tokenizer.truncation_side == "left"
+                read = read_of_long(text, tokens, sides, room, long_texts, from_left)
+                made.append((read, length))
             elif length > room:
                 made.append(([self._cut_by_tokenizer(text, room, long_texts)], length))
             else:
@@ -256,29 +264,6 @@ class FrozenModel:
     def _tokenized(self, texts: Sequence[Text], **options: object) -> BatchEncoding:
         columns = columns_of(texts)
         return tokenized(self.tokenizer, *columns, return_attention_mask=False, **options)
-
-    def _of_long(
-        self,
-        text: Text,
-        tokens: Tokens,
-        sides: Sequence[int | None],
-        room: int,
-        long_texts: LongTexts,
-    ) -> list[Tokens]:
-        """The windows of a text that is longer than the room, or the one of what it is cut to."""
-        lengths = [sides.count(0), sides.count(1)]
-        room -= len(sides) - sum(lengths)
-        if long_texts == "cut":
-            from_left = self.tokenizer.truncation_side == "left"
-            return parts_of(tokens, sides, [cut_part(lengths, room, from_left)])
-        if min(lengths) > room // 2:
-            raise DataError(
-                f"expected pairs of which one text has at most {room // 2:,} tokens, half of what "
-                f"the model reads, for data.long_texts=windows, got one of {lengths[0]:,} and "
-                f"{lengths[1]:,}: {text!r:.80}; shorten a text of it, or train with "
-                "data.long_texts=cut"
-            )
-        return parts_of(tokens, sides, window_parts(lengths, room))
 
     def _cut_by_tokenizer(self, text: Text, room: int, long_texts: LongTexts) -> Tokens:
         """What a tokenizer makes of a long text that does not say which text a token is of."""
@@ -451,7 +436,8 @@ class FrozenModel:
     def _forward_prompt(self, batch: TextBatch, prompt: Tensor, prompt_mask: Tensor) -> Tensor:
         embeddings = self.embed(batch.ids)
         # The padding of a short label goes in front: some models count distances by place.
-        order = prompt_mask.long().argsort(dim=1, stable=True)
+        places = torch.arange(prompt_mask.shape[1], device=prompt_mask.device)
+        order = torch.where(prompt_mask, places + len(places), places).argsort(dim=1)
         prompt = prompt.gather(1, order.unsqueeze(-1).expand_as(prompt))
         prompt_mask = prompt_mask.gather(1, order)
         mask = torch.cat([prompt_mask, batch.mask], dim=1)

@@ -128,7 +128,7 @@ class _LayerForward:
         """A layer below the prefix: one row per text, no column for the prefix."""
         if layer >= prefix.first_layer:
             return
-        branches = len(prefix.rows)
+        branches = prefix.rows.shape[0]
         if layer == 0:
             named[states] = prefix.fan_in(named[states])
         for name in _PER_TEXT:

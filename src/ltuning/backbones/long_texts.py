@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from ltuning.errors import DataError
 from ltuning.texts import Text
+
+if TYPE_CHECKING:
+    from ltuning.config import LongTexts
 
 logger = logging.getLogger("ltuning")
 
@@ -33,6 +38,41 @@ class Windows:
     tokens: list[Tokens]
     counts: list[int]
     lengths: list[int]
+
+
+def read_of_long(
+    text: Text,
+    tokens: Tokens,
+    sides: Sequence[int | None],
+    room: int,
+    long_texts: LongTexts,
+    from_left: bool,
+) -> list[Tokens]:
+    """The windows of a text that is longer than the room, or the one of what it is cut to.
+
+    Args:
+        text: for messages.
+        tokens: all of its tokens.
+        sides: 0 or 1 for each token, the text that it is of; None for a special one.
+        room: most tokens of a window.
+        long_texts: whether it is cut.
+        from_left: whether, where it is cut, the last tokens are kept, and not the first.
+
+    Raises:
+        DataError: for windows, a pair whose shorter text takes more than half of the room.
+    """
+    lengths = [sides.count(0), sides.count(1)]
+    room -= len(sides) - sum(lengths)
+    if long_texts == "cut":
+        return parts_of(tokens, sides, [cut_part(lengths, room, from_left)])
+    if min(lengths) > room // 2:
+        raise DataError(
+            f"expected pairs of which one text has at most {room // 2:,} tokens, half of what "
+            f"the model reads, for data.long_texts=windows, got one of {lengths[0]:,} and "
+            f"{lengths[1]:,}: {text!r:.80}; shorten a text of it, or train with "
+            "data.long_texts=cut"
+        )
+    return parts_of(tokens, sides, window_parts(lengths, room))
 
 
 def cut_part(lengths: Sequence[int], room: int, from_left: bool) -> _Part:

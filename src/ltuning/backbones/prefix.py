@@ -58,8 +58,9 @@ class Prefix:
 
     def _of_branches(self, entries: Tensor) -> Tensor:
         """`[V, ...] -> [R, ...]`: each branch its entry; one that all share is not copied."""
+        # Here and in what else an exported graph passes: `len` would make its number a constant.
         if len(entries) == 1:
-            return entries.expand(len(self.rows), *entries.shape[1:])
+            return entries.expand(self.rows.shape[0], *entries.shape[1:])
         return entries.index_select(0, self.rows)
 
     def aligned(self, distances: Tensor) -> Tensor:

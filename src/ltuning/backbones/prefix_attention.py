@@ -96,7 +96,7 @@ def _widened(label: Tensor, text: Tensor) -> Tensor:
     if text.dtype != torch.bool:
         lowest = torch.finfo(text.dtype).min
         columns = torch.zeros_like(columns, dtype=text.dtype).masked_fill(~columns, lowest)
-    branches = len(label)
+    branches = label.shape[0]
     return torch.cat(
         [columns.expand(-1, 1, text.shape[2], -1), text.expand(branches, -1, -1, -1)], dim=3
     )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ltuning.errors import DataError
-from ltuning.labels import Labels, LabelType, label_type
 from ltuning.sentences import Sentence
 from ltuning.suggestions import unknown
 from ltuning.texts import Text, lone_surrogate
-from ltuning.values import is_missing, label_name, plain_value
+from ltuning.values import LabelType, is_missing, label_name, label_type, plain_value
+
+if TYPE_CHECKING:
+    from ltuning.labels import Labels
 
 # Names of methods that give the values of an array or a column as a list.
 _AS_LIST = ("tolist", "to_list", "to_pylist")

@@ -33,6 +33,7 @@ from ltuning.errors import (
     DataError,
     LabelError,
 )
+from ltuning.estimators.answers import check_abstain, label_array, labels_said, warn_of_others
 from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
@@ -130,7 +131,7 @@ class TextClassifier(Front[FittedLabels]):
     @property
     def classes_(self) -> np.ndarray:
         """`[K]` labels as they are in the data, in the order of `predict_proba`'s columns."""
-        return label_array(self.labels_)
+        return label_array(self.labels_.values)
 
     def scores(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Scores `[N, K]` before they are probabilities, by texts and by `classes_`.
@@ -152,7 +153,7 @@ class TextClassifier(Front[FittedLabels]):
         given = texts_of(texts)
         if not given:
             return np.empty((0, len(fitted.labels)), dtype=np.float32)
-        _warn_of_others(given, fitted.pairs)
+        warn_of_others(given, fitted.pairs)
         how = self.config.data.long_texts
         return self._scorer_of(fitted).score(given, progress, fitted.max_length, how)
 
@@ -632,8 +633,7 @@ class LabelClassifier(TextClassifier):
         Raises:
             DataError: what is no column of texts, or no probability.
         """
-        if abstain is not None and not 0 <= abstain <= 1:
-            raise DataError(f"expected a probability from 0 to 1 for abstain, got {abstain!r}")
+        check_abstain(abstain)
         fitted = self._answering()
         return self._labels_said(fitted, self._scores(fitted, texts, progress), abstain)
 
@@ -644,15 +644,13 @@ class LabelClassifier(TextClassifier):
     def _labels_said(
         self, fitted: FittedLabels, scores: np.ndarray, abstain: float | None
     ) -> np.ndarray:
-        predicted = label_array(fitted.labels)[scores.argmax(axis=1)]
-        if abstain is None and fitted.oos_threshold is None:
-            return predicted
-        said = predicted.astype(object)
-        if abstain is not None:
-            said[self._probabilities(fitted, scores).max(axis=1) < abstain] = None
-        if (oos_label := self.config.data.oos_label) is not None:
-            said[self._outside(fitted, scores)] = fitted.labels.value(oos_label)
-        return said
+        outside = for_none = None
+        if fitted.oos_threshold is not None and self.config.data.oos_label is not None:
+            outside = self._outside(fitted, scores)
+            for_none = fitted.labels.value(self.config.data.oos_label)
+        probabilities = self._probabilities(fitted, scores)
+        classes = label_array(fitted.labels.values)
+        return labels_said(classes, probabilities, abstain, outside, for_none)
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
         """`[N]` bool: the texts that belong to no label, by the `scores` of theirs.
@@ -965,31 +963,6 @@ def _warn_of_labels(labels: Labels, method: MethodOptions) -> None:
         logger.warning("%s", wordless_hint(names, method.name))
     for _, hint in joined_hints(labels.names):
         logger.warning("%s", hint)
-
-
-def _warn_of_others(texts: Sequence[Text], pairs: bool | None) -> None:
-    """Say where single texts come to a classifier of pairs, or pairs to one of single texts."""
-    others = sum(isinstance(text, tuple) != pairs for text in texts)
-    if pairs is None or not others:
-        return
-    kinds = ("pairs of texts", "single texts")
-    trained, came = kinds if pairs else kinds[::-1]
-    logger.warning(
-        "the classifier was trained on %s, and %d of the %d given are %s: its answers for them "
-        "mean little",
-        trained,
-        others,
-        len(texts),
-        came,
-    )
-
-
-def label_array(labels: Labels) -> np.ndarray:
-    """`[K]` labels as they are in the data; integers too large for NumPy stay Python's."""
-    values = np.array(labels.values)
-    # NumPy makes floats of integers on both sides of 2**63.
-    bent = labels.type == "integer" and values.dtype.kind == "f"
-    return np.array(labels.values, dtype=object) if bent else values
 
 
 def checked_texts(texts: object, labels: Sequence[L], empty: str) -> tuple[list[Text], list[L]]:

@@ -6,13 +6,15 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.frozen_model import TextBatch
+from ltuning.calibration import sigmoid
 from ltuning.errors import DataError
+from ltuning.estimators.answers import labels_reached
 from ltuning.estimators.inputs import label_lists_of, pair_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.estimators.text_weights import scaled, weighted_share
@@ -23,7 +25,7 @@ from ltuning.scoring import Progress
 from ltuning.stages import counting
 from ltuning.training.datasets import TokenDataset
 from ltuning.training.objectives import multi_hot
-from ltuning.training.validation import MultilabelValidation, sigmoid, start_at_base_rate
+from ltuning.training.validation import MultilabelValidation, start_at_base_rate
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from ltuning.training.result import TrainingResult
 
 logger = logging.getLogger("ltuning")
-
-T = TypeVar("T")
 
 
 class MultilabelClassifier(TextClassifier):
@@ -127,12 +127,12 @@ class MultilabelClassifier(TextClassifier):
         fitted = self._trained()
         scores = self._scores(fitted, texts, progress)
         reached = self._probabilities(fitted, scores) >= fitted.thresholds
-        return _of_columns(fitted.labels.values, reached)
+        return labels_reached(fitted.labels.values, reached)
 
     def applying(self, probabilities: np.ndarray) -> list[list[str]]:
         """The names of the labels whose probability, of `[N, K]`, reaches its threshold."""
         fitted = self._trained()
-        return _of_columns(fitted.labels.names, probabilities >= fitted.thresholds)
+        return labels_reached(fitted.labels.names, probabilities >= fitted.thresholds)
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """`[N, K]` the probability that each label applies: the sigmoid of its score.
@@ -262,10 +262,6 @@ class MultilabelClassifier(TextClassifier):
             )
         by_name = dict(zip(names, fitted.thresholds, strict=True))
         return replace(result, best={**result.best, **figures}), {"thresholds": by_name}
-
-
-def _of_columns(labels: Sequence[T], reached: np.ndarray) -> list[list[T]]:
-    return [[labels[label] for label in row.nonzero()[0]] for row in reached]
 
 
 def _used(lists: Sequence[Sequence[str]]) -> set[str]:

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.words import windows_of
 from ltuning.errors import DataError
+from ltuning.estimators.answers import Entity as Entity
+from ltuning.estimators.answers import entities_of, sentences_to_read
 from ltuning.estimators.front import Front, check_device
-from ltuning.estimators.inputs import check_whole, pair_of, rows_of, sentences_of, tag_lists_of
+from ltuning.estimators.inputs import pair_of, sentences_of, tag_lists_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
@@ -39,25 +40,6 @@ if TYPE_CHECKING:
     from ltuning.training.result import TrainingResult
 
 logger = logging.getLogger("ltuning")
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A part of a text that has a type.
-
-    Attributes:
-        start: its first character, counted from 0.
-        end: the character after its last.
-        text: the characters between.
-        type: of which kind it is.
-        probability: that all its words have the tags they got: the product over its words.
-    """
-
-    start: int
-    end: int
-    text: str
-    type: str
-    probability: float
 
 
 @dataclass
@@ -154,18 +136,10 @@ class TokenClassifier(Front[_Fitted]):
             DataError: what is neither; lists of words go to `predict_tags`.
         """
         fitted = self._trained()
-        given = rows_of(texts, "a list of texts", "[text]")
-        for index, text in enumerate(given):
-            if not isinstance(text, str | Sentence):
-                raise DataError(
-                    f"expected a list of texts, got {text!r:.80} in it; give texts, or lists of "
-                    "words to predict_tags"
-                )
-            check_whole(text if isinstance(text, str) else text.text, f"index {index}")
-        sentences = [Sentence.of_text(text) if isinstance(text, str) else text for text in given]
+        sentences = sentences_to_read(texts)
         tables = self._scorer_of(fitted).probabilities(sentences, progress)
         return [
-            _entities(sentence, table, tag_names(fitted.types))
+            entities_of(sentence, table, tag_names(fitted.types))
             for sentence, table in zip(sentences, tables, strict=True)
         ]
 
@@ -356,14 +330,3 @@ def _targets(
         [place[tag] for tag in tags_of(found, len(sentence.words))]
         for sentence, found in zip(sentences, spans, strict=True)
     ]
-
-
-def _entities(sentence: Sentence, table: np.ndarray, names: Sequence[str]) -> list[Entity]:
-    best = best_tags(table)
-    chances = table[np.arange(len(best)), best].astype(np.float64)
-    entities = []
-    for span in spans_of([names[tag] for tag in best], "IOB2"):
-        start, end = sentence.words[span.start][0], sentence.words[span.end - 1][1]
-        probability = float(chances[span.start : span.end].prod())
-        entities.append(Entity(start, end, sentence.text[start:end], span.type, probability))
-    return entities

@@ -165,7 +165,7 @@ class Adapter(Trainable):
         # Every label ends right before the text.
         from_end = torch.zeros(number, dtype=torch.long, device=tokens.device)
         if self.method.label_tokens == "all":
-            from_end = labels.mask.flip(1).long().cumsum(1).flip(1)[labels.mask] - 1
+            from_end = labels.from_end
         return Prefix(tokens, mask, self.first_layer, rows, room=self.length, from_end=from_end)
 
     def score(

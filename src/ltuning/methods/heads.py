@@ -41,7 +41,7 @@ def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
         return states.masked_fill(~mask.unsqueeze(-1), float("-inf")).amax(1)
     places = torch.arange(mask.shape[1], device=mask.device)
     index = mask.int().argmax(1) if how == "cls" else (places * mask).argmax(1)
-    return states[torch.arange(len(index), device=index.device), index]
+    return states[torch.arange(index.shape[0], device=index.device), index]
 
 
 def over_windows(scores: Tensor, counts: Sequence[int]) -> Tensor:
@@ -195,20 +195,23 @@ class CentredMatchHead(nn.Module):
         self.bias.data += by
 
 
-def mean_over_texts(scores: Tensor, owners: Tensor) -> Tensor:
+def mean_over_texts(scores: Tensor, owners: Tensor, num_labels: int) -> Tensor:
     """A label's score is the mean over its texts.
 
     Args:
         scores: `[B, V]` of label texts.
         owners: `[V]` the label of each, every label at least once.
+        num_labels: K.
 
     Returns:
         `[B, K]`.
     """
-    count = torch.bincount(owners)
-    if len(count) == len(owners):
+    if num_labels == len(owners):
         return scores
-    return scores.new_zeros(len(scores), len(count)).index_add(1, owners, scores) / count
+    # Not `bincount`, whose size depends on what is counted: a graph has it from the outset.
+    zeros = scores.new_zeros(num_labels)
+    count = zeros.index_add(0, owners, torch.ones_like(owners, dtype=scores.dtype))
+    return scores.new_zeros(scores.shape[0], num_labels).index_add(1, owners, scores) / count
 
 
 def label_map(hidden: int) -> nn.Module:

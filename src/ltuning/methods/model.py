@@ -181,7 +181,7 @@ class Model(ABC, Generic[Batch]):
 
     def of_labels(self, scores: Tensor) -> Tensor:
         """`[B, V]` scores of the label texts `-> [B, K]` of the labels."""
-        return mean_over_texts(scores, self._owners)
+        return mean_over_texts(scores, self._owners, self.num_labels)
 
     @cached_property
     def _owners(self) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from ltuning.backbones.frozen_model import Tokens
 from ltuning.backbones.words import Window
-from ltuning.calibration import softmax
+from ltuning.calibration import sigmoid, softmax
 from ltuning.metrics import (
     best_thresholds,
     binary_log_loss,
@@ -165,8 +165,3 @@ def start_at_base_rate(
     wanted = np.log(counts + 0.5) - np.log(size - counts + 0.5)
     by = torch.from_numpy(wanted - scores.mean(0)).to(model.backbone.device, torch.float32)
     model.adapter.shift(by.squeeze() if is_shared else by)
-
-
-def sigmoid(scores: np.ndarray) -> np.ndarray:
-    """Probabilities of scores that are log-odds, in float64."""
-    return np.exp(-np.logaddexp(0.0, -scores.astype(np.float64)))
