@@ -31,6 +31,10 @@ LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
 SCORING = METHODS | {"scoring"}
 TRAINING = SCORING | {"tag_decoding", "training", "metrics", "calibration"}
+ONNX = {
+    "artifacts", "backbones", "calibration", "errors", "estimators", "onnx", "sentences",
+    "tag_decoding", "texts", "values",
+}  # fmt: skip
 ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
 DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
@@ -60,12 +64,15 @@ ALLOWED = {
     # The package itself imports nothing before it is asked for.
     "__init__": ESTIMATORS,
     "__main__": ESTIMATORS | DATA | {"cli", "__init__"},
+    # It imports no torch: a test below holds that.
+    "onnx": ONNX,
+    "exporting": ESTIMATORS | ONNX | {"exporting"},
     "checks": CHECKS,
     "reviewing": {"reviewing"},
     "tasks": TASKS,
     "experiments": TASKS | {"experiments"},
     "serving": TASKS | {"serving"},
-    "cli": TASKS | {"cli", "experiments", "serving", "__init__"},
+    "cli": TASKS | {"cli", "experiments", "exporting", "onnx", "serving", "__init__"},
 }
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 
@@ -179,6 +186,16 @@ def test_importing_the_light_parts_loads_no_heavy_library(name: str) -> None:
     code = f"import {name}, sys; print(*sorted({HEAVY!r} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == []
+
+
+def test_exported_classifiers_need_onnxruntime_tokenizers_and_numpy_alone() -> None:
+    code = (
+        "import sys\nbefore = {*sys.modules}\nimport ltuning.onnx\n"
+        "print(*{name.partition('.')[0] for name in {*sys.modules} - before}"
+        " - {*sys.stdlib_module_names})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {*ran.stdout.split()} == {"ltuning", "numpy"}
 
 
 def test_the_front_door_is_found_by_its_name() -> None:

@@ -811,7 +811,7 @@ def test_a_full_disk_at_save_leaves_what_resume_needs(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "_write_text", full)
+        patch.setattr(store, "write_text", full)
         outcome = run("--output", tmp_path / "run", *STEPWISE)
     assert outcome.code == 1
     assert "No space left on device" in outcome.stderr

@@ -39,6 +39,8 @@ CARD = "README.md"
 CHECKPOINTS = "checkpoints"
 PARTS = frozenset({"calibration", "lora"})  # sub-folders
 ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD}) | PARTS
+# What an exported classifier says of itself; the file that only its folder has.
+EXPORTED = "labels.json"
 RUN_FILES = frozenset({"config.yaml", "metrics.json", "history.jsonl"})
 
 # Bytes of a name on common file systems, and what the names beside a folder add to its own.
@@ -114,7 +116,7 @@ class Claim:
         for aside, new in _on_record(self.folder)[0].items():
             if not self.folder.exists():
                 self._bring_back(aside)
-            elif self.folder.stat().st_ino == new and (self.folder / CONFIG).exists():
+            elif self.folder.stat().st_ino == new and names_in(self.folder) & {CONFIG, EXPORTED}:
                 self._empty(aside)
             else:
                 raise ArtifactError(

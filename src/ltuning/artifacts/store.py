@@ -26,6 +26,7 @@ from ltuning.artifacts.folders import (
     CARD,
     CHECKPOINTS,
     CONFIG,
+    EXPORTED,
     PARTS,
     RUN_FILES,
     TENSORS,
@@ -138,16 +139,32 @@ def save(
     """
     texts = {**_check_files(files or {}), CARD: card}
     content = _plain_json(config)
-    with claim(folder) as mine, _failing_whole(mine), _building(mine) as new:
-        _check_free(mine.folder, overwrite, parts or {})
+    with replacing(folder, lambda target: _check_free(target, overwrite, parts or {})) as new:
         for name, text in texts.items():
-            _write_text(new / name, text)
+            write_text(new / name, text)
         shas = _write_parts(new, parts or {})
         sha = _write_tensors(new / TENSORS, tensors)
         # safetensors closes its file to everyone else; the artifact's files are all as open.
         shutil.copymode(new / CARD, new / TENSORS)
         written = {"format": FORMAT, **content, "parts_sha256": shas, "adapter_sha256": sha}
         _write(new / CONFIG, signed(written))
+
+
+@contextmanager
+def replacing(folder: str | Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    """An empty folder, which takes the place of another once the block has filled it.
+
+    Args:
+        folder: made if it does not exist, with its parents.
+        check: refuses what may not be replaced, while nobody else can write there.
+
+    Raises:
+        ArtifactError: another process is at work in it, or writing failed. What was there is
+            untouched.
+    """
+    with claim(folder) as mine, _failing_whole(mine), _building(mine) as new:
+        check(mine.folder)
+        yield new
         folders.sync(new)
         mine.replace(new)
 
@@ -172,6 +189,32 @@ def write_folder(folder: str | Path, files: Mapping[str, bytes]) -> None:
         if mine.folder.exists():
             mine.folder.rmdir()
         mine.replace(new)
+
+
+def check_exported(folder: Path, overwrite: bool) -> None:
+    """Refuse to put an exported classifier where anything else is.
+
+    Args:
+        folder: where to, a resolved path.
+        overwrite: whether an earlier one gives way.
+
+    Raises:
+        ArtifactError: says why and what to do.
+    """
+    folders.check_place(folder)
+    names = names_in(folder)
+    is_earlier = EXPORTED in names and CONFIG not in names
+    if not names or (is_earlier and overwrite):
+        return
+    if is_earlier:
+        raise ArtifactError(
+            f"{folder} holds an exported classifier already: choose another folder, or replace it "
+            "with --overwrite (overwrite=True in Python)"
+        )
+    raise ArtifactError(
+        f"{folder} is not empty and holds no exported classifier (it has no {EXPORTED}), so it is "
+        "never overwritten: choose another folder"
+    )
 
 
 def unwritten(
@@ -385,7 +428,7 @@ def _plain_json(config: Mapping[str, object]) -> dict[str, Any]:
 def _failing_whole(mine: Claim) -> Iterator[None]:
     import safetensors
 
-    existed = CONFIG in names_in(mine.folder)
+    existed = bool(names_in(mine.folder) & {CONFIG, EXPORTED})
     try:
         yield
     except (OSError, UnicodeError, safetensors.SafetensorError) as error:
@@ -431,7 +474,8 @@ def _write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
+    """Write a file and flush it to the disk."""
     _write(path, text.encode())
 
 
@@ -464,6 +508,11 @@ def _artifact_folder(target: Path) -> Path:
         raise ArtifactError(
             f"{target} holds an unfinished run (nothing but {CHECKPOINTS}/): "
             "finish it with --resume first"
+        )
+    if EXPORTED in names and CONFIG not in names:
+        raise ArtifactError(
+            f"expected the folder of a trained classifier, got an exported one, {target}, which "
+            "`ltuning predict` alone takes; give the folder that it was exported from"
         )
     if missing := sorted({CONFIG, TENSORS} - names):
         raise ArtifactError(

@@ -27,6 +27,7 @@ from ltuning.cli import (
     demo,
     doctor,
     evaluate,
+    export,
     params,
     predict,
     push,
@@ -77,6 +78,7 @@ app.command()(predict.predict)
 app.command()(review.review)
 app.command()(calibrate.calibrate)
 app.command()(add_labels.add_labels)
+app.command()(export.export)
 app.command()(push.push)
 app.command()(params.params)
 app.command()(compare.compare)

@@ -17,6 +17,7 @@ from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
+    from ltuning.config import Config
     from ltuning.data.sources import Columns, Dialect, Table
     from ltuning.estimators.label_classifier import LabelClassifier
     from ltuning.estimators.token_classifier import Entity, TokenClassifier
@@ -154,6 +155,8 @@ def predict(
     A tagger gives predicted_spans (start, end, text, type, probability) for texts, and
     predicted_tags for lists of words; lines of text come out as JSON lines.
 
+    DIR may also be what `ltuning export` wrote, which is run without torch.
+
     With --zero-shot there is no DIR: nothing is trained, and every text gets the label whose text
     is nearest to it in the frozen backbone. That is a guess.
     """
@@ -165,7 +168,8 @@ def predict(
     if zero_shot:
         folder, source = None, _only_file(folder, source)
     named_labels = (labels, label or [])
-    asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
+    place_of_model = (backbone, trust_remote_code)
+    asked = saved.asked(folder, zero_shot, named_labels, *place_of_model, takes_exported=True)
     check_output(output, overwrite)
     wanted = _Wanted(probabilities, abstain, target_precision, coverage)
     wanted.check(zero_shot)
@@ -192,7 +196,7 @@ def predict(
     if task.of_words:
         done = _tagged(place, task, table, columns, write)
     else:
-        done = _labelled(place, task, table, columns, wanted, write)
+        done = _labelled(place, config, table, columns, wanted, write)
     write_table(write.prepared(done), sys.stdout if output is None else output)
 
 
@@ -466,13 +470,16 @@ def _span(entity: Entity) -> dict[str, object]:
 
 
 def _labelled(
-    place: _Place, task: Task, table: Table, columns: Columns, wanted: _Wanted, write: Writing
+    place: _Place, config: Config, table: Table, columns: Columns, wanted: _Wanted, write: Writing
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
     from ltuning.calibration import prediction_set
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
+    from ltuning.tasks.table import TASKS
+    from ltuning.values import label_name
 
+    task, oos_label = TASKS[config.task], config.data.oos_label
     every = wanted.probabilities
     sets = [] if wanted.coverage is None else [PREDICTION_SET]
     own = [*task.output_columns, *sets]
@@ -483,7 +490,7 @@ def _labelled(
     examples = examples_from_table(table, columns, need_labels=False, empty_texts="keep")
     load, terminal = place
     classifier = load()
-    names = list(classifier.labels_.names)
+    names = [label_name(label) for label in classifier.classes_.tolist()]
     of_names = _of_names(names) if every else []
     table = write.without_earlier(write.room(table, of_names), task, names)
     added = own + of_names
@@ -500,8 +507,6 @@ def _labelled(
             f"{int(withheld.sum()):,} of {len(scored):,} texts have no label: no probability "
             f"reaches {threshold:.4f}"
         )
-
-    oos_label = classifier.config.data.oos_label
 
     def row_of(one: Any, chances: Any, is_withheld: bool, is_outside: bool) -> list[object]:
         first, *rest = task.output_row(one, chances, names)

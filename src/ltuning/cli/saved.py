@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ltuning.cli.terminal import Terminal, silence_libraries
-from ltuning.errors import ConfigError, DataError, Problem
+from ltuning.errors import ArtifactError, ConfigError, DataError, Problem
+from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened
     from ltuning.config import Config
     from ltuning.data.sources import Columns
     from ltuning.estimators.label_classifier import LabelClassifier
+    from ltuning.onnx import Description
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class Asked:
         labels: with --zero-shot, name -> texts.
         backbone: where the backbone is.
         trust_remote_code: whether code that comes with it may run.
+        takes_exported: whether the folder may be an exported one.
     """
 
     folder: Path | None
     labels: dict[str, list[str]] | None
     backbone: str | None
     trust_remote_code: bool
+    takes_exported: bool = False
 
     def classifier(self, terminal: Terminal) -> tuple[Config, Callable[[], Any]]:
         """Its configuration, and what loads it.
@@ -43,6 +47,8 @@ class Asked:
             ArtifactError: the folder does not hold a whole, unchanged classifier.
             ConfigError: labels that cannot be told apart.
         """
+        if self.folder is not None and (exported := self._exported(self.folder, terminal)):
+            return exported
         if self.folder is None:
             from ltuning.estimators.label_classifier import LabelClassifier
 
@@ -53,6 +59,22 @@ class Asked:
         place = (self.backbone, self.trust_remote_code, terminal)
         return trained.config, partial(load, trained, *place)
 
+    def _exported(
+        self, folder: Path, terminal: Terminal
+    ) -> tuple[Config, Callable[[], Any]] | None:
+        """As `classifier`, of what `ltuning export` wrote; None where the folder is another."""
+        from ltuning import onnx
+
+        if not self.takes_exported or not onnx.is_exported(folder):
+            return None
+        given = {"--backbone": self.backbone, "--trust-remote-code": self.trust_remote_code}
+        if named := [option for option, value in given.items() if value]:
+            raise DataError(
+                f"expected no {named[0]} with an exported classifier, which has its backbone in "
+                f"it, got one in {folder}; leave it out"
+            )
+        return _config_of(onnx.Description.read(folder)), partial(_load_exported, folder, terminal)
+
 
 def asked(
     folder: Path | None,
@@ -60,6 +82,7 @@ def asked(
     labels: tuple[Path | None, Sequence[str]],
     backbone: str | None,
     trust_remote_code: bool,
+    takes_exported: bool = False,
 ) -> Asked:
     """Who answers, by the command line.
 
@@ -69,6 +92,7 @@ def asked(
         labels: a file of labels, and `NAME=TEXT` of each.
         backbone: where the backbone is.
         trust_remote_code: whether code that comes with it may run.
+        takes_exported: whether the folder may be an exported one.
 
     Raises:
         ConfigError: labels without --zero-shot; with it a folder, or labels that are missing or
@@ -92,7 +116,28 @@ def asked(
     if folder is None and not zero_shot:
         message = "missing; give the folder of a trained classifier, or say --zero-shot"
         raise typer.BadParameter(message, param_hint="DIR")
-    return Asked(folder, read, backbone, trust_remote_code)
+    return Asked(folder, read, backbone, trust_remote_code, takes_exported)
+
+
+def _config_of(description: Description) -> Config:
+    """What verbs ask of the configuration of an exported classifier."""
+    from ltuning.config import TASK_FACTS, Config, DataOptions
+
+    if description.task not in TASK_FACTS:
+        raise ArtifactError(unknown("task of an exported classifier", description.task, TASK_FACTS))
+    data = DataOptions(
+        text_column=description.text_column,
+        text_pair_column=description.text_pair_column,
+        oos_label=description.oos_label,
+    )
+    return Config(task=description.task, data=data)  # type: ignore[arg-type]
+
+
+def _load_exported(folder: Path, terminal: Terminal) -> Any:
+    from ltuning import onnx
+
+    with terminal.waiting(f"loading {folder}"):
+        return onnx.load(folder)
 
 
 def _with_backbone(classifier: LabelClassifier, terminal: Terminal) -> LabelClassifier:

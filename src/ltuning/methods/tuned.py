@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -135,6 +135,21 @@ class Tuned(Trainable):
     def model(self) -> Backbone:
         """What the states come from."""
         return self._parts[0]
+
+    def merged(self, backbone: Backbone, num_outputs: int) -> Tuned:
+        """The same with LoRA added to the weights; itself where there is none beside them.
+
+        Args:
+            backbone: that it was made from, which stays as it is.
+            num_outputs: K, classes or tags.
+        """
+        if self._parts[1] is None:
+            return self
+        tensors = {f"head.{name}": weight for name, weight in self.head.state_dict().items()}
+        for name, weight in _merged(self.model.model).items():
+            tensors[f"weights.{_one_word(name)}"] = weight
+        method = replace(self.method, merge=True)
+        return Tuned.load(backbone, method, num_outputs, tensors, {}, Path())
 
     @property
     def num_parameters(self) -> int:

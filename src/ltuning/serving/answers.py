@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ltuning.calibration import probabilities_of
+from ltuning.calibration import probabilities_of, sigmoid
 from ltuning.config import TASK_FACTS
 from ltuning.serving.batcher import Found
-from ltuning.training.validation import sigmoid
 
 
 def predictions(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from ltuning.data.sources import Columns, Examples, read_split, read_splits
 from ltuning.data.splits import hold_out
 from ltuning.metrics import Report, classification_report, expected_calibration_error, log_loss
 from ltuning.tasks.task import Labelled, Task
+from ltuning.values import label_name
 
 if TYPE_CHECKING:
     from ltuning.estimators.label_classifier import LabelClassifier
@@ -106,6 +107,16 @@ class Classes(Task["LabelClassifier", Examples, np.ndarray]):
     ) -> list[object]:
         """The class, and its probability."""
         return [names[int(decided)], float(scored[int(decided)])]
+
+    def said(
+        self, door: Any, inputs: Sequence[Any], progress: Callable[[int], None]
+    ) -> list[object]:
+        """The name of the class of each text."""
+        return [label_name(label) for label in door.predict(inputs, progress).tolist()]
+
+    def true(self, examples: Labelled) -> list[object]:
+        """The name of the class of each text."""
+        return [*(examples.labels or ())]
 
     def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from ltuning.data.sources import Columns, read_multilabel_split, read_multilabel
 from ltuning.data.splits import hold_out
 from ltuning.metrics import Report, binary_log_loss, multilabel_report
 from ltuning.tasks.task import Labelled, Task
+from ltuning.values import label_name
 
 if TYPE_CHECKING:
     from ltuning.estimators.multilabel_classifier import MultilabelClassifier
@@ -103,6 +104,16 @@ class Multilabel(Task["MultilabelClassifier", MultilabelExamples, np.ndarray]):
     ) -> list[object]:
         """The list of the labels."""
         return [[names[place] for place in decided.nonzero()[0].tolist()]]
+
+    def said(
+        self, door: Any, inputs: Sequence[Any], progress: Callable[[int], None]
+    ) -> list[object]:
+        """The names of the labels of each text."""
+        return [{*map(label_name, labels)} for labels in door.predict(inputs, progress)]
+
+    def true(self, examples: Labelled) -> list[object]:
+        """The names of the labels of each text."""
+        return [{*labels} for labels in examples.labels or ()]
 
     def shown(self, decided: np.ndarray, example: object, names: Sequence[str]) -> str:
         """The labels, or a dash."""

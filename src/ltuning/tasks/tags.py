@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,6 +123,17 @@ class Tags(Task["TokenClassifier", TaggedExamples, Sequence[np.ndarray]]):
             words = np.flatnonzero(predicted[row] != truth[row])
             found[row] = float(scored[row][words, predicted[row][words]].max())
         return found
+
+    def said(
+        self, door: Any, inputs: Sequence[Any], progress: Callable[[int], None]
+    ) -> list[object]:
+        """The entities of each sentence."""
+        lists = door.predict_tags(inputs, progress)
+        return [{*spans_of(tags, scheme_of([tags]))} for tags in lists]
+
+    def true(self, examples: Labelled) -> list[object]:
+        """The entities of each sentence."""
+        return [{*spans} for spans in _spans(examples)]
 
     def shown(self, decided: np.ndarray, example: Sentence, names: Sequence[str]) -> str:
         """The entities with their types, or a dash."""

@@ -6,7 +6,7 @@ Letters: N examples, K names (classes, labels, or types of entities), W words of
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
@@ -207,6 +207,22 @@ class Task(ABC, Generic[Door, Given, Scored]):
         Not of words, where it depends on what they came in.
         """
         raise NotImplementedError
+
+    @abstractmethod
+    def said(
+        self, door: Any, inputs: Sequence[Any], progress: Callable[[int], None]
+    ) -> list[object]:
+        """What a trained or exported front door predicts of each example, to compare with `true`.
+
+        Args:
+            door: the front door.
+            inputs: of the examples.
+            progress: called with the number of examples just done.
+        """
+
+    @abstractmethod
+    def true(self, examples: Labelled) -> list[object]:
+        """What is true of each example, whether a front door knows it or not."""
 
     @abstractmethod
     def shown(self, decided: np.ndarray, example: Any, names: Sequence[str]) -> str:

@@ -1,0 +1,1 @@
+"""Exporting: a trained classifier as a graph of ONNX, for `ltuning.onnx` and other runtimes."""
