@@ -95,7 +95,8 @@ def push(
     if create_pr and revision is not None:
         message = f"expected no revision beside it, got '{revision}'; leave one of them out"
         raise ConfigError([Problem("create_pr", message)])
-    files, config = store.contents(folder), store.read_config(folder)
+    files = store.contents(folder)
+    config = json.loads(files[CONFIG])
     api = HfApi(token=token, library_name="ltuning")
     with _meaning(f"expected to push to '{repo_id}' on the hub, got"):
         repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -108,7 +109,10 @@ def push(
             api.create_branch(repo_id, branch=revision, exist_ok=True)
         commit = api.create_commit(
             repo_id,
-            _operations(_public(files, repo_id), api.list_repo_files(repo_id, revision=revision)),
+            _operations(
+                _public(files, config, repo_id),
+                api.list_repo_files(repo_id, revision=revision),
+            ),
             commit_message=commit_message or "Push a classifier with ltuning",
             revision=revision,
             create_pr=create_pr,
@@ -117,9 +121,8 @@ def push(
     return str(commit.pr_url or commit.commit_url)
 
 
-def _public(files: dict[str, bytes], repo_id: str) -> dict[str, bytes]:
+def _public(files: dict[str, bytes], config: Any, repo_id: str) -> dict[str, bytes]:
     """The files as others get them: where they are now, and not where the training texts were."""
-    config = json.loads(files[CONFIG])
     data = config["config"]["data"]
     if os.path.isabs(data.get("path") or ""):
         data["path"] = None
