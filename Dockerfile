@@ -2,15 +2,16 @@
 # `ltuning serve` on CPUs, with the backbone builtin:minilm inside; classifiers are mounted at /runs.
 FROM python:3.12-slim
 
-# Builds of torch for CPUs alone; those of PyPI bring the libraries of CUDA, gigabytes of them.
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Where builds of torch for CPUs alone are, as PyTorch's installation page has it; those of PyPI bring
+# the libraries of CUDA, gigabytes of them.
+ARG TORCH_INDEX
 
 WORKDIR /runs
 
 # In a layer of its own, as it seldom changes.
 RUN --mount=type=bind,source=constraints.txt,target=/tmp/constraints.txt \
-    pip install --no-cache-dir --disable-pip-version-check --index-url "$TORCH_INDEX" \
-        "$(grep '^torch==' /tmp/constraints.txt)"
+    pip install --no-cache-dir --disable-pip-version-check \
+        ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' /tmp/constraints.txt)"
 
 RUN --mount=type=bind,target=/tmp/ltuning \
     pip install --no-cache-dir --disable-pip-version-check \
