@@ -138,6 +138,20 @@ def test_a_broken_folder_stops_nobody(client: TestClient, saved: Path, doors: An
     assert client.get("/healthz").json() == {"status": "ok"}
 
 
+def test_what_nobody_expected_of_a_folder_stops_nobody(
+    serve: Serve, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning import TokenClassifier
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyError("of /home/user")
+
+    monkeypatch.setattr(TokenClassifier, "from_pretrained", fails)
+    client = serve(saved / "topics", saved / "tagger")
+    errors = client.get("/readyz").json()["errors"]
+    assert errors == {"tagger": "it cannot be loaded (KeyError)"}
+
+
 def test_where_nothing_loads_the_first_error_is_raised(serve: Serve, saved: Path) -> None:
     from ltuning.errors import ArtifactError
 
@@ -267,8 +281,23 @@ def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
         held.set()
         statuses = sorted(one.result()[0] for one in waiting)
     assert statuses == [200, 429, 429]
-    assert refused[0][1] == "4 texts wait already; come again in 1 s"
+    assert refused[0][1] == "too many texts wait already; come again in 1 s"
     assert refused[0][2] == "1"
+
+
+def test_who_would_not_be_begun_in_time_is_told_at_once(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", bounds=Bounds(seconds=20))
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    batcher._pace = 7.5  # seconds for a text
+    held = _held(batcher)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(_status, client, 3)
+        while not batcher.num_waiting:
+            time.sleep(0.01)
+        words = "too many texts wait already; come again in 23 s"
+        assert _status(client, 1) == (429, words, "23")
+        held.set()
+        assert first.result()[0] == 200
 
 
 def _held(batcher: Any) -> Any:
@@ -303,6 +332,24 @@ def test_who_waited_too_long_is_not_computed(serve: Serve, saved: Path) -> None:
         time.sleep(0.01)
     batcher.call(lambda: None)  # after what was taken
     assert "ltuning_texts_together_count 0.0" in client.get("/metrics").text
+
+
+def test_requests_that_wait_together_run_together(
+    serve: Serve, saved: Path, doors: dict[str, Any], toy: Toy
+) -> None:
+    names = ("topics", "plain", "several", "lora")
+    client = serve(*(saved / name for name in names))
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    held = _held(batcher)
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask, client, name, texts=toy.test_texts[:2]) for name in names]
+        while batcher.num_waiting < 8:
+            time.sleep(0.01)
+        held.set()
+        assert [len(one.result()) for one in asked] == [2] * 4
+    shown = client.get("/metrics").text
+    assert "ltuning_requests_together_sum 4.0" in shown
+    assert "ltuning_texts_together_count 1.0" in shown
 
 
 # --- labels, and folders that are replaced --------------------------------------------------------

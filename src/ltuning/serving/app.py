@@ -204,7 +204,7 @@ def _add_predictions(app: FastAPI, registry: Registry, measures: Measures, bound
             found = await asyncio.wait_for(asyncio.wrap_future(future), bounds.seconds)
         except QueueFull as full:
             seconds = {"Retry-After": str(full.seconds)}
-            message = f"{bounds.waiting} texts wait already; come again in {full.seconds} s"
+            message = f"too many texts wait already; come again in {full.seconds} s"
             raise HTTPException(429, message, seconds) from None
         except (TooLate, TimeoutError):
             message = f"no answer within {bounds.seconds:g} s; come again"

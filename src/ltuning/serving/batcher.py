@@ -142,12 +142,13 @@ class Batcher:
             seconds: within which the work has to begin; else the future raises `TooLate`.
 
         Raises:
-            QueueFull: more texts would wait than may.
+            QueueFull: more texts would wait than may, or it would not be begun in time.
         """
         request = _Request(classifier, texts, time.monotonic() + seconds)
         with self._changed:
-            if self._waiting + len(texts) > self._most_waiting:
-                raise QueueFull(max(1, math.ceil(self._waiting * self._pace)))
+            until_begun = self._waiting * self._pace
+            if self._waiting + len(texts) > self._most_waiting or until_begun > seconds:
+                raise QueueFull(max(1, math.ceil(until_begun)))
             self._check_open()
             self._requests.append(request)
             self._waiting += len(texts)

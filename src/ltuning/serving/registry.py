@@ -203,7 +203,9 @@ class Registry:
             before = entry.loaded
             try:
                 entry.loaded = self._opened(entry)
-            except (LTuningError, OSError, MemoryError, RuntimeError) as error:
+            except TooLate:
+                raise
+            except Exception as error:
                 known = error if isinstance(error, LTuningError) else _in_words(error)
                 entry.error = without_paths(str(known), entry.folder)
                 kept = "; the one before goes on" if before else ""

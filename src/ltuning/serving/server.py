@@ -77,6 +77,7 @@ def server_of(app: FastAPI, seconds: float) -> uvicorn.Server:
         ws="none",
         lifespan="on",
         log_config=None,
+        log_level="error",
         access_log=False,
         server_header=False,
         proxy_headers=False,
