@@ -46,7 +46,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -252,12 +252,14 @@ class Tally:
         seconds: of right answers, from when they were to be sent.
         wrong: answers that differ from `predict_proba` by more than the tolerance.
         largest: the largest difference.
+        of_each: where several answers are right, how many were each of them.
     """
 
     statuses: dict[int, int] = field(default_factory=dict)
     seconds: list[float] = field(default_factory=list)
     wrong: int = 0
     largest: float = 0.0
+    of_each: dict[int, int] = field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:
         """As a results file has it."""
@@ -266,6 +268,7 @@ class Tally:
             "statuses": {str(status): count for status, count in sorted(self.statuses.items())},
             "wrong": self.wrong,
             "largest_difference": self.largest,
+            "of_each": [self.of_each[which] for which in sorted(self.of_each)],
         }
         if self.seconds:
             p50, p95, p99 = np.percentile(self.seconds, [50, 95, 99])
@@ -324,6 +327,8 @@ class Load:
         several = of_one.get("several", [of_one["probabilities"]])
         differences = [float(np.abs(found - np.array(one[row])).max()) for one in several]
         tally.largest = max(tally.largest, min(differences))
+        nearest = int(np.argmin(differences))
+        tally.of_each[nearest] = tally.of_each.get(nearest, 0) + 1
         label = of_one["classes"][int(found.argmax())]
         tally.wrong += min(differences) > TOLERANCE or prediction["label"] != label
 
@@ -566,9 +571,12 @@ def malformed(options: argparse.Namespace) -> None:
         )
         @given(*_strategies(schema, [*_expected(options.runs)]))
         def ask(request: tuple[str, str], body: bytes, content_type: str) -> None:
-            line.request(request[0], request[1], body, {"Content-Type": content_type})
-            answer = line.getresponse()
-            answer.read()
+            # A connection of its own: the server hangs up on one that is idle for five seconds.
+            line = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+            with closing(line):
+                line.request(request[0], request[1], body, {"Content-Type": content_type})
+                answer = line.getresponse()
+                answer.read()
             statuses[answer.status] = statuses.get(answer.status, 0) + 1
 
         ask()

@@ -163,6 +163,7 @@ def create_app(
         responses=responses,
         docs_url=None,  # these pages load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # a redirect has no words
     )
     _add_facts(app, registry, allow_label_changes)
     _add_predictions(app, registry, measures, bounds)
