@@ -114,6 +114,44 @@ def test_what_is_no_http_is_answered_and_harms_nobody(listen: Listen, saved: Pat
     assert predict(port)["classifier"] == "topics"
 
 
+def test_what_was_taken_is_answered_when_the_server_is_told_to_end(
+    serve: Callable[..., TestClient], saved: Path
+) -> None:
+    client = serve(saved / "topics")
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    server, place = server_of(client.app, 20), listening("127.0.0.1", 0)  # type: ignore[arg-type]
+    port = place.getsockname()[1]
+    running = threading.Thread(target=server.run, kwargs={"sockets": [place]})
+    running.start()
+    begun, held = threading.Event(), threading.Event()
+    threading.Thread(
+        target=batcher.call, args=[lambda: (begun.set(), held.wait(20))], daemon=True
+    ).start()
+    begun.wait(20)
+    found: list[dict[str, Any]] = []
+    asking = threading.Thread(target=lambda: found.append(predict(port)))
+    asking.start()
+    while not batcher.num_waiting:
+        time.sleep(0.01)
+    server.handle_exit(signal.SIGTERM, None)
+    while _is_open(port):
+        time.sleep(0.01)
+    held.set()
+    asking.join(20)
+    running.join(20)
+    place.close()
+    assert not running.is_alive()
+    assert found[0]["classifier"] == "topics"
+
+
+def _is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 # --- the page -------------------------------------------------------------------------------------
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
@@ -153,6 +191,21 @@ def test_the_page_shows_probabilities(
     assert '<form id="more">' in html  # a label may be added
     assert "ball and team" in element(html, "labels")
     assert '<p class="soft wrong" id="wrong" role="alert" hidden="">' in html
+
+
+@in_browser
+def test_the_page_asks_for_pairs_and_shows_entities(
+    listen: Listen, saved: Path, doors: dict[str, Any], tmp_path: Path
+) -> None:
+    port = listen(saved / "pairs", saved / "tagger")
+    html = page(port, "classifier=pairs&text=bread&pair=the%20hotel", tmp_path)
+    assert element(html, "answer") == doors["pairs"].predict([("bread", "the hotel")])[0]
+    assert element(html, "first") == "first text"
+    text = "bread ball hotel"
+    (entities,) = doors["tagger"].predict([text])
+    html = page(port, f"classifier=tagger&text={quote(text)}", tmp_path)
+    assert element(html, "answer") == f"{len(entities)} entities"
+    assert [one.text for one in entities] == re.findall(r"(\w+) \S thing", element(html, "bars"))
 
 
 @in_browser
@@ -208,6 +261,8 @@ def test_the_verb_serves_until_it_is_told_to_end(saved: Path) -> None:
             "--max-waiting: expected room for a request, which may have 2,000 texts, got 1,024; "
             "give more, or a smaller --max-texts",
         ),
+        (["--allow-host", "a.*"], "--allow-host: expected a name, *.NAME, or * for any, got 'a.*'"),
+        (["--host", "192.0.2.1"], "--host: expected an address of this machine, got '192.0.2.1' ("),
         (["--port", "70000"], "--port: expected a port from 0 to 65,535, got 70000"),
         (
             ["--api-key-file", os.devnull],

@@ -25,7 +25,7 @@ def serve(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN...",
+            metavar="RUN",
             help="Folders of trained classifiers, each named as its folder, or NAME=RUN.",
             show_default=False,
         ),
@@ -85,7 +85,7 @@ def serve(
     from ltuning.serving.bounds import Bounds
 
     bounds = Bounds(max_waiting, max_texts, max_characters, max_body, timeout)
-    _check(bounds, port)
+    _check(bounds, port, allow_host or [])
     keys = [] if api_key_file is None else _keys(api_key_file)
     names = [*dict.fromkeys([*_LOCAL, host, *(allow_host or [])])]
     with _without_paths():
@@ -128,8 +128,8 @@ def _serve(
         server_of(app, bounds.seconds).run(sockets=[socket])
 
 
-def _check(bounds: Bounds, port: int) -> None:
-    """Refuse bounds that nothing fits into."""
+def _check(bounds: Bounds, port: int, names: list[str]) -> None:
+    """Refuse bounds that nothing fits into, a port and names that cannot be."""
     given = {
         "--max-waiting": bounds.waiting,
         "--max-texts": bounds.texts,
@@ -152,6 +152,11 @@ def _check(bounds: Bounds, port: int) -> None:
             f"{bounds.waiting:,}; give more, or a smaller --max-texts"
         )
         problems.append(Problem("--max-waiting", message))
+    problems += [
+        Problem("--allow-host", f"expected a name, *.NAME, or * for any, got {name!r}")
+        for name in names
+        if "*" in name.removeprefix("*.") and name != "*"
+    ]
     if problems:
         raise ConfigError(problems)
 

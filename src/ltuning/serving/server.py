@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import math
 import socket
 from typing import Any
@@ -58,10 +59,12 @@ def listening(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
-    except (OSError, OverflowError) as error:
-        words = getattr(error, "strerror", None) or str(error)
-        message = f"expected one that is free on {host}, got {port} ({words}); choose another"
-        raise ConfigError([Problem("--port", message)]) from error
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            message = f"expected one that is free on {host}, got {port} ({error.strerror})"
+            raise ConfigError([Problem("--port", f"{message}; choose another")]) from error
+        message = f"expected an address of this machine, got {host!r} ({error.strerror})"
+        raise ConfigError([Problem("--host", f"{message}; choose another")]) from error
 
 
 def server_of(app: FastAPI, seconds: float) -> uvicorn.Server:

@@ -147,8 +147,9 @@ class _Shared:
             ]
             if rows:
                 groups.setdefault(self._kind(scorer), []).extend(rows)
-        # A text without a prefix goes with those of few columns, all masked for it.
-        few = [kind for kind in groups if kind is not None and kind[2] == _FEW_COLUMNS]
+        # A text without a prefix goes with those of few columns, all masked for it, unless a prefix
+        # moves the positions of the text.
+        few = [kind for kind in groups if kind is not None and kind[1:] == (None, _FEW_COLUMNS)]
         if None in groups and few:
             groups[few[0]] += groups.pop(None)
         found = [(kind, rows) for kind in groups for rows in self._batches(groups[kind])]
