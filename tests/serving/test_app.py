@@ -90,6 +90,32 @@ def test_the_end_of_a_text_that_is_not_read_is_told(client: TestClient, toy: Toy
     assert [one["truncated"] for one in said] == [False, True]
 
 
+def test_long_texts_are_read_as_in_training(
+    serve: Serve,
+    saved: Path,
+    tiny_bert: Path,
+    load: Callable[..., Any],
+    classifier: Callable[..., Any],
+    toy: Toy,
+    tmp_path: Path,
+) -> None:
+    rows = toy.texts[:12], toy.labels[:12]
+    short = load(tiny_bert, max_length=16)
+    made = {
+        "whole": classifier(load(tiny_bert), steps=1, data__long_texts="windows").fit(*rows),
+        "short": classifier(short, "prefix", steps=1, num_tokens=3).fit(*rows),
+    }
+    for name, door in made.items():
+        door.save_pretrained(tmp_path / name)
+    client = serve(tmp_path / "whole", tmp_path / "short", saved / "topics")
+    texts = [" ".join(toy.test_texts), "bread"]
+    for name, door in made.items():
+        said = ask(client, name, texts=texts)
+        np.testing.assert_allclose(chances(said, toy.names), door.predict_proba(texts), atol=1e-5)
+        assert [one["truncated"] for one in said] == [name == "short", False]
+    assert len(client.app.state.registry.batchers) == 1  # type: ignore[attr-defined]
+
+
 def test_texts_out_of_scope_have_its_label(
     serve: Serve, bert: Any, toy: Toy, tmp_path: Path
 ) -> None:
