@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-import logging
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -25,6 +23,7 @@ from ltuning.config import TASK_FACTS
 from ltuning.errors import DataError, LTuningError
 from ltuning.serving.answers import facts_of, predictions
 from ltuning.serving.batcher import QueueFull, TooLate
+from ltuning.serving.bodies import Failure, NewLabels, PredictRequest, PredictResponse
 from ltuning.serving.bounds import Bounds
 from ltuning.serving.guards import Keyed, Watched, Whole, refusal
 from ltuning.serving.measures import Measures
@@ -32,98 +31,9 @@ from ltuning.serving.registry import Entry, Loaded, Registry, without_paths
 from ltuning.suggestions import unknown
 from ltuning.texts import num_characters
 
-logger = logging.getLogger("ltuning")
-
-Label = str | bool | int | float
 _PAGE = Path(__file__).with_name("page.html")
 # Names of fields that an error may name; what else a body holds may be a text.
 _FIELDS = frozenset({"body", "texts", "top_k", "abstain", "labels", "path", "name", "label"})
-
-
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class PredictRequest(_Body):
-    """Texts, and what is to be said of them."""
-
-    texts: Annotated[
-        list[str | tuple[str, str]],
-        Field(
-            min_length=1,
-            description="Texts, or pairs of texts for a classifier that reads pairs.",
-        ),
-    ]
-    top_k: Annotated[
-        int | None,
-        Field(
-            ge=1,
-            le=2**31,
-            description="Labels with a probability, the most probable first; null is all of them.",
-        ),
-    ] = None
-    abstain: Annotated[
-        float | None,
-        Field(
-            ge=0,
-            le=1,
-            allow_inf_nan=False,
-            description="From which probability on a label is said; below, the label is null.",
-        ),
-    ] = None
-
-
-class NewLabels(_Body):
-    """Labels and the texts that stand for them."""
-
-    labels: Annotated[dict[str, str | list[str]], Field(min_length=1)]
-
-
-class Probability(BaseModel):
-    """A label with its probability."""
-
-    label: Label
-    probability: float
-
-
-class Entity(BaseModel):
-    """Words of a text, by their characters."""
-
-    start: int
-    end: int
-    text: str
-    type: str
-    probability: float
-
-
-class Prediction(BaseModel):
-    """What is said of a text: a label, labels, or entities, by the task of the classifier."""
-
-    label: Annotated[
-        Label | None,
-        Field(description="The most probable label, that of no label, or null below `abstain`."),
-    ] = None
-    labels: Annotated[
-        list[Label] | None, Field(description="The labels that apply, where several may.")
-    ] = None
-    entities: Annotated[list[Entity] | None, Field(description="Of a tagger.")] = None
-    probabilities: list[Probability] | None = None
-    truncated: Annotated[
-        bool | None, Field(description="Whether the end of the text was not read.")
-    ] = None
-
-
-class PredictResponse(BaseModel):
-    """A prediction for each text, in their order."""
-
-    classifier: str
-    predictions: list[Prediction]
-
-
-class Failure(BaseModel):
-    """Why there is no answer, in words."""
-
-    error: str
 
 
 def create_app(
