@@ -295,6 +295,15 @@ def test_keys_hosts_and_other_origins(serve: Serve, saved: Path) -> None:
     assert preflight.status_code == 405
 
 
+def test_names_that_it_answers_to(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics", hosts=["::1", "*.example"])
+    found = {
+        host: client.get("/healthz", headers={"host": host}).status_code
+        for host in ("[::1]:8000", "a.example", "example", "localhost", "")
+    }
+    assert found == {"[::1]:8000": 200, "a.example": 200, "example": 400, "localhost": 400, "": 400}
+
+
 def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
     client = serve(saved / "topics", bounds=Bounds(waiting=4, texts=3, seconds=20))
     batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]

@@ -86,7 +86,9 @@ def create_app(
     app.add_middleware(Whole, bounds=bounds)
     if keys:
         app.add_middleware(Keyed, keys=keys)
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False)
+    # An address of IPv6 stands in brackets there.
+    names = [f"[{name}]" if ":" in name else name for name in hosts]
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
     app.add_middleware(Watched, observe=measures.answered)
     return app
 
