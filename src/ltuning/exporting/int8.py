@@ -37,7 +37,9 @@ def quantize_file(path: Path) -> None:
     whole = path.with_suffix(".float32")
     path.rename(whole)
     with muted(""):  # on the root logger: a note on what is done to graphs of images
-        quantize_dynamic(whole, path)
+        # A scale for each output: with one for all 6.6 % of the answers changed, and not 2.6 %
+        # (MiniLM, 500 texts of financial news that were not trained on).
+        quantize_dynamic(whole, path, per_channel=True)
     whole.unlink()
 
 
