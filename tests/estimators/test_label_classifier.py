@@ -23,7 +23,8 @@ from ltuning.errors import (
     LabelError,
     TrainingError,
 )
-from ltuning.estimators.label_classifier import LabelClassifier, label_array
+from ltuning.estimators.answers import label_array
+from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.labels import Labels
 
 Make = Callable[..., LabelClassifier]
@@ -246,7 +247,8 @@ TYPED = {"integer": [10, 2, -1], "number": [0.5, 2.0, 10.0], "boolean": [True, F
     ],
 )
 def test_an_array_of_labels_has_every_digit(values: tuple[float, float], dtype: type) -> None:
-    array = label_array(Labels.from_any(dict(zip(values, ("low", "high"), strict=True))))
+    labels = Labels.from_any(dict(zip(values, ("low", "high"), strict=True)))
+    array = label_array(labels.values)
     assert array.tolist() == list(values)
     assert array.dtype == dtype
 
