@@ -155,8 +155,23 @@ def test_texts_that_are_none(folder: Any) -> None:
 
 def changed(folder: Path, **given: Any) -> Path:
     path = folder / "labels.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | given))
+    content = json.loads(path.read_text()) | given
+    del content["own_sha256"]
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    own = hashlib.sha256(canonical.encode()).hexdigest()
+    path.write_text(json.dumps({**content, "own_sha256": own}))
     return folder
+
+
+def test_labels_that_changed_places(folder: Any) -> None:
+    path = folder() / "labels.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "labels": content["labels"][::-1]}))
+    with pytest.raises(
+        ArtifactError,
+        match=r"it was changed since \(its content does not match own_sha256\); export the",
+    ):
+        load(path.parent)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ from ltuning.values import OF_NAME, Label, label_of
 
 logger = logging.getLogger("ltuning")
 
+_OWN_SHA = "own_sha256"
 GRAPH, TOKENIZER, LABELS = "model.onnx", "tokenizer.json", folders.EXPORTED
 FORMAT = 1
 _OTHERS = frozenset({GRAPH, TOKENIZER})
@@ -113,7 +114,9 @@ class Description:
     def to_json(self) -> str:
         """The file."""
         named = {item.name: getattr(self, item.name) for item in fields(self)}
-        return json.dumps({"format": FORMAT, **named}, indent=2, ensure_ascii=False) + "\n"
+        content = {"format": FORMAT, **named}
+        signed = {**content, _OWN_SHA: _sha(content)}
+        return json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -136,6 +139,13 @@ class Description:
         known = {item.name for item in fields(cls)}
         made = {name: _tuple(value) for name, value in given.items() if name in known}
         return cls(**made)
+
+
+def _sha(content: Mapping[str, Any]) -> str:
+    """Checksum of what `labels.json` says, but for that of its own."""
+    rest = {name: value for name, value in content.items() if name != _OWN_SHA}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _tuple(value: Any) -> Any:
@@ -195,6 +205,8 @@ def _problem(given: Any) -> str | None:
     is_list = isinstance(thresholds, list) and [*map(_is_number, thresholds)] == [True] * number
     if thresholds is not None and not is_list:
         return f"expected {number} numbers for thresholds, got {thresholds!r:.80}"
+    if given.get(_OWN_SHA) != _sha(given):
+        return f"it was changed since (its content does not match {_OWN_SHA})"
     return None
 
 

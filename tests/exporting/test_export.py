@@ -237,7 +237,8 @@ def test_an_earlier_export_gives_way_whole_when_asked(
     door, _ = probe
     target = tmp_path / "onnx"
     exporting.export(*saved(door, tmp_path / "run"), target)
-    (target / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "README.md", "config.yaml"):
+        (target / name).write_text("mine")
     ours = opened.read(tmp_path / "run")
     with pytest.raises(
         ArtifactError,
@@ -248,19 +249,20 @@ def test_an_earlier_export_gives_way_whole_when_asked(
     before = (target / "labels.json").stat().st_ino
     exporting.export(exporting.exportable(ours), door, target, overwrite=True)
     assert (target / "labels.json").stat().st_ino != before
-    assert (target / "notes.txt").read_text() == "mine"
+    for name in ("notes.txt", "README.md", "config.yaml"):
+        assert (target / name).read_text() == "mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["onnx", "run"]
     assert caplog.records == []
     with caplog.at_level(logging.ERROR):
         same(onnx.load(target, threads=1), door, OTHERS)
 
 
-@pytest.mark.parametrize("name", ["ltuning_config.json", "notes.txt"])
+@pytest.mark.parametrize("name", ["ltuning_config.json", "notes.txt", "labels.json"])
 def test_nothing_but_an_export_is_ever_replaced(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{}")
     with pytest.raises(
         ArtifactError,
-        match="is not empty and holds no exported classifier (it has no labels.json), so it is "
+        match="is not empty and holds no exported classifier, so it is "
         "never overwritten: choose another folder$".replace("(", r"\(").replace(")", r"\)"),
     ):
         store.check_exported(tmp_path, overwrite=True)

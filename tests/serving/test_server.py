@@ -261,6 +261,10 @@ def test_the_verb_serves_until_it_is_told_to_end(saved: Path) -> None:
             "--max-waiting: expected room for a request, which may have 2,000 texts, got 1,024; "
             "give more, or a smaller --max-texts",
         ),
+        (
+            ["--allow-host", "a.org:80"],
+            "--allow-host: expected a name, *.NAME, or * for any, got 'a.org:80'",
+        ),
         (["--allow-host", "a.*"], "--allow-host: expected a name, *.NAME, or * for any, got 'a.*'"),
         (["--host", "192.0.2.1"], "--host: expected an address of this machine, got '192.0.2.1' ("),
         (["--port", "70000"], "--port: expected a port from 0 to 65,535, got 70000"),

@@ -41,6 +41,7 @@ PARTS = frozenset({"calibration", "lora"})  # sub-folders
 ARTIFACT_FILES = frozenset({TENSORS, CONFIG, CARD}) | PARTS
 # What an exported classifier says of itself; the file that only its folder has.
 EXPORTED = "labels.json"
+EXPORT_FILES = frozenset({EXPORTED, "model.onnx", "tokenizer.json"})
 RUN_FILES = frozenset({"config.yaml", "metrics.json", "history.jsonl"})
 
 # Bytes of a name on common file systems, and what the names beside a folder add to its own.
@@ -357,7 +358,10 @@ def _parents(folder: Path) -> Iterator[None]:
 
 
 def _move_leftovers(aside: Path, folder: Path) -> None:
-    gone = (ARTIFACT_FILES - PARTS) | own_parts(aside) | RUN_FILES | names_in(folder)
+    own = (ARTIFACT_FILES - PARTS) | own_parts(aside) | RUN_FILES
+    if CONFIG not in names_in(aside):
+        own = EXPORT_FILES
+    gone = own | names_in(folder)
     for name in sorted(names_in(aside) - gone):
         os.rename(aside / name, folder / name)
 

@@ -203,7 +203,7 @@ def check_exported(folder: Path, overwrite: bool) -> None:
     """
     folders.check_place(folder)
     names = names_in(folder)
-    is_earlier = EXPORTED in names and CONFIG not in names
+    is_earlier = _is_export(folder, names)
     if not names or (is_earlier and overwrite):
         return
     if is_earlier:
@@ -212,9 +212,20 @@ def check_exported(folder: Path, overwrite: bool) -> None:
             "with --overwrite (overwrite=True in Python)"
         )
     raise ArtifactError(
-        f"{folder} is not empty and holds no exported classifier (it has no {EXPORTED}), so it is "
-        "never overwritten: choose another folder"
+        f"{folder} is not empty and holds no exported classifier, so it is never overwritten: "
+        "choose another folder"
     )
+
+
+def _is_export(folder: Path, names: set[str]) -> bool:
+    """Whether a folder is an exported classifier, by its files and by what one says of them."""
+    if not names >= folders.EXPORT_FILES or CONFIG in names:
+        return False
+    try:
+        said = _parse_json(read_file(folder / EXPORTED, folders.LONGEST_JSON), folder / EXPORTED)
+    except ArtifactError:
+        return False
+    return isinstance(said, dict) and "ltuning_version" in said
 
 
 def unwritten(

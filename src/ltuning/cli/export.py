@@ -12,7 +12,7 @@ import typer
 
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
-from ltuning.errors import DataError
+from ltuning.errors import DataError, LabelError
 from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def export(
         columns = saved.columns_of(opened.config, text_column, text_pair_column, label_column)
         how = (split, delimiter, encoding)
         examples = _read(task, data, columns, *how)
+        known = {*opened.fields["labels"], opened.config.data.oos_label}
+        if strange := sorted({*task.names(examples)} - known):
+            raise LabelError(unknown("label", strange[0], opened.fields["labels"]))
     with terminal.waiting(f"loading {folder}"):
         door = task.door()
         silence_libraries()

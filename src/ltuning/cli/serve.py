@@ -155,14 +155,15 @@ def _check(bounds: Bounds, port: int, names: list[str]) -> None:
     problems += [
         Problem("--allow-host", f"expected a name, *.NAME, or * for any, got {name!r}")
         for name in names
-        if "*" in name.removeprefix("*.") and name != "*"
+        if ("*" in name.removeprefix("*.") and name != "*") or "/" in name or name.count(":") == 1
     ]
     if problems:
         raise ConfigError(problems)
 
 
 def _keys(path: Path) -> list[str]:
-    keys = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    keys = [line.strip() for line in text.splitlines()]
     keys = [key for key in keys if key]
     if not keys or not all(key.isascii() and key.isprintable() for key in keys):
         message = f"expected keys of ASCII letters and signs, one a line, in {path}, got "

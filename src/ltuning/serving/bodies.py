@@ -28,6 +28,7 @@ class PredictRequest(_Body):
         Field(
             ge=1,
             le=2**31,
+            strict=True,
             description="Labels with a probability, the most probable first; null is all of them.",
         ),
     ] = None
@@ -37,15 +38,20 @@ class PredictRequest(_Body):
             ge=0,
             le=1,
             allow_inf_nan=False,
+            strict=True,
             description="From which probability on a label is said; below, the label is null.",
         ),
     ] = None
 
 
+# A name is part of the address that takes its label out again, and of every answer.
+_NewName = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
 class NewLabels(_Body):
     """Labels and the texts that stand for them."""
 
-    labels: Annotated[dict[str, str | list[str]], Field(min_length=1)]
+    labels: Annotated[dict[_NewName, str | list[str]], Field(min_length=1, max_length=256)]
 
 
 class Probability(BaseModel):

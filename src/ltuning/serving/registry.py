@@ -88,7 +88,7 @@ def named(runs: Sequence[str]) -> dict[str, Path]:
                 "NAME=RUN to give one of them another name"
             )
             problems.append(Problem("RUN", message))
-        found[name] = Path(path).expanduser()
+        found[name] = Path(os.path.abspath(path) if path.startswith("./") else path).expanduser()
     if problems:
         raise ConfigError(problems)
     return found
