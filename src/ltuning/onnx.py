@@ -22,7 +22,13 @@ import numpy as np
 
 from ltuning.artifacts import folders
 from ltuning.backbones.batch_sizes import alike, by_length, pieces
-from ltuning.backbones.long_texts import Tokens, Windows, read_of_long, warn_of_cut
+from ltuning.backbones.long_texts import (
+    Tokens,
+    Windows,
+    read_of_long,
+    texts_done,
+    warn_of_cut,
+)
 from ltuning.backbones.word_places import (
     Offsets,
     Window,
@@ -114,9 +120,7 @@ class Description:
     def to_json(self) -> str:
         """The file."""
         named = {item.name: getattr(self, item.name) for item in fields(self)}
-        content = {"format": FORMAT, **named}
-        signed = {**content, _OWN_SHA: _sha(content)}
-        return json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
+        return folders.signed_json({"format": FORMAT, **named}, _OWN_SHA)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -139,13 +143,6 @@ class Description:
         known = {item.name for item in fields(cls)}
         made = {name: _tuple(value) for name, value in given.items() if name in known}
         return cls(**made)
-
-
-def _sha(content: Mapping[str, Any]) -> str:
-    """Checksum of what `labels.json` says, but for that of its own."""
-    rest = {name: value for name, value in content.items() if name != _OWN_SHA}
-    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _tuple(value: Any) -> Any:
@@ -205,7 +202,7 @@ def _problem(given: Any) -> str | None:
     is_list = isinstance(thresholds, list) and [*map(_is_number, thresholds)] == [True] * number
     if thresholds is not None and not is_list:
         return f"expected {number} numbers for thresholds, got {thresholds!r:.80}"
-    if given.get(_OWN_SHA) != _sha(given):
+    if given.get(_OWN_SHA) != folders.json_sha(given, _OWN_SHA):
         return f"it was changed since (its content does not match {_OWN_SHA})"
     return None
 
@@ -534,10 +531,8 @@ class OnnxClassifier(_Exported):
         owners, left = np.arange(len(counts)).repeat(counts), np.array(counts)
         for rows in self._batches([len(one["input_ids"]) for one in tokens]):
             scores[rows] = self._run([tokens[row] for row in rows])
-            # A bar counts texts, and a text is done with its last window.
-            np.subtract.at(left, owners[rows], 1)
             if progress is not None:
-                progress(int((left[np.unique(owners[rows])] == 0).sum()))
+                progress(texts_done(left, owners, rows))
         if len(scores) == len(counts):
             return scores
         # As `methods.heads.over_windows`: the log of the mean of the exponentials.

@@ -12,7 +12,7 @@ from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.batch_sizes import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
 from ltuning.backbones.frozen_model import TextBatch, Tokens
-from ltuning.backbones.long_texts import warn_of_cut
+from ltuning.backbones.long_texts import texts_done, warn_of_cut
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.config import LongTexts
 from ltuning.methods.heads import check_finite, over_windows, pool
@@ -109,10 +109,8 @@ class Scorer:
             for rows in self._batches(tokens):
                 batch = [tokens[row] for row in rows]
                 scores[rows] = self._score_batch(batch).float().cpu().numpy()
-                # A bar counts texts, and a text is done with its last window.
-                np.subtract.at(left, owners[rows], 1)
                 if progress is not None:
-                    progress(int((left[np.unique(owners[rows])] == 0).sum()))
+                    progress(texts_done(left, owners, rows))
         return scores if counts is None else over_windows(torch.from_numpy(scores), sizes).numpy()
 
     @property

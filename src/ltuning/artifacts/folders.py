@@ -15,6 +15,7 @@ ended between the last two steps, it reads the folder that stepped aside.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -246,6 +247,19 @@ def resolve(folder: str | Path) -> Path:
         return followed(Path(folder).expanduser())
     except (RuntimeError, OSError, ValueError) as error:
         raise ArtifactError(f"expected a folder, got '{folder}': {error}") from error
+
+
+def signed_json(content: Mapping[str, object], key: str) -> str:
+    """JSON of a file that has, under a key, a checksum of all else that it says."""
+    signed = {**content, key: json_sha(content, key)}
+    return json.dumps(signed, indent=2, ensure_ascii=False) + "\n"
+
+
+def json_sha(content: Mapping[str, object], key: str) -> str:
+    """The checksum of what a file of JSON says, but for what stands under its own key."""
+    rest = {name: value for name, value in content.items() if name != key}
+    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def names_in(folder: Path) -> set[str]:

@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 FORMAT = 1
-RESERVED_KEYS = frozenset({"format", "adapter_sha256", "config_sha256", "parts_sha256"})
+_OWN_SHA = "config_sha256"
+RESERVED_KEYS = frozenset({"format", "adapter_sha256", _OWN_SHA, "parts_sha256"})
 # Written since parts came; an artifact without parts may lack it.
 _OPTIONAL_KEYS = frozenset({"parts_sha256"})
 _SHA = re.compile(r"[0-9a-f]{64}")
@@ -281,8 +282,7 @@ def signed(config: Mapping[str, object]) -> bytes:
     Args:
         config: all that the file holds.
     """
-    signed = {**config, "config_sha256": _config_sha(config)}
-    return (json.dumps(signed, indent=2, ensure_ascii=False) + "\n").encode()
+    return folders.signed_json(config, _OWN_SHA).encode()
 
 
 def part_names(folder: Path) -> list[str]:
@@ -558,8 +558,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{path} lacks {' and '.join(missing)}: restore the file or train again"
         )
-    if _config_sha(config) != config["config_sha256"]:
-        raise _changed(path, "config_sha256")
+    if folders.json_sha(config, _OWN_SHA) != config[_OWN_SHA]:
+        raise _changed(path, _OWN_SHA)
     _check_shas(config, path)
     return config
 
@@ -616,9 +616,3 @@ def _changed(path: Path, key: str) -> ArtifactError:
         f"{path} was changed or damaged since it was saved (its content does not match {key}): "
         "restore the file or train again"
     )
-
-
-def _config_sha(config: Mapping[str, object]) -> str:
-    rest = {key: value for key, value in config.items() if key != "config_sha256"}
-    canonical = json.dumps(rest, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()

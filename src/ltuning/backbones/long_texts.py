@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ltuning.errors import DataError
 from ltuning.texts import Text
 
@@ -158,3 +160,15 @@ def warn_of_cut(texts: Sequence[Text], lengths: Sequence[int], room: int) -> Non
         f"{longest - room:,}",
         pairs if any(isinstance(texts[row], tuple) for row in cut) else "",
     )
+
+
+def texts_done(left: np.ndarray, owners: np.ndarray, rows: Sequence[int]) -> int:
+    """How many texts are done with these windows: a text is with its last one.
+
+    Args:
+        left: `[N]` windows of each text that are to come; those of `rows` are taken off.
+        owners: `[W]` the text of each window.
+        rows: windows that have just been read.
+    """
+    np.subtract.at(left, owners[rows], 1)
+    return int((left[np.unique(owners[rows])] == 0).sum())

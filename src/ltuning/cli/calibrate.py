@@ -36,13 +36,7 @@ def calibrate(
             show_default=False,
         ),
     ],
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Which split of a folder or hub data set; validation by default.",
-            show_default=False,
-        ),
-    ] = None,
+    split: options.ValidationSplit = None,
     backbone: options.OtherBackbone = None,
     trust_remote_code: options.TrustRemoteCode = False,
     text_column: options.TextColumn = None,

@@ -50,13 +50,7 @@ def export(
             show_default=False,
         ),
     ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Which split of a folder or hub data set; validation by default.",
-            show_default=False,
-        ),
-    ] = None,
+    split: options.ValidationSplit = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an earlier export.")
     ] = False,

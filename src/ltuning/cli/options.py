@@ -20,6 +20,13 @@ def classifier_path(word: str) -> Path:
     return path.absolute() if word.startswith("./") else path
 
 
+ValidationSplit = Annotated[
+    str | None,
+    typer.Option(
+        help="Which split of a folder or hub data set; validation by default.",
+        show_default=False,
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars and no summary.")]
 QuietTables = Annotated[bool, typer.Option("--quiet", help="No progress bars and no tables.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output file that exists.")]

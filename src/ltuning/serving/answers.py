@@ -10,6 +10,7 @@ import numpy as np
 
 from ltuning.calibration import probabilities_of, sigmoid
 from ltuning.config import TASK_FACTS
+from ltuning.estimators.answers import labels_reached
 from ltuning.serving.batcher import Found
 
 
@@ -29,9 +30,7 @@ def predictions(
         return [{"entities": [asdict(entity) for entity in said]} for said in found.scores]
     if facts.several:
         chances = sigmoid(found.scores)
-        reached = chances >= classifier.thresholds_
-        values = classifier.labels_.values
-        labels = [[values[label] for label in row.nonzero()[0]] for row in reached]
+        labels = labels_reached(classifier.labels_.values, chances >= classifier.thresholds_)
         said: list[dict[str, Any]] = [{"labels": one} for one in labels]
     else:
         chances = probabilities_of(found.scores, classifier.temperature_)
