@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
@@ -223,7 +224,7 @@ def load(folder: str | Path, *, threads: int | None = None) -> OnnxClassifier | 
         ArtifactError: a file that is missing, was changed, or cannot be read.
         MissingExtraError: onnxruntime or tokenizers is not installed.
     """
-    is_tagger = Description.read(Path(folder).expanduser()).scheme is not None
+    is_tagger = Description.read(Path(os.path.expanduser(folder))).scheme is not None
     door = OnnxTokenClassifier if is_tagger else OnnxClassifier
     return door(folder, threads=threads)
 
@@ -252,7 +253,7 @@ class _Exported:
                 of words for one of texts, or the other way round.
             MissingExtraError: onnxruntime or tokenizers is not installed.
         """
-        self._folder = Path(folder).expanduser()
+        self._folder = Path(os.path.expanduser(folder))
         self.description = Description.read(self._folder)
         self._check_kind()
         self._tokenizer = self._opened(TOKENIZER, _tokenizer)

@@ -89,7 +89,7 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
         "multilabel": 3 * 3,
         "rates": 39,
         "rates-fewshot": 27 * 2,
-        "rates-decoder": 35,
+        "rates-decoder": 44,
         "decoder": 3 * 11 * 3,
         "class-weights": 6 * (5 + 3),
     }

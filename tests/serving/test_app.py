@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from ltuning.cli.serve import named
+from ltuning.serving.batcher import Batcher, TooLate
 from ltuning.serving.bounds import Bounds
-from ltuning.serving.registry import named, without_paths
+from ltuning.serving.registry import without, without_paths
 
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
@@ -152,7 +154,9 @@ def test_facts_of_classifiers(client: TestClient, toy: Toy) -> None:
 def test_a_broken_folder_stops_nobody(client: TestClient, saved: Path, doors: Any) -> None:
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["classifiers"]) == (200, len(doors))
-    error = ready.json()["errors"]["broken"]
+    assert ready.json()["failed"] == 1
+    listed = {one["name"]: one for one in client.get("/v1/classifiers").json()["classifiers"]}
+    error = listed["broken"]["error"]
     assert error.startswith("adapter_model.safetensors was changed or damaged")
     assert str(saved) not in error
     for answer in (
@@ -174,8 +178,9 @@ def test_what_nobody_expected_of_a_folder_stops_nobody(
 
     monkeypatch.setattr(TokenClassifier, "from_pretrained", fails)
     client = serve(saved / "topics", saved / "tagger")
-    errors = client.get("/readyz").json()["errors"]
-    assert errors == {"tagger": "it cannot be loaded (KeyError)"}
+    failed = client.get("/v1/classifiers").json()["classifiers"][1]
+    words = "it cannot be loaded (KeyError)"
+    assert failed == {"name": "tagger", "status": "failed", "error": words}
 
 
 def test_where_nothing_loads_the_first_error_is_raised(serve: Serve, saved: Path) -> None:
@@ -245,13 +250,19 @@ def test_a_body_that_is_too_long_or_no_json(serve: Serve, saved: Path) -> None:
     assert long.json() == {"error": words}
     pieces = client.post(place, content=iter([b"x" * 60, b"x" * 60]))
     assert (pieces.status_code, pieces.json()) == (413, {"error": words})
-    for content in (b"{", b"\xff", b"[" * 90, b'{"texts": ["\\ud800"]}', b'{"texts": [NaN]}'):
-        answer = client.post(place, content=content, headers={"content-type": "application/json"})
+    json_type = {"content-type": "application/json"}
+    for content in (b"{", b"\xff", b"[" * 90, b'{"texts": [NaN]}'):
+        answer = client.post(place, content=content, headers=json_type)
         assert answer.status_code in (400, 422), content
         assert set(answer.json()) == {"error"}
     # What a page elsewhere may send without asking first is not read.
-    plain = {"content-type": "text/plain"}
-    assert client.post(place, content=b'{"texts": ["a"]}', headers=plain).status_code == 422
+    half = client.post(place, content=b'{"texts": ["\\ud800"]}', headers=json_type)
+    words = "expected texts of characters, got half of a surrogate pair"
+    assert (half.status_code, half.json()) == (422, {"error": words})
+    for headers, got in (({"content-type": "text/plain"}, "text/plain"), ({}, "none")):
+        answer = client.post(place, content=b'{"texts": ["a"]}', headers=headers)
+        assert answer.status_code == 415
+        assert answer.json() == {"error": f"expected Content-Type: application/json, got {got}"}
 
 
 def test_a_text_is_in_no_error_and_no_log(
@@ -288,7 +299,9 @@ def test_keys_hosts_and_other_origins(serve: Serve, saved: Path) -> None:
     for headers in ({"x-api-key": "first"}, {"authorization": "Bearer second"}):
         assert client.post(place, json=body, headers=headers).status_code == 200
     assert client.get("/metrics").status_code == client.get("/openapi.json").status_code == 401
-    assert client.get("/healthz", headers={"host": "evil.example"}).status_code == 400
+    elsewhere = client.get("/healthz", headers={"host": "evil.example"})
+    assert elsewhere.status_code == 400
+    assert elsewhere.json()["error"].startswith("expected a Host that this server answers to")
     asked = {"origin": "http://evil.example", "access-control-request-method": "POST"}
     preflight = client.options(place, headers={**asked, "x-api-key": "first"})
     assert "access-control-allow-origin" not in preflight.headers
@@ -299,9 +312,16 @@ def test_names_that_it_answers_to(serve: Serve, saved: Path) -> None:
     client = serve(saved / "topics", hosts=["::1", "*.example"])
     found = {
         host: client.get("/healthz", headers={"host": host}).status_code
-        for host in ("[::1]:8000", "a.example", "example", "localhost", "")
+        for host in ("[::1]:8000", "[::1]", "A.example:80", "example", "localhost", "")
     }
-    assert found == {"[::1]:8000": 200, "a.example": 200, "example": 400, "localhost": 400, "": 400}
+    assert [host for host, status in found.items() if status == 200] == [*found][:3]
+    assert {found[host] for host in [*found][3:]} == {400}
+
+
+def test_head_is_answered_as_get(client: TestClient) -> None:
+    for path in ("/", "/healthz", "/readyz", "/metrics", "/v1/classifiers"):
+        assert client.head(path).status_code == client.get(path).status_code == 200
+    assert client.head("/v1/classifiers/topics/predict").status_code == 405
 
 
 def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
@@ -323,7 +343,7 @@ def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
 def test_who_would_not_be_begun_in_time_is_told_at_once(serve: Serve, saved: Path) -> None:
     client = serve(saved / "topics", bounds=Bounds(seconds=20))
     batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
-    batcher._pace = 7.5  # seconds for a text
+    batcher._pace = 3.75  # seconds for a token
     held = _held(batcher)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(_status, client, 3)
@@ -333,6 +353,80 @@ def test_who_would_not_be_begun_in_time_is_told_at_once(serve: Serve, saved: Pat
         assert _status(client, 1) == (429, words, "23")
         held.set()
         assert first.result()[0] == 200
+
+
+# --- requests in pieces ---------------------------------------------------------------------------
+
+
+def test_a_long_request_lets_others_have_their_turn(
+    serve: Serve, saved: Path, doors: dict[str, Any], toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.serving import batcher as module
+
+    monkeypatch.setattr(module, "_TOKENS", 24)
+    client = serve(*(saved / name for name in ("topics", "tagger", "lora")))
+    registry = client.app.state.registry  # type: ignore[attr-defined]
+    loaded = {name: registry.entries[name].loaded for name in registry.entries}
+    batcher, texts = registry.batchers[0], toy.test_texts * 3
+    held, order = _held(batcher), []
+    futures = {}
+    for name, several in [(one, texts) for one in loaded] + [("topics", texts[:1])]:
+        key = name, len(several)
+        futures[key] = batcher.ask(loaded[name].classifier, several, 20)
+        futures[key].add_done_callback(lambda _, key=key: order.append(key))
+    held.set()
+    found = {key: future.result(20) for key, future in futures.items()}
+    assert order[0] == ("topics", 1)
+    for name in ("topics", "lora"):
+        scores = doors[name].scores(texts)
+        np.testing.assert_allclose(found[name, len(texts)].scores, scores, atol=1e-5)
+    expected = doors["tagger"].predict(texts)
+    said = [[(one.start, one.end) for one in several] for several in expected]
+    of_pieces = found["tagger", len(texts)].scores
+    assert [[(one.start, one.end) for one in several] for several in of_pieces] == said
+    assert batcher.num_waiting == 0
+
+
+def test_nobody_goes_on_with_what_is_cancelled_or_too_late(
+    serve: Serve, saved: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.serving import batcher as module
+
+    monkeypatch.setattr(module, "_TOKENS", 1)  # a text at a time
+    client = serve(saved / "topics")
+    loaded = client.app.state.registry.entries["topics"].loaded  # type: ignore[attr-defined]
+    batcher, ran = loaded.batcher, []
+    futures: list[Any] = []
+
+    def observe(requests: int, texts: int) -> None:
+        ran.append((requests, texts))
+        if len(ran) == 3:
+            futures[0].cancel()
+        if len(ran) == 6:
+            batcher._requests[0].deadline = 0.0
+
+    batcher._observe = observe
+    held = _held(batcher)
+    futures += [batcher.ask(loaded.classifier, ["bread"] * 5, 20) for _ in range(2)]
+    held.set()
+    with pytest.raises(TooLate):
+        futures[1].result(20)
+    batcher.call(lambda: None)
+    assert futures[0].cancelled()
+    # Two and one of the first, one and three of the second.
+    assert ran == [(1, 1)] * 6
+    assert batcher.num_waiting == 0
+
+
+def test_a_call_that_does_not_begin_in_time_never_does() -> None:
+    batcher = Batcher(4)
+    held, ran = _held(batcher), []
+    with pytest.raises(TooLate):
+        batcher.call(lambda: ran.append(1), 0.05)
+    held.set()
+    assert batcher.call(lambda: 7, 20) == 7
+    assert ran == []
+    batcher.stop()
 
 
 def _held(batcher: Any) -> Any:
@@ -423,6 +517,26 @@ def test_labels_are_added_and_taken_out(
     assert len(several["labels"]) == 5
 
 
+def test_labels_that_are_added_have_bounds(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "several", allow_label_changes=True, bounds=Bounds(seconds=0.2))
+    place = "/v1/classifiers/several/labels"
+    many = {"labels": {"music": ["a drum"] * 1025}}
+    answer = client.post(place, json=many)
+    assert answer.status_code == 409
+    assert answer.json()["error"].startswith("expected at most 1,024 texts of labels that are")
+    assert client.post(place, json={"labels": {"music": "a drum"}}).status_code == 200
+    held = _held(client.app.state.registry.batchers[0])  # type: ignore[attr-defined]
+    words = "it was not begun within 0.2 s, and nothing is changed; come again"
+    for answer in (
+        client.post(place, json={"labels": {"rain": "wet"}}),
+        client.delete(f"{place}/music"),
+    ):
+        assert (answer.status_code, answer.json()) == (503, {"error": words})
+    held.set()
+    labels = client.get("/v1/classifiers/several").json()["labels"]
+    assert [one["label"] for one in labels if one["added"]] == ["music"]
+
+
 def test_labels_stay_where_changes_are_not_allowed(client: TestClient) -> None:
     place = "/v1/classifiers/topics/labels"
     for answer in (client.post(place, json={"labels": ["x"]}), client.delete(f"{place}/food")):
@@ -472,6 +586,73 @@ def test_a_folder_that_is_damaged_leaves_the_one_before(
     assert "error" not in client.get("/v1/classifiers/run").json()
 
 
+def test_what_could_not_be_loaded_is_tried_again(
+    serve: Serve,
+    saved: Path,
+    tiny_bert: Path,
+    load: Callable[..., Any],
+    classifier: Callable[..., Any],
+    toy: Toy,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from ltuning.serving import registry as module
+
+    place = tmp_path / "model"
+    shutil.copytree(tiny_bert, place)
+    door = classifier(load(place), "probe", steps=1).fit(toy.texts[:12], toy.labels[:12])
+    door.save_pretrained(tmp_path / "run")
+    shutil.rmtree(place)
+    client = serve(saved / "plain", tmp_path / "run")
+    registry = client.app.state.registry  # type: ignore[attr-defined]
+    entry, said = registry.entries["run"], len(caplog.messages)
+    error = entry.error
+    assert error is not None
+    assert str(tmp_path) not in error
+    shutil.copytree(tiny_bert, place)
+    registry.renew()
+    assert entry.error == error
+    assert entry.again > time.monotonic() + module._AGAIN - 5
+    entry.again = 0.0
+    registry.renew()
+    assert entry.error is None
+    assert entry.loaded is not None
+    assert caplog.messages[said:] == ["classifier run could be loaded now"]
+
+
+def test_a_backbone_that_nobody_uses_any_more_goes(
+    serve: Serve, saved: Path, llama: Any, classifier: Callable[..., Any], toy: Toy, tmp_path: Path
+) -> None:
+    shutil.copytree(saved / "topics", tmp_path / "run")
+    client = serve(tmp_path / "run")
+    registry = client.app.state.registry  # type: ignore[attr-defined]
+    (first,) = registry.batchers
+    door = classifier(llama, "probe", steps=1).fit(toy.texts[:12], toy.labels[:12])
+    door.save_pretrained(tmp_path / "run", overwrite=True)
+    registry.renew()
+    assert len(registry.batchers) == 2  # who has just found it may ask it yet
+    registry.renew()
+    assert first not in registry.batchers
+    assert not first.is_alive
+    said = chances(ask(client, "run", texts=["bread"]), toy.names)
+    np.testing.assert_allclose(said, door.predict_proba(["bread"]), atol=1e-5)
+
+
+def test_backbones_that_have_moved(
+    serve: Serve, saved: Path, tiny_bert: Path, tmp_path: Path
+) -> None:
+    from ltuning.serving.registry import Registry
+
+    shutil.copytree(tiny_bert, tmp_path / "model")
+    folders = {name: saved / name for name in ("topics", "tagger")}
+    registry = Registry(folders, backbone=str(tmp_path / "model"))
+    registry.load()
+    assert {
+        entry.loaded.classifier.config.backbone.name for entry in registry.entries.values()
+    } == {str(tmp_path / "model")}
+    registry.stop()
+
+
 def test_classifiers_of_one_backbone_share_it(client: TestClient, doors: dict[str, Any]) -> None:
     registry = client.app.state.registry  # type: ignore[attr-defined]
     assert len(registry.batchers) == 1
@@ -509,6 +690,7 @@ def test_names_of_run_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "y": Path("runs/x"),
         "a=b": Path("a=b"),
     }
+    assert named(["~no one/x", "./a/b"]) == {"x": Path("~no one/x"), "b": tmp_path / "a" / "b"}
     with pytest.raises(ConfigError) as error:
         named(["one/x", "two/x", "a/b=one"])
     assert [problem.message for problem in error.value.problems] == [
@@ -523,4 +705,8 @@ def test_paths_are_taken_out_of_messages() -> None:
     words = "cannot read x.json: in 'run', of 'bert' and lt/prefix"
     assert without_paths(message, Path("/a/b c/run")) == words
     assert without_paths("http://x/y and ~/runs/a") == "http://x/y and a"
+    others = "in '/a b/c d' and /a/b/c, of user/name, org-1/x@main, label '/food' and read/write"
+    words = "in 'c d' and c, of user/name, org-1/x@main, label '/food' and read/write"
+    assert without_paths(others, Path("user/name")) == words
+    assert without("label '/a/b' of /x/run", Path("/x/run")) == "label '/a/b' of run"
     assert json.loads(json.dumps(words)) == words

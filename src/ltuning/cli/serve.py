@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -58,6 +59,7 @@ def serve(
             "--allow-label-changes", help="Let labels be added by their texts, in memory."
         ),
     ] = False,
+    backbone: options.OtherBackbone = None,
     max_waiting: Annotated[
         int, typer.Option(help="Texts that may wait for a backbone.", rich_help_panel="Bounds")
     ] = 1024,
@@ -89,11 +91,12 @@ def serve(
     keys = [] if api_key_file is None else _keys(api_key_file)
     names = [*dict.fromkeys([*_LOCAL, host, *(allow_host or [])])]
     with _without_paths():
-        _serve(runs, (host, port), names, keys, bounds, allow_label_changes)
+        _serve(runs, backbone, (host, port), names, keys, bounds, allow_label_changes)
 
 
 def _serve(
     runs: list[str],
+    backbone: str | None,
     place: tuple[str, int],
     names: list[str],
     keys: list[str],
@@ -102,13 +105,15 @@ def _serve(
 ) -> None:
     from ltuning.serving.app import create_app
     from ltuning.serving.measures import Measures
-    from ltuning.serving.registry import Registry, named
+    from ltuning.serving.registry import Registry
     from ltuning.serving.server import listening, server_of
 
     terminal, measures, folders = Terminal(quiet=False), Measures(), named(runs)
     with closing(listening(*place)) as socket:
         silence_libraries()
-        registry = Registry(folders, most_waiting=bounds.waiting, observe=measures.ran)
+        registry = Registry(
+            folders, backbone=backbone, most_waiting=bounds.waiting, observe=measures.ran
+        )
         with terminal.waiting("loading the classifiers"):
             registry.load()
         app = create_app(
@@ -126,6 +131,34 @@ def _serve(
         if place[0] not in _LOCAL and not keys:
             terminal.note("whoever reaches this port is answered; --api-key-file asks for a key")
         server_of(app, bounds.seconds).run(sockets=[socket])
+
+
+def named(runs: Sequence[str]) -> dict[str, Path]:
+    """Folders by their names: the last part of a path, or what stands before it in `NAME=RUN`.
+
+    Raises:
+        ConfigError: two of one name, or a name that an address cannot have.
+    """
+    problems: list[Problem] = []
+    found: dict[str, Path] = {}
+    for run in runs:
+        name, is_named, path = run.partition("=")
+        if not is_named or options.user_path(run).exists():
+            path = run
+            name = os.path.basename(os.path.abspath(options.user_path(run)))
+        if name in ("", ".", "..") or "/" in name or not name.isprintable():
+            message = f"expected a name without /, got {name!r}; write NAME=RUN"
+            problems.append(Problem("RUN", message))
+        elif name in found:
+            message = (
+                f"expected each name once, got {name!r} for {found[name]} and {path}; write "
+                "NAME=RUN to give one of them another name"
+            )
+            problems.append(Problem("RUN", message))
+        found[name] = options.classifier_path(path)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _check(bounds: Bounds, port: int, names: list[str]) -> None:

@@ -386,13 +386,10 @@ class Front(Parameters, ABC, Generic[F]):
             as_loaded = {name: getattr(default, name) for name in _OF_LOADED}
             options = replace(config.backbone, **(as_loaded | loaded_options(backbone)))
         else:
-            name = config.backbone.name if backbone is None else absolute_path(str(backbone))
-            known = config.backbone if name == config.backbone.name else BackboneOptions()
+            placed = config.backbone if backbone is None else moved(config.backbone, backbone)
             options = replace(
-                config.backbone,
-                name=name,
-                gguf_file=known.gguf_file,
-                revision=revision or known.revision,
+                placed,
+                revision=revision or placed.revision,
                 device=device,
                 trust_remote_code=trust_remote_code,
             )
@@ -585,6 +582,13 @@ def _not_fitted(message: str) -> NotFittedError:
     pickled = {"__reduce__": lambda self: (_not_fitted, self.args)}
     error: NotFittedError = type(NotFittedError.__name__, bases, pickled)(message)
     return error
+
+
+def moved(options: BackboneOptions, place: str | Path) -> BackboneOptions:
+    """The options of a backbone that is somewhere else now."""
+    name = absolute_path(str(place))
+    known = options if name == options.name else BackboneOptions()
+    return replace(options, name=name, gguf_file=known.gguf_file, revision=known.revision)
 
 
 def check_device(backbone: Backbone) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException as StarletteHTTPException
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from ltuning.config import TASK_FACTS
 from ltuning.errors import DataError, LTuningError
@@ -25,11 +24,11 @@ from ltuning.serving.answers import facts_of, predictions
 from ltuning.serving.batcher import QueueFull, TooLate
 from ltuning.serving.bodies import Failure, NewLabels, PredictRequest, PredictResponse
 from ltuning.serving.bounds import Bounds
-from ltuning.serving.guards import Keyed, Watched, Whole, refusal
+from ltuning.serving.guards import Hosted, Keyed, Watched, Whole, refusal
 from ltuning.serving.measures import Measures
-from ltuning.serving.registry import Entry, Loaded, Registry, without_paths
+from ltuning.serving.registry import Entry, Loaded, Registry, without
 from ltuning.suggestions import unknown
-from ltuning.texts import num_characters
+from ltuning.texts import Text, num_characters
 
 _PAGE = Path(__file__).with_name("page.html")
 # Names of fields that an error may name; what else a body holds may be a text.
@@ -64,7 +63,7 @@ def create_app(
 
     words = {"model": Failure, "description": "Why there is no answer, in words."}
     responses: dict[int | str, dict[str, Any]] = {
-        status: words for status in (400, 401, 404, 408, 413, 422, 429, 500, 503)
+        status: words for status in (400, 401, 404, 405, 408, 413, 415, 422, 429, 500, 503)
     }
     app = FastAPI(
         title="ltuning",
@@ -77,7 +76,7 @@ def create_app(
     )
     _add_facts(app, registry, allow_label_changes)
     _add_predictions(app, registry, measures, bounds)
-    _add_labels(app, registry, allow_label_changes)
+    _add_labels(app, registry, bounds.seconds, allow_label_changes)
     _add_state(app, registry, measures)
     _add_page(app)
     app.add_exception_handler(StarletteHTTPException, _of_http)
@@ -86,9 +85,7 @@ def create_app(
     app.add_middleware(Whole, bounds=bounds)
     if keys:
         app.add_middleware(Keyed, keys=keys)
-    # An address of IPv6 stands in brackets there.
-    names = [f"[{name}]" if ":" in name else name for name in hosts]
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=names, www_redirect=False)
+    app.add_middleware(Hosted, names=hosts)
     app.add_middleware(Watched, observe=measures.answered)
     return app
 
@@ -129,11 +126,20 @@ def _add_predictions(app: FastAPI, registry: Registry, measures: Measures, bound
         return JSONResponse({"classifier": name, "predictions": said})
 
 
-def _add_labels(app: FastAPI, registry: Registry, is_allowed: bool) -> None:
+def _add_labels(app: FastAPI, registry: Registry, seconds: float, is_allowed: bool) -> None:
     def changeable(name: str) -> tuple[Entry, Loaded]:
         if not is_allowed:
             raise HTTPException(403, "labels stay as they are: --allow-label-changes is not set")
         return _found(registry, name)
+
+    async def changed(change: Callable[..., None], entry: Entry, what: Any) -> None:
+        try:
+            await run_in_threadpool(change, entry, what, seconds)
+        except LTuningError as error:
+            raise HTTPException(409, without(str(error), entry.folder)) from None
+        except TooLate:
+            message = f"it was not begun within {seconds:g} s, and nothing is changed; come again"
+            raise HTTPException(503, message, {"Retry-After": "1"}) from None
 
     responses: dict[int | str, dict[str, Any]] = {
         status: {"model": Failure} for status in (403, 409)
@@ -146,12 +152,7 @@ def _add_labels(app: FastAPI, registry: Registry, is_allowed: bool) -> None:
         if TASK_FACTS[loaded.classifier.config.task].of_words:
             raise HTTPException(409, "a tagger has the types that it was trained on, and no others")
         texts = {of: [one] if isinstance(one, str) else one for of, one in new.labels.items()}
-        try:
-            await run_in_threadpool(registry.add_labels, entry, texts)
-        except LTuningError as error:
-            raise HTTPException(409, without_paths(str(error), entry.folder)) from None
-        except TooLate:
-            raise HTTPException(503, "the server ends") from None
+        await changed(registry.add_labels, entry, texts)
         return _facts(entry, _at_work(entry), is_allowed)
 
     @app.delete("/v1/classifiers/{name}/labels/{label:path}", responses=responses)
@@ -163,7 +164,7 @@ def _add_labels(app: FastAPI, registry: Registry, is_allowed: bool) -> None:
                 message = "the classifier was trained with this label: only added ones can go"
                 raise HTTPException(409, message)
             raise HTTPException(404, unknown("label", label, _names(loaded.classifier)))
-        await run_in_threadpool(registry.remove_label, entry, label)
+        await changed(registry.remove_label, entry, label)
         return _facts(entry, _at_work(entry), is_allowed)
 
 
@@ -175,14 +176,14 @@ def _add_state(app: FastAPI, registry: Registry, measures: Measures) -> None:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        """Whether classifiers answer, and why some do not."""
+        """Whether classifiers answer; `/v1/classifiers` says which do not, and why."""
         entries = registry.entries.values()
         is_ready = any(entry.loaded for entry in entries)
         is_ready = is_ready and all(batcher.is_alive for batcher in registry.batchers)
         content = {
             "status": "ready" if is_ready else "not ready",
             "classifiers": sum(entry.loaded is not None for entry in entries),
-            "errors": {entry.name: entry.error for entry in entries if entry.error},
+            "failed": sum(entry.error is not None for entry in entries),
         }
         return JSONResponse(content, 200 if is_ready else 503)
 
@@ -253,6 +254,8 @@ def _check(asked: PredictRequest, loaded: Loaded, bounds: Bounds) -> None:
     if len(asked.texts) > bounds.texts:
         message = f"expected at most {bounds.texts:,} texts, got {len(asked.texts):,}; send fewer"
         raise HTTPException(422, message)
+    if not all(_is_unicode(text) for text in asked.texts):
+        raise HTTPException(422, "expected texts of characters, got half of a surrogate pair")
     longest = max(map(num_characters, asked.texts))
     if longest > bounds.characters:
         message = f"expected texts of at most {bounds.characters:,} characters, got {longest:,}"
@@ -268,6 +271,15 @@ def _check(asked: PredictRequest, loaded: Loaded, bounds: Bounds) -> None:
         raise HTTPException(422, "top_k is for a classifier of texts, and this one is a tagger")
 
 
+def _is_unicode(text: Text) -> bool:
+    """Whether it is made of characters: JSON can hold half of one."""
+    try:
+        "".join(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 async def _of_http(_: Request, error: Exception) -> Response:
     assert isinstance(error, StarletteHTTPException)
     answer = refusal(error.status_code, str(error.detail))
@@ -275,9 +287,12 @@ async def _of_http(_: Request, error: Exception) -> Response:
     return answer
 
 
-async def _of_body(_: Request, error: Exception) -> Response:
+async def _of_body(asked: Request, error: Exception) -> Response:
     """Which field is wrong and how, without what it holds."""
     assert isinstance(error, RequestValidationError)
+    given = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != "application/json":
+        return refusal(415, f"expected Content-Type: application/json, got {given or 'none'}")
     found = []
     for one in error.errors()[:5]:
         known = [str(part) for part in one["loc"] if isinstance(part, int) or part in _FIELDS]

@@ -1,6 +1,6 @@
 """What stands between a connection and the application: sizes, clocks, keys, a word for each error.
 
-All are plain ASGI, the outermost first: `Watched`, starlette's check of the host, `Keyed`, `Whole`.
+All are plain ASGI, the outermost first: `Watched`, `Hosted`, `Keyed`, `Whole`.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -33,6 +34,8 @@ def refusal(status: int, words: str, **headers: str) -> JSONResponse:
 class Watched:
     """Counts answers, and makes one of an error that nobody expected; its text is nowhere.
 
+    HEAD is answered as GET: the server leaves out what it says.
+
     Args:
         app: what answers.
         observe: told the route, the status and the seconds of each.
@@ -47,6 +50,8 @@ class Watched:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         began, status = time.monotonic(), 0
 
         async def sending(message: Message) -> None:
@@ -64,6 +69,36 @@ class Watched:
                 await refusal(500, words)(scope, receive, sending)
         route = getattr(scope.get("route"), "path", "none")
         self.observe(route, status, time.monotonic() - began)
+
+
+class Hosted:
+    """Answers to its own names alone: a page of another site could give its name to this address.
+
+    Args:
+        app: what answers.
+        names: in the Host header; `*.NAME` is every name below it, `*` any.
+    """
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]):
+        self.app = app
+        self.names = [name.lower() for name in names]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, or refuse."""
+        if scope["type"] != "http" or self._has(Headers(scope=scope).get("host", "")):
+            await self.app(scope, receive, send)
+            return
+        words = "expected a Host that this server answers to; --allow-host NAME adds one"
+        await refusal(400, words)(scope, receive, send)
+
+    def _has(self, given: str) -> bool:
+        # A port follows the name; an address of IPv6 stands in brackets.
+        name = re.sub(r":\d*$", "", given.lower()) if not given.endswith("]") else given.lower()
+        name = name.removeprefix("[").removesuffix("]")
+        return any(
+            known in ("*", name) or (known.startswith("*.") and name.endswith(known[1:]))
+            for known in self.names
+        )
 
 
 class Keyed:

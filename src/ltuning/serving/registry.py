@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
+import math
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,8 @@ from typing import Any
 from ltuning.artifacts import folders, opened
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import BackboneOptions
-from ltuning.errors import ArtifactError, ConfigError, LTuningError, Problem
+from ltuning.errors import ArtifactError, LabelError, LTuningError
+from ltuning.estimators.front import moved
 from ltuning.serving.batcher import Batcher, TooLate
 from ltuning.tasks.table import TASKS
 
@@ -22,8 +25,17 @@ logger = logging.getLogger("ltuning")
 
 # Seconds between two looks at the folders.
 _EVERY = 1.0
-# A path of two parts or more; what comes before its last part goes.
-_PATH = re.compile(r"(?<![\w.:/])~?(?:/[^/\s'\",;:()]+)*/(?=[^/\s'\",;:()]+)")
+# Seconds until what could not be loaded is tried again, though its folder looks the same, and at
+# most: a try may load a backbone, so that each waits twice as long as the one before.
+_AGAIN, _AT_MOST = 15.0, 600.0
+# Texts of labels that may be added to a classifier: each is read, and has its place in memory.
+_MOST_ADDED = 1024
+# A path of two parts or more, in quotes with spaces too; what comes before its last part goes.
+_PART = r"[^/\s'\",;:()]+"
+_PATHS = (
+    re.compile(r"(?<=')(?:~|/[^/'\n]+)(?:/[^/'\n]+)*/(?=[^/'\n]+')"),
+    re.compile(rf"(?<![\w.:/-])(?:~|/{_PART})(?:/{_PART})*/(?={_PART})"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +67,8 @@ class Entry:
         loaded: None where it never loaded.
         error: why its folder could not be loaded as it is now, in words without a path.
         state: of the folder when it was last tried.
+        again: when it is tried again if that failed, by the monotonic clock.
+        wait: seconds from then on.
         lock: held by who changes it.
     """
 
@@ -63,35 +77,9 @@ class Entry:
     loaded: Loaded | None = None
     error: str | None = None
     state: object = None
+    again: float = math.inf
+    wait: float = _AGAIN
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-def named(runs: Sequence[str]) -> dict[str, Path]:
-    """Folders by their names: the last part of a path, or what stands before it in `NAME=RUN`.
-
-    Raises:
-        ConfigError: two of one name, or a name that an address cannot have.
-    """
-    problems: list[Problem] = []
-    found: dict[str, Path] = {}
-    for run in runs:
-        name, is_named, path = run.partition("=")
-        if not is_named or Path(run).expanduser().exists():
-            path = run
-            name = os.path.basename(os.path.abspath(Path(run).expanduser()))
-        if name in ("", ".", "..") or "/" in name or not name.isprintable():
-            message = f"expected a name without /, got {name!r}; write NAME=RUN"
-            problems.append(Problem("RUN", message))
-        elif name in found:
-            message = (
-                f"expected each name once, got {name!r} for {found[name]} and {path}; write "
-                "NAME=RUN to give one of them another name"
-            )
-            problems.append(Problem("RUN", message))
-        found[name] = Path(os.path.abspath(path) if path.startswith("./") else path).expanduser()
-    if problems:
-        raise ConfigError(problems)
-    return found
 
 
 class Registry:
@@ -99,6 +87,7 @@ class Registry:
 
     Args:
         folders: run folders by the names of their classifiers.
+        backbone: where the backbone of all of them is; None = where it was for each.
         most_waiting: texts that may wait for one backbone.
         observe: see `Batcher`.
     """
@@ -107,13 +96,16 @@ class Registry:
         self,
         folders: Mapping[str, Path],
         *,
+        backbone: str | None = None,
         most_waiting: int = 1024,
         observe: Callable[[int, int], None] = lambda requests, texts: None,
     ):
         self.entries = {name: Entry(name, folder) for name, folder in folders.items()}
+        self._place = backbone
         self._most_waiting = most_waiting
         self._observe = observe
         self._backbones: dict[BackboneOptions, tuple[Backbone, Batcher]] = {}
+        self._unused: set[BackboneOptions] = set()
         self._stopped = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="ltuning-watcher", daemon=True)
 
@@ -149,37 +141,75 @@ class Registry:
         """Load the classifiers whose folders were replaced since they were last tried.
 
         The one before answers until the new one is there, and goes on where that cannot be loaded.
+        What could not be loaded is tried again after a while though its folder looks the same: the
+        backbone, or the hub, may be there by now.
         """
         for entry in self.entries.values():
             state = _state(entry.folder)
-            if state != entry.state and (state is not None or entry.loaded is None):
+            is_new = state != entry.state and (state is not None or entry.loaded is None)
+            if is_new:
+                entry.wait = _AGAIN
+            if is_new or time.monotonic() > entry.again:
                 self._load(entry)
+        self._let_go()
 
-    def add_labels(self, entry: Entry, labels: Mapping[str, Sequence[str]]) -> None:
+    def _let_go(self) -> None:
+        """End the backbones that no classifier used at this look and at the one before.
+
+        Who found a classifier just before it was replaced has asked it by then.
+        """
+        used = {id(entry.loaded.batcher) for entry in self.entries.values() if entry.loaded}
+        unused = {key for key, (_, batcher) in self._backbones.items() if id(batcher) not in used}
+        for key in unused & self._unused:
+            _, batcher = self._backbones.pop(key)
+            batcher.stop()
+        self._unused = unused
+
+    def add_labels(self, entry: Entry, labels: Mapping[str, Sequence[str]], seconds: float) -> None:
         """Add labels in memory, until the server ends or the run folder is replaced.
 
+        Args:
+            entry: of the classifier.
+            labels: names with their texts.
+            seconds: within which the work has to begin.
+
         Raises:
-            LTuningError: as `add_labels` of a classifier.
+            LTuningError: as `add_labels` of a classifier, or more texts than may be added.
+            TooLate: it was not begun in time, or the server ends.
         """
-        with entry.lock:
-            assert entry.loaded is not None
-            self._change(entry, {**entry.loaded.added}, labels)
+        with _changing(entry, seconds) as loaded:
+            self._change(entry, loaded, {**loaded.added}, labels, seconds)
 
-    def remove_label(self, entry: Entry, name: str) -> None:
-        """Take out a label that was added: the classifier is as if it had not been."""
-        with entry.lock:
-            assert entry.loaded is not None
-            left = {of: texts for of, texts in entry.loaded.added.items() if of != name}
-            self._change(entry, left, {})
+    def remove_label(self, entry: Entry, name: str, seconds: float) -> None:
+        """Take out a label that was added: the classifier is as if it had not been.
 
+        Args:
+            entry: of the classifier.
+            name: of the label.
+            seconds: within which the work has to begin.
+
+        Raises:
+            TooLate: it was not, or the server ends.
+        """
+        with _changing(entry, seconds) as loaded:
+            left = {of: texts for of, texts in loaded.added.items() if of != name}
+            self._change(entry, loaded, left, {}, seconds)
+
+    @staticmethod
     def _change(
-        self,
         entry: Entry,
+        loaded: Loaded,
         added: Mapping[str, Sequence[str]],
         more: Mapping[str, Sequence[str]],
+        seconds: float,
     ) -> None:
-        loaded = entry.loaded
-        assert loaded is not None
+        count = sum(map(len, [*added.values(), *more.values()]))
+        if count > _MOST_ADDED:
+            raise LabelError(
+                f"expected at most {_MOST_ADDED:,} texts of labels that are added in memory, got "
+                f"{count:,} with those before; train with the labels, or write them to a folder "
+                "with ltuning add-labels"
+            )
 
         def made() -> Any:
             one = loaded.trained.with_labels(added) if added else loaded.trained
@@ -187,7 +217,7 @@ class Registry:
             one.scorer()  # made by who is to use it
             return one
 
-        classifier = loaded.batcher.call(made)
+        classifier = loaded.batcher.call(made, seconds)
         entry.loaded = replace(loaded, classifier=classifier, added={**added, **more})
 
     def _watch(self) -> None:
@@ -199,29 +229,39 @@ class Registry:
 
     def _load(self, entry: Entry) -> LTuningError | None:
         with entry.lock:
-            entry.state = _state(entry.folder)
-            before = entry.loaded
+            entry.state, entry.again = _state(entry.folder), math.inf
+            before, said = entry.loaded, entry.error
             try:
                 entry.loaded = self._opened(entry)
             except TooLate:
                 raise
             except Exception as error:
+                entry.again = time.monotonic() + entry.wait
+                entry.wait = min(2 * entry.wait, _AT_MOST)
                 known = error if isinstance(error, LTuningError) else _in_words(error)
                 entry.error = without_paths(str(known), entry.folder)
                 kept = "; the one before goes on" if before else ""
-                logger.error("classifier %s cannot be loaded: %s%s", entry.name, entry.error, kept)
+                if entry.error != said:
+                    logger.error(
+                        "classifier %s cannot be loaded: %s%s", entry.name, entry.error, kept
+                    )
                 return known
-            entry.error = None
+            entry.error, entry.wait = None, _AGAIN
             if before is not None:
                 lost = ", ".join(before.added)
                 note = f"; labels that were added are gone: {lost}" if lost else ""
-                logger.info("classifier %s was replaced and is loaded anew%s", entry.name, note)
+                logger.warning("classifier %s was replaced and is loaded anew%s", entry.name, note)
+            elif said is not None:
+                logger.warning("classifier %s could be loaded now", entry.name)
             return None
 
     def _opened(self, entry: Entry) -> Loaded:
         artifact = opened.read(entry.folder)
         task = TASKS[artifact.config.task]
-        backbone, batcher = self._backbone(artifact.config.backbone, task.of_words)
+        options = artifact.config.backbone
+        if self._place is not None:
+            options = moved(options, self._place)
+        backbone, batcher = self._backbone(options, task.of_words)
 
         def load() -> Any:
             classifier = task.door().from_pretrained(artifact, backbone=backbone)
@@ -255,6 +295,18 @@ class Registry:
         return self._backbones[key]
 
 
+@contextmanager
+def _changing(entry: Entry, seconds: float) -> Iterator[Loaded]:
+    """The classifier, which nobody else changes meanwhile."""
+    if not entry.lock.acquire(timeout=seconds):
+        raise TooLate
+    try:
+        assert entry.loaded is not None
+        yield entry.loaded
+    finally:
+        entry.lock.release()
+
+
 def _state(folder: Path) -> object:
     """Tells whether an artifact was replaced between two looks; None where there is none."""
     try:
@@ -272,13 +324,23 @@ def _in_words(error: Exception) -> LTuningError:
     return ArtifactError(f"it cannot be loaded ({words})")
 
 
-def without_paths(message: str, *known: Path) -> str:
-    """A message with the last part of each path in it alone.
+def without(message: str, *known: Path) -> str:
+    """A message with the last part of paths alone.
 
     Args:
         message: of an error.
-        known: paths that it may name; these may have spaces.
+        known: paths that it may name.
     """
-    for path in {place for one in known for place in (one, one.absolute(), one.resolve())}:
+    # A relative one that is no folder may be an id of the hub, which is no secret.
+    found = [path for path in known if path.is_absolute() or path.exists()]
+    for path in {place for one in found for place in (one, one.absolute(), one.resolve())}:
         message = message.replace(f"{path}/", "").replace(str(path), path.name)
-    return _PATH.sub("", message)
+    return message
+
+
+def without_paths(message: str, *known: Path) -> str:
+    """As `without`, with every other path too; one with spaces where it is in quotes."""
+    message = without(message, *known)
+    for pattern in _PATHS:
+        message = pattern.sub("", message)
+    return message
