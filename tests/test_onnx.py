@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from ltuning.errors import ArtifactError, DataError, MissingExtraError
+from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError
 from ltuning.onnx import Description, OnnxClassifier, OnnxTokenClassifier, is_exported, load
 
 WORDS = ["[pad]", "[unk]", "[end]", "ball", "bread", "the"]
@@ -208,6 +208,22 @@ def test_a_folder_without_the_files(folder: Any, tmp_path: Path) -> None:
         load(place)
 
 
+def test_a_run_folder_is_none(folder: Any) -> None:
+    place = folder()
+    (place / "labels.json").rename(place / "ltuning_config.json")
+    with pytest.raises(
+        ArtifactError,
+        match="^expected a folder that `ltuning export` wrote, got a trained classifier in .*; "
+        "write one with ltuning export .* --output DIR$",
+    ):
+        load(place)
+
+
+def test_threads_that_are_none(folder: Any) -> None:
+    with pytest.raises(ConfigError, match="threads: expected 1 or more, got -1"):
+        load(folder(), threads=-1)
+
+
 def test_a_file_that_was_changed(folder: Any) -> None:
     place = folder()
     graph = bytearray((place / "model.onnx").read_bytes())
@@ -226,7 +242,9 @@ def test_a_file_that_is_no_graph(folder: Any) -> None:
     (place / "model.onnx").write_bytes(b"none")
     shas = json.loads((place / "labels.json").read_text())["sha256"]
     changed(place, sha256=shas | {"model.onnx": hashlib.sha256(b"none").hexdigest()})
-    with pytest.raises(ArtifactError, match="^cannot read .*model.onnx: .*; export the classifier"):
+    with pytest.raises(
+        ArtifactError, match="^cannot read .*model.onnx: .*; the file is whole"
+    ):
         load(place)
 
 

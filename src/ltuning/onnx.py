@@ -38,7 +38,7 @@ from ltuning.backbones.word_places import (
     shared_tokens,
 )
 from ltuning.calibration import Answers, Threshold, prediction_set, probabilities_of, sigmoid
-from ltuning.errors import ArtifactError, DataError, MissingExtraError
+from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError, Problem
 from ltuning.estimators.answers import (
     Entity,
     check_abstain,
@@ -131,6 +131,11 @@ class Description:
             ArtifactError: there is none, or it does not hold what `to_json` wrote.
         """
         path = folder / LABELS
+        if not path.exists() and (folder / folders.CONFIG).exists():
+            raise ArtifactError(
+                f"expected a folder that `ltuning export` wrote, got a trained classifier in "
+                f"{folder}; write one with ltuning export {folder} --output DIR"
+            )
         try:
             given = json.loads(folders.read_file(path, folders.LONGEST_JSON))
             problem = _problem(given)
@@ -223,6 +228,7 @@ def load(folder: str | Path, *, threads: int | None = None) -> OnnxClassifier | 
     Raises:
         ArtifactError: a file that is missing, was changed, or cannot be read.
         MissingExtraError: onnxruntime or tokenizers is not installed.
+        ConfigError: a number of threads below 1.
     """
     is_tagger = Description.read(Path(os.path.expanduser(folder))).scheme is not None
     door = OnnxTokenClassifier if is_tagger else OnnxClassifier
@@ -252,7 +258,10 @@ class _Exported:
             ArtifactError: a file that is missing, was changed, or cannot be read; a classifier
                 of words for one of texts, or the other way round.
             MissingExtraError: onnxruntime or tokenizers is not installed.
+            ConfigError: a number of threads below 1.
         """
+        if threads is not None and threads < 1:
+            raise ConfigError([Problem("threads", f"expected 1 or more, got {threads}")])
         self._folder = Path(os.path.expanduser(folder))
         self.description = Description.read(self._folder)
         self._check_kind()
@@ -291,8 +300,10 @@ class _Exported:
             raise MissingExtraError("an exported classifier", "onnx") from error
         # Neither library has a class for what it raises.
         except Exception as error:
+            # It is what was exported, to the byte.
             raise ArtifactError(
-                f"cannot read {path}: {error}; export the classifier again"
+                f"cannot read {path}: {error}; the file is whole: take a newer onnxruntime and "
+                "tokenizers, or see whether there is room for it in memory"
             ) from error
 
     def _check_graph(self) -> None:
