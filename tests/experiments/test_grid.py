@@ -90,7 +90,10 @@ def test_the_numbers_of_cells_of_the_grids_that_ship() -> None:
         "rates": 39,
         "rates-fewshot": 27 * 2,
         "rates-decoder": 44,
-        "decoder": 3 * 11 * 3,
+        "decoder": 3 * 10 * 3,
+        "decoder-pooling": 3 * 3 * 3,
+        "decoder-tags": 5 * 3,
+        "decoder-fewshot": 2 * 4 * 3,
         "class-weights": 6 * (5 + 3),
     }
 
