@@ -3,6 +3,7 @@
     python benchmarks/speed.py train --data DATA --output train.jsonl
     python benchmarks/speed.py score --data DATA --output score.jsonl
     python benchmarks/speed.py memory --data DATA --output memory.jsonl
+    python benchmarks/speed.py floor --data DATA --backbone builtin:smollm2 --output floor.jsonl
     python benchmarks/speed.py PART --report FILE
 
 train: SST-2, methods as `ltuning compare` fits them, each at its own rate, 32 passes in a step. A
@@ -15,6 +16,11 @@ accuracies on the same texts. More than 150 labels are made up: each is named by
 data set and given one text, of any intent, so that they have a speed and no accuracy.
 
 memory: the peak of a fresh process for each case, with 2, 150 and 1,000 such labels.
+
+floor: on one thread, seconds of a training step of 16 texts of SST-2 and of scoring 64, beside what
+the matrix products of the layers would take alone, at the speed of one such product by itself:
+of a step 4 times parameters times tokens, of scoring 2 times, and for a method that leaves lower
+layers out of its steps what the cost model counts.
 """
 
 from __future__ import annotations
@@ -34,6 +40,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rows import Row, add_row, circumstances, grouped, median_and_range, read_rows, seeds_of
 from transformers.utils import logging as transformers_logging
 
@@ -46,6 +53,7 @@ from ltuning.experiments import own
 from ltuning.experiments.entries import Budget
 from ltuning.experiments.fitting import Fitted, Job
 from ltuning.experiments.peers import PEERS
+from ltuning.methods.step_costs import Step, training_step
 from ltuning.tasks.table import TASKS
 
 BACKBONE = BackboneOptions(name="builtin:minilm")
@@ -426,13 +434,113 @@ def report_memory(rows: Sequence[Row]) -> str:
     )
 
 
+# floor
+
+FLOOR_TEXTS, FLOOR_BATCH = 64, 16
+FLOOR_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lt-prefix": ("lt-prefix", {"method.start": "label-kv"}),
+    "prefix": ("prefix", {}),
+    "ls-lora": ("ls-lora", {}),
+}
+
+
+def run_floor(options: argparse.Namespace) -> None:
+    """Each method in turn, repeat after repeat."""
+    torch.set_num_threads(1)
+    backbone = Backbone.load(BackboneOptions(name=options.backbone))
+    train = read_splits(options.data / "sst2_sentence", splits=("train",))["train"]
+    train = train.part(range(FLOOR_TEXTS))
+    for repeat in range(options.repeats):
+        speed = _product_speed(backbone.sizes.hidden)
+        for name in options.methods or FLOOR_METHODS:
+            row = {"part": "floor", "method": name, "repeat": repeat, "product_speed": speed}
+            row |= _beside_floor(backbone, train, *FLOOR_METHODS[name], speed)
+            add_row(options.output, row | circumstances(backbone.name))
+            print(name, row, flush=True)
+
+
+def report_floor(rows: Sequence[Row]) -> str:
+    """A Markdown table: seconds and the share of the floor that is reached."""
+    lines = [
+        "| method | training step, s | its floor | share | of 4 x parameters x tokens "
+        "| scoring 64 texts, s | its floor | share |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for method, group in grouped(rows, "method").items():
+        step, least, whole, score, least_score = (
+            statistics.median([row[name] for row in group])
+            for name in (
+                "step_seconds", "step_floor", "whole_step_floor", "score_seconds", "score_floor"
+            )
+        )  # fmt: skip
+        lines.append(
+            f"| {method} | {step:.2f} | {least:.2f} | {least / step:.2f} | {whole / step:.2f} "
+            f"| {score:.2f} | {least_score:.2f} | {least_score / score:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def _product_speed(width: int, rows: int = 512, repeats: int = 100) -> float:
+    """Floating point operations a second of a product of matrices that are in the cache."""
+    left, right = torch.randn(rows, width), torch.randn(width, width)
+    left @ right
+    start = time.perf_counter()
+    for _ in range(repeats):
+        left @ right
+    return repeats * 2 * rows * width * width / (time.perf_counter() - start)
+
+
+def _beside_floor(
+    backbone: Backbone, train: Examples, method: str, choices: Mapping[str, Any], speed: float
+) -> Row:
+    """Seconds of a training step and of scoring, and their floors."""
+    options = {"method.pooling": "mean", "training.per_device_train_batch_size": FLOOR_BATCH}
+
+    def fit(steps: int) -> tuple[float, LabelClassifier]:
+        classifier = LabelClassifier(
+            backbone, SENTIMENTS, method, steps=steps, options={**options, **choices}
+        )
+        start = time.perf_counter()
+        classifier.fit(train.texts, train.labels)
+        return time.perf_counter() - start, classifier
+
+    # Both see texts more than once, and differ by whole epochs.
+    epoch = FLOOR_TEXTS // FLOOR_BATCH
+    few, _ = fit(2 * epoch)
+    many, classifier = fit(4 * epoch)
+    start = time.perf_counter()
+    classifier.predict_proba(train.texts)
+    scored = time.perf_counter() - start
+    tokens = sum(len(one["input_ids"]) for one in classifier.windows(train.texts).tokens)
+    of_layers = sum(one.numel() for one in backbone.model.parameters())
+    of_layers -= backbone.model.get_input_embeddings().weight.numel()
+    resolved, layers = classifier.resolved_config.method, backbone.sizes.layers
+    size = Step(1, tokens, 0, len(SENTIMENTS))
+    cost = training_step(resolved, layers, size, stored=bool(resolved.first_layer))
+    each = 2 * of_layers / layers / speed  # seconds of a layer-token
+    return {
+        "tokens": tokens / FLOOR_TEXTS,
+        "step_seconds": (many - few) / (2 * epoch),
+        "step_floor": each * (cost.forward + cost.backward) / epoch,
+        "whole_step_floor": each * 2 * tokens * layers / epoch,
+        "score_seconds": scored,
+        "score_floor": each * tokens * layers,
+    }
+
+
 PARTS = {
     "train": run_train,
     "score": run_score,
     "memory": run_memory,
     "memory-case": run_memory_case,
+    "floor": run_floor,
 }
-REPORTS = {"train": report_train, "score": report_score, "memory": report_memory}
+REPORTS = {
+    "train": report_train,
+    "score": report_score,
+    "memory": report_memory,
+    "floor": report_floor,
+}
 
 
 def _arguments() -> argparse.Namespace:
@@ -449,11 +557,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--labels", type=int, nargs="+", help="score and memory: K")
     parser.add_argument("--texts", type=int, default=1000, help="score and memory: texts at a time")
     parser.add_argument("--accuracy-texts", type=int, default=1000, help="score: texts at most")
+    parser.add_argument("--backbone", default="builtin:smollm2", help="floor")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (options.report or options.data or options.case):
         parser.error("give --data, or --report FILE")
-    known = TRAINED if options.part == "train" else LABELLED
+    known = {"train": TRAINED, "floor": FLOOR_METHODS}.get(options.part, LABELLED)
     for method in options.methods or ():
         if method not in known:
             parser.error(f"expected --methods of {list(known)}, got {method!r}")

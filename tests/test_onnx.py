@@ -242,9 +242,7 @@ def test_a_file_that_is_no_graph(folder: Any) -> None:
     (place / "model.onnx").write_bytes(b"none")
     shas = json.loads((place / "labels.json").read_text())["sha256"]
     changed(place, sha256=shas | {"model.onnx": hashlib.sha256(b"none").hexdigest()})
-    with pytest.raises(
-        ArtifactError, match="^cannot read .*model.onnx: .*; the file is whole"
-    ):
+    with pytest.raises(ArtifactError, match="^cannot read .*model.onnx: .*; the file is whole"):
         load(place)
 
 
