@@ -70,9 +70,10 @@ ALLOWED = {
     "checks": CHECKS,
     "reviewing": {"reviewing"},
     "tasks": TASKS,
+    "predicting": TASKS | {"predicting"},
     "experiments": TASKS | {"experiments"},
     "serving": TASKS | {"serving"},
-    "cli": TASKS | {"cli", "experiments", "exporting", "onnx", "serving", "__init__"},
+    "cli": TASKS | {"cli", "experiments", "exporting", "onnx", "predicting", "serving", "__init__"},
 }
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 

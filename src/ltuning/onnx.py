@@ -131,7 +131,7 @@ class Description:
             ArtifactError: there is none, or it does not hold what `to_json` wrote.
         """
         path = folder / LABELS
-        if not path.exists() and (folder / folders.CONFIG).exists():
+        if not os.path.exists(path) and os.path.exists(folder / folders.CONFIG):
             raise ArtifactError(
                 f"expected a folder that `ltuning export` wrote, got a trained classifier in "
                 f"{folder}; write one with ltuning export {folder} --output DIR"

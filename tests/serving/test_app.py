@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import shutil
@@ -309,13 +310,16 @@ def test_keys_hosts_and_other_origins(serve: Serve, saved: Path) -> None:
 
 
 def test_names_that_it_answers_to(serve: Serve, saved: Path) -> None:
-    client = serve(saved / "topics", hosts=["::1", "*.example"])
+    client = serve(saved / "topics", hosts=["[::1]", "*.example", "2001:DB8:0::1", "b.org."])
     found = {
         host: client.get("/healthz", headers={"host": host}).status_code
-        for host in ("[::1]:8000", "[::1]", "A.example:80", "example", "localhost", "")
+        for host in (
+            *("[::1]:8000", "[0:0::1]", "A.example:80", "[2001:db8::1]", "B.org", "b.org.:8000"),
+            *("example", "localhost", "", "::1:8000", "[localhost]", "x/.example", "b.org:80@c.de"),
+        )
     }
-    assert [host for host, status in found.items() if status == 200] == [*found][:3]
-    assert {found[host] for host in [*found][3:]} == {400}
+    assert [host for host, status in found.items() if status == 200] == [*found][:6]
+    assert {found[host] for host in [*found][6:]} == {400}
 
 
 def test_head_is_answered_as_get(client: TestClient) -> None:
@@ -343,14 +347,15 @@ def test_no_more_texts_wait_than_may(serve: Serve, saved: Path) -> None:
 def test_who_would_not_be_begun_in_time_is_told_at_once(serve: Serve, saved: Path) -> None:
     client = serve(saved / "topics", bounds=Bounds(seconds=20))
     batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
-    batcher._pace = 3.75  # seconds for a token
+    batcher._full_turn = 1e6  # seconds
     held = _held(batcher)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(_status, client, 3)
         while not batcher.num_waiting:
             time.sleep(0.01)
-        words = "too many texts wait already; come again in 23 s"
-        assert _status(client, 1) == (429, words, "23")
+        status, words, seconds = _status(client, 1)
+        assert (status, words) == (429, f"too many texts wait already; come again in {seconds} s")
+        assert int(seconds or 0) > 20
         held.set()
         assert first.result()[0] == 200
 
@@ -403,7 +408,7 @@ def test_nobody_goes_on_with_what_is_cancelled_or_too_late(
         if len(ran) == 3:
             futures[0].cancel()
         if len(ran) == 6:
-            batcher._requests[0].deadline = 0.0
+            batcher._requests[-1].deadline = 0.0
 
     batcher._observe = observe
     held = _held(batcher)
@@ -416,6 +421,96 @@ def test_nobody_goes_on_with_what_is_cancelled_or_too_late(
     # Two and one of the first, one and three of the second.
     assert ran == [(1, 1)] * 6
     assert batcher.num_waiting == 0
+
+
+def test_only_turns_that_are_nearly_full_tell_how_long_one_takes(
+    serve: Serve, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ltuning.serving import batcher as module
+
+    monkeypatch.setattr(module, "_TOKENS", 400)
+    client = serve(saved / "topics")
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    for _ in range(3):
+        assert _status(client, 1)[0] == 200
+    assert batcher._full_turn == 0.0
+    assert _status(client, 100)[0] == 200
+    batcher.call(lambda: None)  # after the turn
+    assert batcher._full_turn > 0.0
+
+
+def test_calls_without_end_leave_turns_to_requests(serve: Serve, saved: Path) -> None:
+    import threading
+
+    loaded = serve(saved / "topics").app.state.registry.entries["topics"].loaded  # type: ignore[attr-defined]
+    batcher, ended = loaded.batcher, threading.Event()
+
+    def calls() -> None:
+        while not ended.is_set():
+            batcher.call(lambda: time.sleep(0.01))
+
+    threads = [threading.Thread(target=calls) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    found = batcher.ask(loaded.classifier, ["bread"], 20).result(20)
+    ended.set()
+    for thread in threads:
+        thread.join(20)
+    assert found.scores.shape == (1, 3)
+
+
+def test_whatever_is_raised_the_thread_goes_on(
+    serve: Serve, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Panic(BaseException):
+        pass
+
+    def fails(*_: object) -> None:
+        raise Panic
+
+    loaded = serve(saved / "topics").app.state.registry.entries["topics"].loaded  # type: ignore[attr-defined]
+    for place, name in ((type(loaded.classifier), "windows"), (module_of_batcher(), "Asked")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, fails)
+            with pytest.raises(Panic):
+                loaded.batcher.ask(loaded.classifier, ["bread"], 20).result(20)
+    with pytest.raises(Panic):
+        loaded.batcher.call(fails)
+    assert loaded.batcher.ask(loaded.classifier, ["bread"], 20).result(20).scores.shape == (1, 3)
+    loaded.batcher.call(lambda: None)
+    assert loaded.batcher.num_waiting == 0
+
+
+def module_of_batcher() -> Any:
+    from ltuning.serving import batcher
+
+    return batcher
+
+
+def test_nobody_works_for_a_client_that_went_away(serve: Serve, saved: Path) -> None:
+    client = serve(saved / "topics")
+    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    held, ran = _held(batcher), []
+    batcher._observe = lambda requests, texts: ran.append(texts)
+    body = b'{"texts": ["bread"]}'
+    messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        pass
+
+    headers = [(b"host", b"localhost"), (b"content-type", b"application/json")]
+    place = "/v1/classifiers/topics/predict"
+    scope = {"type": "http", "method": "POST", "path": place, "raw_path": place.encode()}
+    scope |= {"query_string": b"", "headers": headers, "http_version": "1.1", "scheme": "http"}
+    asyncio.run(client.app(scope, receive, send))  # type: ignore[arg-type]
+    held.set()
+    while batcher.num_waiting:
+        time.sleep(0.01)
+    batcher.call(lambda: None)
+    assert ran == []
 
 
 def test_a_call_that_does_not_begin_in_time_never_does() -> None:
@@ -520,11 +615,15 @@ def test_labels_are_added_and_taken_out(
 def test_labels_that_are_added_have_bounds(serve: Serve, saved: Path) -> None:
     client = serve(saved / "several", allow_label_changes=True, bounds=Bounds(seconds=0.2))
     place = "/v1/classifiers/several/labels"
-    many = {"labels": {"music": ["a drum"] * 1025}}
-    answer = client.post(place, json=many)
-    assert answer.status_code == 409
-    assert answer.json()["error"].startswith("expected at most 1,024 texts of labels that are")
+    for many in (["a drum"] * 1025, ["a drum"] * 70 + ["a drum " * 200]):
+        answer = client.post(place, json={"labels": {"music": many}})
+        assert answer.status_code == 409
+        assert answer.json()["error"].startswith("expected at most 1,024 texts of labels that are")
+    for name in (".", "..", "a\x9bb"):
+        assert client.post(place, json={"labels": {name: "a drum"}}).status_code == 422
     assert client.post(place, json={"labels": {"music": "a drum"}}).status_code == 200
+    twice = client.post(place, json={"labels": {"music": "a drum too"}})
+    assert (twice.status_code, twice.json()) == (409, {"error": "there is a label 'music' already"})
     held = _held(client.app.state.registry.batchers[0])  # type: ignore[attr-defined]
     words = "it was not begun within 0.2 s, and nothing is changed; come again"
     for answer in (
@@ -708,5 +807,8 @@ def test_paths_are_taken_out_of_messages() -> None:
     others = "in '/a b/c d' and /a/b/c, of user/name, org-1/x@main, label '/food' and read/write"
     words = "in 'c d' and c, of user/name, org-1/x@main, label '/food' and read/write"
     assert without_paths(others, Path("user/name")) == words
+    many = "at:/h/u/x, file:///h/u/y, ~bob/s/z, ../s/m/v, './m/s t/w', https://a.org/b and 1/2"
+    assert without_paths(many) == "at:x, y, z, v, 'w', https://a.org/b and 1/2"
+    assert without("a file. See x.json of e", Path("."), Path("e")) == "a file. See x.json of e"
     assert without("label '/a/b' of /x/run", Path("/x/run")) == "label '/a/b' of run"
     assert json.loads(json.dumps(words)) == words

@@ -265,6 +265,8 @@ def test_the_verb_serves_until_it_is_told_to_end(saved: Path) -> None:
             ["--allow-host", "a.org:80"],
             "--allow-host: expected a name, *.NAME, or * for any, got 'a.org:80'",
         ),
+        (["--allow-host", ""], "--allow-host: expected a name, *.NAME, or * for any, got ''"),
+        (["--allow-host", "*."], "--allow-host: expected a name, *.NAME, or * for any, got '*.'"),
         (["--allow-host", "a.*"], "--allow-host: expected a name, *.NAME, or * for any, got 'a.*'"),
         (["--host", "192.0.2.1"], "--host: expected an address of this machine, got '192.0.2.1' ("),
         (["--port", "70000"], "--port: expected a port from 0 to 65,535, got 70000"),

@@ -12,18 +12,10 @@ from xml.sax.saxutils import quoteattr
 import typer
 
 from ltuning.cli import options
-from ltuning.cli.predict import (
-    DIGITS,
-    ReplaceColumns,
-    Writing,
-    answers,
-    check_columns,
-    check_format,
-    check_output,
-    with_columns,
-)
+from ltuning.cli.predict import ReplaceColumns, check_format, check_output
 from ltuning.cli.terminal import Terminal
 from ltuning.errors import DataError
+from ltuning.predicting import DIGITS, Writing, answers, check_columns, with_columns
 from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:

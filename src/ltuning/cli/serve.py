@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
@@ -19,6 +20,10 @@ from ltuning.errors import ConfigError, MissingExtraError, Problem
 if TYPE_CHECKING:
     from ltuning.serving.bounds import Bounds
 
+# A name of a host with what is below it, an address, any.
+_NAME = re.compile(
+    r"\*|(\*\.)?[\w-][\w.-]*|\[[\da-fA-F:.]+\]|[\da-fA-F]*:[\da-fA-F:.]*:[\da-fA-F:.]*"
+)
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -188,7 +193,7 @@ def _check(bounds: Bounds, port: int, names: list[str]) -> None:
     problems += [
         Problem("--allow-host", f"expected a name, *.NAME, or * for any, got {name!r}")
         for name in names
-        if ("*" in name.removeprefix("*.") and name != "*") or "/" in name or name.count(":") == 1
+        if not _NAME.fullmatch(name)
     ]
     if problems:
         raise ConfigError(problems)

@@ -47,7 +47,8 @@ def check_delimiter(sign: str) -> None:
 
 
 @contextmanager
-def _long_fields() -> Iterator[None]:
+def long_fields() -> Iterator[None]:
+    """Fields of any length while the block runs."""
     before = csv.field_size_limit(_LONGEST_FIELD)
     try:
         yield
@@ -77,10 +78,8 @@ def decode_delimited(data: bytes, origin: str, dialect: Dialect, format: str) ->
     text, encoding = decode_text(data, origin, dialect.encoding)
     if not text.strip("\r\n"):
         refuse_empty(origin)
-    with _long_fields():
-        given = _WORDS.get(dialect.delimiter or "", dialect.delimiter)
-        delimiter = given or ("\t" if format == "tsv" else _sniffed(text, origin))
-        check_delimiter(delimiter)
+    with long_fields():
+        delimiter = delimiter_of(text, origin, dialect, format)
         records = list(_records(text, delimiter, origin))
     while not records[-1][1]:  # blank lines at the end of the file
         records.pop()
@@ -102,6 +101,19 @@ def decode_delimited(data: bytes, origin: str, dialect: Dialect, format: str) ->
 
 
 # --- delimiters -----------------------------------------------------------------------------------
+
+
+def delimiter_of(text: str, origin: str, dialect: Dialect, format: str) -> str:
+    """What stands between the fields of a table, or of its beginning.
+
+    Raises:
+        DataError: what is given cannot.
+    """
+    given = _WORDS.get(dialect.delimiter or "", dialect.delimiter)
+    with long_fields():
+        delimiter = given or ("\t" if format == "tsv" else _sniffed(text, origin))
+    check_delimiter(delimiter)
+    return delimiter
 
 
 def _sniffed(text: str, origin: str) -> str:

@@ -133,7 +133,7 @@ def _format_of_name(name: str, origin: str) -> tuple[str, bool]:
 
 
 @contextmanager
-def _said(path: str | Path, what: str) -> Iterator[None]:
+def said(path: str | Path, what: str) -> Iterator[None]:
     """Turns what the system refuses into words."""
     try:
         yield
@@ -148,7 +148,7 @@ def _said(path: str | Path, what: str) -> Iterator[None]:
 
 
 def _read_bytes(path: Path, pipes: bool) -> bytes:
-    with _said(path, "read"):
+    with said(path, "read"):
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             raise DataError(f"{path}: expected a file, got a folder")
@@ -201,7 +201,7 @@ def check_target(path: str | Path) -> None:
         DataError: no such folder, one that cannot be written to, a folder in the file's place, or a
             name that the system does not take.
     """
-    with _said(path, "written"):
+    with said(path, "written"):
         target = local_path(path)
         if not target.parent.is_dir():
             raise DataError(f"{path}: there is no folder {target.parent} to write it to; make it")
@@ -241,7 +241,7 @@ def write_file(data: bytes, path: str | Path) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    with _said(path, "written"):
+    with said(path, "written"):
         target = local_path(path)
         if _is_no_file(target):
             target.write_bytes(data)

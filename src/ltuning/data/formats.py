@@ -36,7 +36,7 @@ def decode_table(data: bytes, format: str, origin: str, dialect: Dialect = AS_FO
             encoding for a format that has none.
     """
     _check_format(format)
-    _check_dialect(dialect, format, origin)
+    check_dialect(dialect, format, origin)
     table = _DECODERS[format](data, origin, dialect)
     check_columns(table.columns, origin)
     if not table.rows:
@@ -65,7 +65,8 @@ def _check_format(format: str) -> None:
         raise DataError(unknown("format", format, FORMATS))
 
 
-def _check_dialect(dialect: Dialect, format: str, origin: str) -> None:
+def check_dialect(dialect: Dialect, format: str, origin: str) -> None:
+    """Raises DataError for a delimiter or an encoding of a format that has none."""
     if dialect.delimiter is not None and format not in ("csv", "tsv"):
         raise DataError(
             f"{origin}: expected csv or tsv for the delimiter {dialect.delimiter!r}, got {format}; "

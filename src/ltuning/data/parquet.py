@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ltuning.data.tables import AS_FOUND, Dialect, Kept, Number, Table, check_columns, refuse_empty
@@ -13,6 +15,8 @@ from ltuning.errors import DataError
 # A column that is the same everywhere takes no room in a file; a text in each row does.
 _CELLS_AT_LEAST = 2**24
 _CELLS_PER_BYTE = 20
+# Rows that are unpacked at a time to find others behind them.
+_BATCH = 4096
 
 
 def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
@@ -23,22 +27,81 @@ def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
     """
     if not data:
         refuse_empty(origin)
-    import pyarrow.parquet
+    with _whole(origin):
+        import pyarrow.parquet
 
-    try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
         cells = file.metadata.num_rows * file.metadata.num_columns
         if cells > max(_CELLS_AT_LEAST, _CELLS_PER_BYTE * len(data)):
             raise ValueError(f"{len(data):,} bytes for {cells:,} values would fill the memory")
         found = file.read()
-        names = list(found.column_names)
         # A broken file shows up here, and not as a crash where a value of it is used.
         found.validate(full=True)
+    return _table_of(found, origin)
+
+
+def row_groups(path: str) -> list[int]:
+    """How many rows each row group of a file has.
+
+    Raises:
+        DataError: no such file, no parquet, or a column name that is there twice.
+    """
+    with _whole(path):
+        import pyarrow.parquet
+
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = list(file.schema_arrow.names)
+            numbers = range(file.num_row_groups)
+            sizes = [file.metadata.row_group(number).num_rows for number in numbers]
+    check_columns(names, path)
+    return sizes
+
+
+def read_rows(path: str, group: int, rows: range, origin: str) -> Table:
+    """Some of the rows of a row group; no more than that is held at a time.
+
+    Args:
+        path: of the file.
+        group: of its row groups.
+        rows: of the group, counted from 0.
+        origin: for messages.
+
+    Raises:
+        DataError: as `decode_parquet`.
+    """
+    with _whole(path):
+        import pyarrow.parquet
+
+        found, first = [], 0
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH, row_groups=[group]):
+                own = range(max(rows.start - first, 0), min(rows.stop - first, len(batch)))
+                if own:
+                    found.append(batch.slice(own.start, len(own)))
+                first += len(batch)
+                if first >= rows.stop:
+                    break
+            table = pyarrow.Table.from_batches(found, file.schema_arrow)
+        table.validate(full=True)
+    return _table_of(table, origin)
+
+
+@contextmanager
+def _whole(origin: str) -> Iterator[None]:
+    """Turns whatever a file that is no parquet raises into words."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(f"{origin}: no such file") from error
     except Exception as error:  # the kinds are many, of pyarrow, of Python and of the system
         raise DataError(
             f"{origin}: expected a whole parquet file, got other or damaged bytes "
             f"({_reason(error)}); write it again"
         ) from error
+
+
+def _table_of(found: Any, origin: str) -> Table:
+    names = list(found.column_names)
     # A mapping would keep only one of two columns of a name.
     check_columns(names, origin)
     values = {name: _values(found.column(name), name, origin) for name in names}

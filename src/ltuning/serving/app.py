@@ -7,11 +7,13 @@ import base64
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -21,7 +23,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from ltuning.config import TASK_FACTS
 from ltuning.errors import DataError, LTuningError
 from ltuning.serving.answers import facts_of, predictions
-from ltuning.serving.batcher import QueueFull, TooLate
+from ltuning.serving.batcher import Found, QueueFull, TooLate
 from ltuning.serving.bodies import Failure, NewLabels, PredictRequest, PredictResponse
 from ltuning.serving.bounds import Bounds
 from ltuning.serving.guards import Hosted, Keyed, Watched, Whole, refusal
@@ -31,6 +33,8 @@ from ltuning.suggestions import unknown
 from ltuning.texts import Text, num_characters
 
 _PAGE = Path(__file__).with_name("page.html")
+# Scores that are put into words at once; of more another thread does it, and others are answered.
+_FEW = 10_000
 # Names of fields that an error may name; what else a body holds may be a text.
 _FIELDS = frozenset({"body", "texts", "top_k", "abstain", "labels", "path", "name", "label"})
 
@@ -104,26 +108,57 @@ def _add_facts(app: FastAPI, registry: Registry, is_open: bool) -> None:
 
 def _add_predictions(app: FastAPI, registry: Registry, measures: Measures, bounds: Bounds) -> None:
     @app.post("/v1/classifiers/{name}/predict", response_model=PredictResponse)
-    async def predict(name: str, asked: PredictRequest) -> JSONResponse:
+    async def predict(name: str, asked: PredictRequest, request: Request) -> JSONResponse:
         """What the classifier says of texts, as `ltuning predict` says it."""
         _, loaded = _found(registry, name)
         _check(asked, loaded, bounds)
         measures.asked(name, len(asked.texts))
         try:
             future = loaded.batcher.ask(loaded.classifier, asked.texts, bounds.seconds)
-            found = await asyncio.wait_for(asyncio.wrap_future(future), bounds.seconds)
         except QueueFull as full:
             seconds = {"Retry-After": str(full.seconds)}
             message = f"too many texts wait already; come again in {full.seconds} s"
             raise HTTPException(429, message, seconds) from None
+        except TooLate:
+            raise HTTPException(503, "the server ends") from None
+        try:
+            found = await _waited_for(future, request, bounds.seconds)
         except (TooLate, TimeoutError):
             message = f"no answer within {bounds.seconds:g} s; come again"
             raise HTTPException(503, message, {"Retry-After": "1"}) from None
         except DataError:
             message = "of a pair, the shorter text is too long for the classifier; shorten it"
             raise HTTPException(422, message) from None
-        said = predictions(loaded.classifier, found, asked.top_k, asked.abstain)
-        return JSONResponse({"classifier": name, "predictions": said})
+
+        def answer() -> JSONResponse:
+            said = predictions(loaded.classifier, found, asked.top_k, asked.abstain)
+            return JSONResponse({"classifier": name, "predictions": said})
+
+        if isinstance(found.scores, np.ndarray) and found.scores.size >= _FEW:
+            return await run_in_threadpool(answer)
+        return answer()
+
+
+async def _waited_for(future: Future[Found], request: Request, seconds: float) -> Found:
+    """What a batcher finds; nobody works on for a client that went away.
+
+    Raises:
+        TimeoutError: there is nothing in time.
+    """
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    found, left = asyncio.wrap_future(future), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((found, left), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not found.done():
+            raise TimeoutError
+        return found.result()
+    finally:
+        left.cancel()
+        found.cancel()
 
 
 def _add_labels(app: FastAPI, registry: Registry, seconds: float, is_allowed: bool) -> None:
@@ -291,8 +326,8 @@ async def _of_body(asked: Request, error: Exception) -> Response:
     """Which field is wrong and how, without what it holds."""
     assert isinstance(error, RequestValidationError)
     given = asked.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given != "application/json":
-        return refusal(415, f"expected Content-Type: application/json, got {given or 'none'}")
+    if given != "application/json" and not (given[:12] == "application/" and given[-5:] == "+json"):
+        return refusal(415, f"expected Content-Type: application/json, got {given[:80] or 'none'}")
     found = []
     for one in error.errors()[:5]:
         known = [str(part) for part in one["loc"] if isinstance(part, int) or part in _FIELDS]

@@ -14,15 +14,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 
+from ltuning.backbones.frozen_model import Tokens
 from ltuning.backbones.long_texts import Windows
 from ltuning.config import TASK_FACTS
 from ltuning.methods.heads import check_finite, over_windows
+from ltuning.scoring import Scorer
 from ltuning.serving.shared_pass import Asked, score_together
 from ltuning.texts import Text, num_characters
 
@@ -35,8 +36,16 @@ _GATHERING = 0.003
 _TOKENS = 4096
 # As many on a GPU.
 _SCALE = 8
-# About as many characters are a token.
+# About as many characters are a token; of a tagger's text, which is not tokenized before its turn,
+# one may be.
 _CHARACTERS = 4
+# So many are tokenized in the time that a token takes.
+_TOKENIZED = 200
+# A token that looks at so many columns of a prefix takes twice as long as one without a prefix.
+_COLUMNS = 512
+# Of a turn, what has to be full for its seconds to tell those of a full one: what a pass costs by
+# itself would tell too many.
+_FULL = 0.25
 
 logger = logging.getLogger("ltuning")
 
@@ -69,51 +78,117 @@ class Found(NamedTuple):
     truncated: list[bool]
 
 
-@dataclass(eq=False)
 class _Request:
-    """Texts for a classifier, who waits for the answer, and how much of it is there."""
+    """Texts for a classifier, who waits for the answer, and how much of it is there.
 
-    classifier: Any
-    texts: Sequence[Text]
-    deadline: float
-    future: Future[Found] = field(default_factory=Future)
-    windows: Windows | None = None  # of a tagger, None
-    sizes: list[int] = field(default_factory=list)  # tokens of what can run by itself
-    begun: int = 0
-    parts: list[Any] = field(default_factory=list)
+    Args:
+        classifier: a front door that is trained.
+        texts: one or more.
+        deadline: by the monotonic clock.
+    """
 
-    def __post_init__(self) -> None:
-        self.guess = sum(map(_guessed, self.texts))
+    def __init__(self, classifier: Any, texts: Sequence[Text], deadline: float):
+        self.classifier = classifier
+        self.texts = texts
+        self.deadline = deadline
+        self.future: Future[Found] = Future()
+        self.of_words = TASK_FACTS[classifier.config.task].of_words
+        self._most = math.inf
+        if not self.of_words and classifier.config.data.long_texts == "cut":
+            self._most = classifier.backbone.max_length
+        self._factor = 1.0 if self.of_words else _factor(classifier.scorer())
+        self.guess = sum(map(self._guessed, texts))
+        # Of what can run by itself, a window or a tagger's text: its cost, in tokens.
+        self._sizes: list[float] = []
+        self._windows = Windows([], [], [])
+        self._opened = 0  # texts that are tokenized
+        self._begun = 0  # windows, or a tagger's texts
+        self._parts: list[Any] = []
 
-    def open(self) -> None:
-        """Tokenize its texts, the first time that it has its turn; a tagger takes them as text."""
-        if TASK_FACTS[self.classifier.config.task].of_words:
-            self.sizes = [_guessed(text) for text in self.texts]
-            return
-        self.windows = self.classifier.windows(self.texts)
-        passes = self.classifier.scorer().model.passes
-        self.sizes = [len(one["input_ids"]) * passes for one in self.windows.tokens]
-
-    def take(self, room: int, is_first: bool) -> slice:
-        """As much of what is left as there is room for; of who is first, something."""
-        first = self.begun
-        while self.begun < len(self.sizes):
-            room -= self.sizes[self.begun]
-            if room < 0 and not (is_first and self.begun == first):
-                break
-            self.begun += 1
-        return slice(first, self.begun)
+    def _guessed(self, text: Text) -> float:
+        """About what it costs, in tokens."""
+        size = num_characters(text)
+        if self.of_words:
+            return 1 + size
+        return 1 + self._factor * min(size / _CHARACTERS, self._most) + size / _TOKENIZED
 
     @property
     def is_begun_whole(self) -> bool:
-        return self.begun == len(self.sizes)
+        """Whether nothing of it waits."""
+        return self._opened == len(self.texts) and self._begun == len(self._sizes)
 
-    def found(self) -> Found:
-        """The answer, once every part is there."""
-        if self.windows is None:
-            return Found([said for part in self.parts for said in part], [False] * len(self.texts))
-        tokens, counts, lengths = self.windows.tokens, self.windows.counts, self.windows.lengths
-        scores = np.concatenate(self.parts)
+    @property
+    def cost(self) -> float:
+        """About what is left of it, in tokens."""
+        if not self._begun:
+            return self.guess
+        rest = sum(map(self._guessed, self.texts[self._opened :]))
+        return rest + sum(self._sizes[self._begun :])
+
+    def take(self, room: float, is_first: bool) -> tuple[slice, float]:
+        """As much of what is left as there is room for, and its cost; of who is first, something.
+
+        Raises:
+            DataError: texts that the classifier cannot read.
+        """
+        first, cost = self._begun, 0.0
+        while not self.is_begun_whole:
+            if self._begun == len(self._sizes):
+                if cost >= room and self._begun > first:
+                    break
+                self._open(room - cost)
+            size = self._sizes[self._begun]
+            if cost + size > room and not (is_first and self._begun == first):
+                break
+            cost, self._begun = cost + size, self._begun + 1
+        return slice(first, self._begun), cost
+
+    def _open(self, room: float) -> None:
+        """Tokenize as many of its texts as there may be room for, one at least."""
+        first = self._opened
+        while self._opened < len(self.texts) and (room > 0 or self._opened == first):
+            room -= self._guessed(self.texts[self._opened])
+            self._opened += 1
+        texts = self.texts[first : self._opened]
+        if self.of_words:
+            self._sizes += map(self._guessed, texts)
+            return
+        found = self.classifier.windows(texts)
+        self._windows.tokens.extend(found.tokens)
+        self._windows.counts.extend(found.counts)
+        self._windows.lengths.extend(found.lengths)
+        costs = [len(one["input_ids"]) * self._factor for one in found.tokens]
+        costs[0] += sum(map(num_characters, texts)) / _TOKENIZED
+        self._sizes += costs
+
+    def tokens(self, piece: slice) -> list[Tokens]:
+        """Of texts that are no tagger's, those of a piece."""
+        return self._windows.tokens[piece]
+
+    def had(self, part: Any) -> None:
+        """One more part of the answer is there, perhaps the last: then it is given."""
+        self._parts.append(part)
+        if self.is_begun_whole:
+            try:
+                self.settle(self._found())
+            except Exception as error:
+                self.settle(error)
+
+    def settle(self, found: Found | BaseException) -> None:
+        """Give it to who waits, if anyone does."""
+        try:
+            if isinstance(found, BaseException):
+                self.future.set_exception(found)
+            else:
+                self.future.set_result(found)
+        except InvalidStateError:
+            pass  # it was cancelled, or has its error
+
+    def _found(self) -> Found:
+        if self.of_words:
+            return Found([said for part in self._parts for said in part], [False] * len(self.texts))
+        tokens, counts, lengths = self._windows.tokens, self._windows.counts, self._windows.lengths
+        scores = np.concatenate(self._parts)
         if len(tokens) > len(counts):
             scores = over_windows(torch.from_numpy(scores), counts).numpy()
         check_finite(scores, "texts")
@@ -125,9 +200,11 @@ class _Request:
         return Found(scores, truncated)
 
 
-def _guessed(text: Text) -> int:
-    """About how many tokens it has."""
-    return 1 + num_characters(text) // _CHARACTERS
+def _factor(scorer: Scorer) -> float:
+    """By how much a token costs more than one that runs once, without a prefix."""
+    model = scorer.model
+    prefix = model.prefix(scorer.side) if model.shares_passes else None
+    return model.passes * (1 + (prefix.length if prefix else 0) / _COLUMNS)
 
 
 class Batcher:
@@ -154,8 +231,8 @@ class Batcher:
         self._waiting = 0  # texts, those that run too
         self._changed = threading.Condition()
         self._is_stopped = False
-        # Seconds for a token, by what the last ones took.
-        self._pace = 0.0
+        # Seconds of a full turn, by what the last ones took; none is known at first.
+        self._full_turn = 0.0
         self._thread = threading.Thread(target=self._work, name="ltuning-batcher", daemon=True)
         self._thread.start()
 
@@ -184,7 +261,7 @@ class Batcher:
         """
         request = _Request(classifier, texts, time.monotonic() + seconds)
         with self._changed:
-            until_begun = self._turns() * self._pace
+            until_begun = self._turns() / self._room * self._full_turn
             if self._waiting + len(texts) > self._most_waiting or until_begun > seconds:
                 raise QueueFull(max(1, math.ceil(until_begun)))
             self._check_open()
@@ -222,9 +299,9 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    def _turns(self) -> int:
+    def _turns(self) -> float:
         """About how many tokens are run until each of those who wait has had a turn."""
-        return sum(min(self._room, one.guess) for one in self._requests)
+        return sum(min(self._room, one.cost) for one in self._requests)
 
     def _check_open(self) -> None:
         if self._is_stopped:
@@ -237,110 +314,95 @@ class Batcher:
                 if not self._requests and not self._calls:
                     return
                 call = self._calls.popleft() if self._calls else None
+            # Calls that come without end leave a turn to requests.
             if call is not None:
                 _run(*call)
-            else:
-                self._run_some(self._gathered())
+            if self._requests:
+                self._turn()
 
-    def _gathered(self) -> list[tuple[_Request, slice]]:
-        """A turn of those who wait, and who came soon after them: what is run of each of them now.
-
-        Whoever is not done with that waits for another turn behind the others.
-        """
+    def _turn(self) -> None:
+        """Run some of those who wait, and who come soon after them."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._is_stopped or self._turns() >= self._room, _GATHERING
             )
+        began = time.monotonic()
+        taken, cost = self._gathered()
+        if not taken:
+            return
+        try:
+            self._score(taken)
+        except BaseException as error:  # this thread goes on whatever is raised
+            for one, _ in taken:
+                one.settle(error)
+        for one, _ in taken:
+            if one.is_begun_whole:
+                self._leave(one)
+        if cost >= _FULL * self._room:
+            full = (time.monotonic() - began) * self._room / cost
+            self._full_turn = full if not self._full_turn else 0.8 * self._full_turn + 0.2 * full
+        self._observe(len(taken), sum(piece.stop - piece.start for _, piece in taken))
+
+    def _gathered(self) -> tuple[list[tuple[_Request, slice]], float]:
+        """What is run of each of those who wait, and its cost.
+
+        Whoever is not done with that waits for another turn behind the others.
+        """
         taken: list[tuple[_Request, slice]] = []
         again: list[_Request] = []
-        room = self._room
-        while room > 0 and self._requests:
+        cost = 0.0
+        while cost < self._room and self._requests:
             one = self._requests[0]
             if self._is_over(one):
-                self._end(self._requests.popleft())
+                self._next()
+                self._leave(one)
                 continue
             try:
-                if not one.sizes:
-                    one.open()
-            except Exception as error:
-                _settle(one.future, error)
+                piece, own = one.take(self._room - cost, is_first=not taken)
+            except BaseException as error:
+                one.settle(error)
                 continue
-            piece = one.take(room, is_first=not taken)
             if piece.start == piece.stop:
                 break
-            room -= sum(one.sizes[piece])
+            self._next()
+            cost += own
             taken.append((one, piece))
-            with self._changed:
-                self._requests.popleft()
             if not one.is_begun_whole:
                 again.append(one)
         with self._changed:
             self._requests.extend(again)
-        return taken
+        return taken, cost
 
     def _is_over(self, one: _Request) -> bool:
         """Whether nobody waits for it any more."""
         if not one.future.done() and one.deadline < time.monotonic():
-            _settle(one.future, TooLate())
+            one.settle(TooLate())
         return one.future.done()
 
-    def _end(self, one: _Request) -> None:
+    def _next(self) -> None:
+        with self._changed:
+            self._requests.popleft()
+
+    def _leave(self, one: _Request) -> None:
         with self._changed:
             self._waiting -= len(one.texts)
-
-    def _run_some(self, taken: Sequence[tuple[_Request, slice]]) -> None:
-        if not taken:
-            return
-        began = time.monotonic()
-        try:
-            self._score(taken)
-        except Exception as error:
-            for one, _ in taken:
-                _settle(one.future, error)
-        for one, _ in taken:
-            if one.is_begun_whole:
-                self._end(one)
-        tokens = sum(sum(one.sizes[piece]) for one, piece in taken)
-        self._pace = 0.8 * self._pace + 0.2 * (time.monotonic() - began) / tokens
-        self._observe(len(taken), sum(piece.stop - piece.start for _, piece in taken))
 
     def _score(self, taken: Sequence[tuple[_Request, slice]]) -> None:
         of_texts = []
         for one, piece in taken:
-            if one.windows is not None:
-                of_texts.append((one, Asked(one.classifier.scorer(), one.windows.tokens[piece])))
+            if not one.of_words:
+                of_texts.append((one, Asked(one.classifier.scorer(), one.tokens(piece))))
                 continue
             try:
-                _had(one, one.classifier.predict(one.texts[piece]))
+                one.had(one.classifier.predict(one.texts[piece]))
             except Exception as error:
-                _settle(one.future, error)
+                one.settle(error)
         for number, scores in score_together([asked for _, asked in of_texts]):
             one, _ = of_texts[number]
             if isinstance(scores, Exception):
-                _settle(one.future, scores)
+                one.settle(scores)
             else:
-                _had(one, scores)
-
-
-def _had(one: _Request, part: Any) -> None:
-    """One more part of its answer is there, perhaps the last."""
-    one.parts.append(part)
-    if one.is_begun_whole:
-        try:
-            _settle(one.future, one.found())
-        except Exception as error:
-            _settle(one.future, error)
-
-
-def _settle(future: Future[Found], found: Found | Exception) -> None:
-    """Give it to who waits, if anyone does."""
-    try:
-        if isinstance(found, Exception):
-            future.set_exception(found)
-        else:
-            future.set_result(found)
-    except InvalidStateError:
-        pass  # it was cancelled, or has its error
+                one.had(scores)
 
 
 def _run(function: Callable[[], Any], future: Future[Any]) -> None:
@@ -348,5 +410,5 @@ def _run(function: Callable[[], Any], future: Future[Any]) -> None:
         return
     try:
         future.set_result(function())
-    except Exception as error:
+    except BaseException as error:
         future.set_exception(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Label = str | bool | int | float
 
@@ -44,8 +44,18 @@ class PredictRequest(_Body):
     ] = None
 
 
-# A name is part of the address that takes its label out again, and of every answer.
-_NewName = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+def _addressable(name: str) -> str:
+    """A name is part of the address that takes its label out again: clients fold these two."""
+    if name in (".", ".."):
+        raise ValueError("expected another name than . and ..")
+    return name
+
+
+_NewName = Annotated[
+    str,
+    Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"),
+    AfterValidator(_addressable),
+]
 
 
 class NewLabels(_Body):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import logging
 import re
 import time
@@ -81,7 +82,7 @@ class Hosted:
 
     def __init__(self, app: ASGIApp, names: Sequence[str]):
         self.app = app
-        self.names = [name.lower() for name in names]
+        self.names = [host_name(name) for name in names]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or refuse."""
@@ -92,13 +93,27 @@ class Hosted:
         await refusal(400, words)(scope, receive, send)
 
     def _has(self, given: str) -> bool:
-        # A port follows the name; an address of IPv6 stands in brackets.
-        name = re.sub(r":\d*$", "", given.lower()) if not given.endswith("]") else given.lower()
-        name = name.removeprefix("[").removesuffix("]")
+        parts = _HOST.fullmatch(given)
+        if parts is None:
+            return False
+        name = host_name(parts[1])
         return any(
             known in ("*", name) or (known.startswith("*.") and name.endswith(known[1:]))
             for known in self.names
         )
+
+
+# A name, or an address of IPv6 in brackets, and a port.
+_HOST = re.compile(r"(\[[\da-fA-F:.]+\]|[\w.-]+)(?::\d*)?")
+
+
+def host_name(given: str) -> str:
+    """A name of a host as all ways of writing it have it; an address without brackets."""
+    name = given.lower().removeprefix("[").removesuffix("]").removesuffix(".")
+    try:
+        return ipaddress.ip_address(name).compressed
+    except ValueError:
+        return name
 
 
 class Keyed:

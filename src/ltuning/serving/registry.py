@@ -28,14 +28,18 @@ _EVERY = 1.0
 # Seconds until what could not be loaded is tried again, though its folder looks the same, and at
 # most: a try may load a backbone, so that each waits twice as long as the one before.
 _AGAIN, _AT_MOST = 15.0, 600.0
-# Texts of labels that may be added to a classifier: each is read, and has its place in memory.
-_MOST_ADDED = 1024
+# Texts of labels that may be added to a classifier, and their number times the characters of the
+# longest: all are read at once, padded to it, and stay in memory.
+_MOST_ADDED, _MOST_CHARACTERS = 1024, 2**16
 # A path of two parts or more, in quotes with spaces too; what comes before its last part goes.
 _PART = r"[^/\s'\",;:()]+"
+_ROOT = rf"(?:file://(?=/))?(?:~\w*|\.{{1,2}}|/(?!/){_PART})"
 _PATHS = (
-    re.compile(r"(?<=')(?:~|/[^/'\n]+)(?:/[^/'\n]+)*/(?=[^/'\n]+')"),
-    re.compile(rf"(?<![\w.:/-])(?:~|/{_PART})(?:/{_PART})*/(?={_PART})"),
+    re.compile(r"(?<=')(?:~\w*|\.{1,2}|/[^/'\n]+)(?:/[^/'\n]+)*/(?=[^/'\n]+')"),
+    re.compile(rf"(?<![\w./~-]){_ROOT}(?:/{_PART})*/(?={_PART})"),
 )
+# Seconds in which a folder that is just being loaded may be done when the server ends.
+_ENDING = 2.0
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ class Entry:
         folder: of the run.
         loaded: None where it never loaded.
         error: why its folder could not be loaded as it is now, in words without a path.
+        backbone: its name, which may be a path.
         state: of the folder when it was last tried.
         again: when it is tried again if that failed, by the monotonic clock.
         wait: seconds from then on.
@@ -76,6 +81,7 @@ class Entry:
     folder: Path
     loaded: Loaded | None = None
     error: str | None = None
+    backbone: str | None = None
     state: object = None
     again: float = math.inf
     wait: float = _AGAIN
@@ -133,7 +139,7 @@ class Registry:
         """Finish what waits; nothing is taken any more."""
         self._stopped.set()
         if self._watcher.is_alive():
-            self._watcher.join()
+            self._watcher.join(_ENDING)
         for batcher in self.batchers:
             batcher.stop()
 
@@ -177,8 +183,8 @@ class Registry:
             LTuningError: as `add_labels` of a classifier, or more texts than may be added.
             TooLate: it was not begun in time, or the server ends.
         """
-        with _changing(entry, seconds) as loaded:
-            self._change(entry, loaded, {**loaded.added}, labels, seconds)
+        with _changing(entry, seconds) as (loaded, left):
+            self._change(entry, loaded, loaded.added, labels, left)
 
     def remove_label(self, entry: Entry, name: str, seconds: float) -> None:
         """Take out a label that was added: the classifier is as if it had not been.
@@ -191,9 +197,9 @@ class Registry:
         Raises:
             TooLate: it was not, or the server ends.
         """
-        with _changing(entry, seconds) as loaded:
-            left = {of: texts for of, texts in loaded.added.items() if of != name}
-            self._change(entry, loaded, left, {}, seconds)
+        with _changing(entry, seconds) as (loaded, left):
+            others = {of: texts for of, texts in loaded.added.items() if of != name}
+            self._change(entry, loaded, others, {}, left)
 
     @staticmethod
     def _change(
@@ -203,22 +209,19 @@ class Registry:
         more: Mapping[str, Sequence[str]],
         seconds: float,
     ) -> None:
-        count = sum(map(len, [*added.values(), *more.values()]))
-        if count > _MOST_ADDED:
-            raise LabelError(
-                f"expected at most {_MOST_ADDED:,} texts of labels that are added in memory, got "
-                f"{count:,} with those before; train with the labels, or write them to a folder "
-                "with ltuning add-labels"
-            )
+        for name in more:
+            if name in added:
+                raise LabelError(f"there is a label {name!r} already")
+        labels = {**added, **more}
+        _check_size([text for texts in labels.values() for text in texts])
 
         def made() -> Any:
-            one = loaded.trained.with_labels(added) if added else loaded.trained
-            one = one.with_labels(more) if more else one
+            one = loaded.trained.with_labels(labels) if labels else loaded.trained
             one.scorer()  # made by who is to use it
             return one
 
         classifier = loaded.batcher.call(made, seconds)
-        entry.loaded = replace(loaded, classifier=classifier, added={**added, **more})
+        entry.loaded = replace(loaded, classifier=classifier, added=labels)
 
     def _watch(self) -> None:
         while not self._stopped.wait(_EVERY):
@@ -228,7 +231,9 @@ class Registry:
                 return
 
     def _load(self, entry: Entry) -> LTuningError | None:
-        with entry.lock:
+        if not entry.lock.acquire(blocking=False):
+            return None  # its labels are just being changed; the next look finds it as it is
+        try:
             entry.state, entry.again = _state(entry.folder), math.inf
             before, said = entry.loaded, entry.error
             try:
@@ -239,7 +244,8 @@ class Registry:
                 entry.again = time.monotonic() + entry.wait
                 entry.wait = min(2 * entry.wait, _AT_MOST)
                 known = error if isinstance(error, LTuningError) else _in_words(error)
-                entry.error = without_paths(str(known), entry.folder)
+                places = [place for place in (entry.backbone, self._place) if place]
+                entry.error = without_paths(str(known), entry.folder, *map(Path, places))
                 kept = "; the one before goes on" if before else ""
                 if entry.error != said:
                     logger.error(
@@ -254,11 +260,14 @@ class Registry:
             elif said is not None:
                 logger.warning("classifier %s could be loaded now", entry.name)
             return None
+        finally:
+            entry.lock.release()
 
     def _opened(self, entry: Entry) -> Loaded:
         artifact = opened.read(entry.folder)
         task = TASKS[artifact.config.task]
         options = artifact.config.backbone
+        entry.backbone = options.name
         if self._place is not None:
             options = moved(options, self._place)
         backbone, batcher = self._backbone(options, task.of_words)
@@ -295,14 +304,27 @@ class Registry:
         return self._backbones[key]
 
 
+def _check_size(texts: Sequence[str]) -> None:
+    """Raises LabelError where added labels would take too much memory."""
+    longest = max(map(len, texts), default=0)
+    if len(texts) > _MOST_ADDED or len(texts) * longest > _MOST_CHARACTERS:
+        raise LabelError(
+            f"expected at most {_MOST_ADDED:,} texts of labels that are added in memory, and "
+            f"{_MOST_CHARACTERS:,} characters if all were as long as the longest, got "
+            f"{len(texts):,} of up to {longest:,} with those before; train with the labels, or "
+            "write them to a folder with ltuning add-labels"
+        )
+
+
 @contextmanager
-def _changing(entry: Entry, seconds: float) -> Iterator[Loaded]:
-    """The classifier, which nobody else changes meanwhile."""
+def _changing(entry: Entry, seconds: float) -> Iterator[tuple[Loaded, float]]:
+    """The classifier, which nobody else changes meanwhile, and the seconds that are left."""
+    deadline = time.monotonic() + seconds
     if not entry.lock.acquire(timeout=seconds):
         raise TooLate
     try:
         assert entry.loaded is not None
-        yield entry.loaded
+        yield entry.loaded, max(0.0, deadline - time.monotonic())
     finally:
         entry.lock.release()
 
@@ -331,16 +353,21 @@ def without(message: str, *known: Path) -> str:
         message: of an error.
         known: paths that it may name.
     """
-    # A relative one that is no folder may be an id of the hub, which is no secret.
-    found = [path for path in known if path.is_absolute() or path.exists()]
-    for path in {place for one in found for place in (one, one.absolute(), one.resolve())}:
-        message = message.replace(f"{path}/", "").replace(str(path), path.name)
+    places = {place for one in known for place in (one.expanduser(), one.absolute(), one.resolve())}
+    places -= {place for place in places if place == place.parent or not place.is_absolute()}
+    whole = sorted(places, key=str, reverse=True)
+    # A relative one of one part is a name, and one that is no folder may be an id of the hub.
+    whole += [one for one in known if len(one.parts) > 1 and not one.is_absolute() and one.exists()]
+    for place in whole:
+        found = re.escape(str(place))
+        message = re.sub(rf"(?<![\w./-]){found}/(?=[^/\s])", "", message)
+        message = re.sub(rf"(?<![\w./-]){found}(?![\w-])", place.name, message)
     return message
 
 
 def without_paths(message: str, *known: Path) -> str:
     """As `without`, with every other path too; one with spaces where it is in quotes."""
-    message = without(message, *known)
+    message = without(message, *known, Path.home(), Path.cwd())
     for pattern in _PATHS:
         message = pattern.sub("", message)
     return message
