@@ -32,8 +32,8 @@ METHODS = BACKBONES | LABELS | {"methods"}
 SCORING = METHODS | {"scoring"}
 TRAINING = SCORING | {"tag_decoding", "training", "metrics", "calibration"}
 ONNX = {
-    "artifacts", "backbones", "calibration", "errors", "estimators", "onnx", "sentences",
-    "tag_decoding", "texts", "values",
+    "artifacts", "backbones", "calibration", "config", "errors", "estimators", "onnx", "sentences",
+    "suggestions", "tag_decoding", "texts", "values",
 }  # fmt: skip
 ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
 ESTIMATORS = TRAINING | ARTIFACTS | {"estimators"}
@@ -71,9 +71,11 @@ ALLOWED = {
     "reviewing": {"reviewing"},
     "tasks": TASKS,
     "predicting": TASKS | {"predicting"},
+    "engines": TASKS | {"engines", "onnx", "predicting"},
     "experiments": TASKS | {"experiments"},
     "serving": TASKS | {"serving"},
-    "cli": TASKS | {"cli", "experiments", "exporting", "onnx", "predicting", "serving", "__init__"},
+    "cli": TASKS
+    | {"cli", "engines", "experiments", "exporting", "onnx", "predicting", "serving", "__init__"},
 }
 MODULES = sorted(path.relative_to(SOURCE) for path in SOURCE.rglob("*.py"))
 

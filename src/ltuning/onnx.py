@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -52,11 +52,15 @@ from ltuning.estimators.answers import (
 from ltuning.estimators.inputs import sentences_of, texts_of
 from ltuning.estimators.scope import is_outside
 from ltuning.sentences import Sentence, spans_of, tags_of
+from ltuning.suggestions import unknown
 from ltuning.tag_decoding import best_tags, tag_names
 from ltuning.texts import Text, num_characters
 from ltuning.values import OF_NAME, Label, label_of
 
 logger = logging.getLogger("ltuning")
+
+if TYPE_CHECKING:
+    from ltuning.config import Config
 
 _OWN_SHA = "own_sha256"
 GRAPH, TOKENIZER, LABELS = "model.onnx", "tokenizer.json", folders.EXPORTED
@@ -216,6 +220,24 @@ def _problem(given: Any) -> str | None:
 def is_exported(folder: Path) -> bool:
     """Whether a folder is one that `ltuning export` wrote."""
     return (folder / LABELS).is_file() and not (folder / folders.CONFIG).exists()
+
+
+def config_of(description: Description) -> Config:
+    """What is asked of the configuration of a trained classifier, of an exported one.
+
+    Raises:
+        ArtifactError: a task that there is not.
+    """
+    from ltuning.config import TASK_FACTS, Config, DataOptions
+
+    if description.task not in TASK_FACTS:
+        raise ArtifactError(unknown("task of an exported classifier", description.task, TASK_FACTS))
+    data = DataOptions(
+        text_column=description.text_column,
+        text_pair_column=description.text_pair_column,
+        oos_label=description.oos_label,
+    )
+    return Config(task=description.task, data=data)  # type: ignore[arg-type]
 
 
 def load(folder: str | Path, *, threads: int | None = None) -> OnnxClassifier | OnnxTokenClassifier:

@@ -195,15 +195,15 @@ class Writing:
             )
         return escape_formulas(written)
 
-    def check(self, table: Table) -> None:
-        """Whether a table could be written, so that this is known before the predicting.
+    def encoded(self, table: Table) -> bytes:
+        """The file.
 
         Raises:
-            DataError: it could not.
+            DataError: the format cannot hold the table.
         """
         from ltuning.data.formats import encode_table
 
-        encode_table(self.prepared(table), self._format(table))
+        return encode_table(self.prepared(table), self._format(table))
 
     def _format(self, table: Table) -> str:
         from ltuning.data.files import format_of
@@ -260,7 +260,7 @@ def _tagged(place: _Place, task: Task, table: Table, columns: Columns, write: Wr
     has_words = any(isinstance(row.get(column), list) for row in table.rows)
     added = [tags_column if has_words else spans_column]
     table = write.room(table, added)
-    write.check(with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
+    write.encoded(with_columns(table, added, ([sentence.tokens or []] for sentence in sentences)))
     load, watcher = place
     tagger: TokenClassifier = load()
     found: list[list[Any]]
@@ -303,7 +303,7 @@ def _labelled(
     table = write.without_earlier(write.room(table, of_names), task, names)
     added = own + of_names
     lists = [not task.one_of_each, *(name in sets for name in added[1:])]
-    write.check(with_columns(table, added, _likely(names, lists, len(examples))))
+    write.encoded(with_columns(table, added, _likely(names, lists, len(examples))))
     threshold = wanted.threshold(classifier, watcher)
     least_in_set = wanted.least_in_set(classifier)
     with watcher.counting("predicting", len(examples)) as advance:

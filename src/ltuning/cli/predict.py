@@ -99,6 +99,24 @@ _EscapeFormulas = Annotated[
         "a carriage return and is no number, so that a spreadsheet does not run it.",
     ),
 ]
+_Engine = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="local or ray: read files piece by piece, however large, and write parts into the "
+        "folder --output; FILE may be a pattern in quotes. The same command goes on where it was.",
+        rich_help_panel="Many files",
+        show_default=False,
+    ),
+]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Processes of --engine; 1 by default.",
+        rich_help_panel="Many files",
+        show_default=False,
+    ),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", help="No progress bars.")]
 
 
@@ -124,6 +142,8 @@ def predict(
     text_pair_column: options.TextPairColumn = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = None,
+    engine: _Engine = None,
+    workers: _Workers = None,
     quiet: _Quiet = False,
 ) -> None:
     """Label texts: the rows of the input in their order, with predicted_label and probability.
@@ -153,14 +173,41 @@ def predict(
     from ltuning.tasks.table import TASKS
 
     terminal = Terminal(quiet)
+    wanted = Wanted(probabilities, abstain, target_precision, coverage)
+    wanted.check(zero_shot)
+    if engine is not None:
+        from ltuning.cli.predict_files import predict_files
+
+        predict_files(
+            engine,
+            folder,
+            source,
+            output,
+            refused={
+                "--text": text,
+                "--format": format,
+                "--escape-formulas": escape_formulas,
+                "--zero-shot": zero_shot,
+                "--label": label or labels,
+            },
+            columns=(text_column, text_pair_column),
+            dialect=Dialect(encoding, delimiter),
+            wanted=wanted,
+            model=(backbone, trust_remote_code),
+            replace_columns=replace_columns,
+            overwrite=overwrite,
+            workers=workers,
+            terminal=terminal,
+        )
+        return
+    if workers is not None:
+        raise DataError("expected --workers with --engine alone, got it without; leave it out")
     if zero_shot:
         folder, source = None, _only_file(folder, source)
     named_labels = (labels, label or [])
     place_of_model = (backbone, trust_remote_code)
     asked = saved.asked(folder, zero_shot, named_labels, *place_of_model, takes_exported=True)
     check_output(output, overwrite)
-    wanted = Wanted(probabilities, abstain, target_precision, coverage)
-    wanted.check(zero_shot)
     named = {
         "FILE": source,
         "--format": format,

@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ltuning.cli.terminal import Terminal, silence_libraries
-from ltuning.errors import ArtifactError, ConfigError, DataError, Problem
-from ltuning.suggestions import unknown
+from ltuning.errors import ConfigError, DataError, Problem
 
 if TYPE_CHECKING:
     from ltuning.artifacts.opened import Opened
     from ltuning.config import Config
     from ltuning.data.sources import Columns
     from ltuning.estimators.label_classifier import LabelClassifier
-    from ltuning.onnx import Description
 
 
 @dataclass(frozen=True)
@@ -73,7 +71,9 @@ class Asked:
                 f"expected no {named[0]} with an exported classifier, which has its backbone in "
                 f"it, got one in {folder}; leave it out"
             )
-        return _config_of(onnx.Description.read(folder)), partial(_load_exported, folder, terminal)
+        return onnx.config_of(onnx.Description.read(folder)), partial(
+            _load_exported, folder, terminal
+        )
 
 
 def asked(
@@ -117,20 +117,6 @@ def asked(
         message = "missing; give the folder of a trained classifier, or say --zero-shot"
         raise typer.BadParameter(message, param_hint="DIR")
     return Asked(folder, read, backbone, trust_remote_code, takes_exported)
-
-
-def _config_of(description: Description) -> Config:
-    """What verbs ask of the configuration of an exported classifier."""
-    from ltuning.config import TASK_FACTS, Config, DataOptions
-
-    if description.task not in TASK_FACTS:
-        raise ArtifactError(unknown("task of an exported classifier", description.task, TASK_FACTS))
-    data = DataOptions(
-        text_column=description.text_column,
-        text_pair_column=description.text_pair_column,
-        oos_label=description.oos_label,
-    )
-    return Config(task=description.task, data=data)  # type: ignore[arg-type]
 
 
 def _load_exported(folder: Path, terminal: Terminal) -> Any:

@@ -1,0 +1,1 @@
+"""Predictions for more files than one process can hold, on this machine or on a cluster."""

@@ -1,0 +1,343 @@
+"""What is asked of every file, what is done already, and the folder that holds it.
+
+::
+
+    OUTPUT/manifest.json              what was asked, of which files; at the end how many rows
+    OUTPUT/part-00003-00000012.parquet    of the fourth file the thirteenth piece
+
+A part is written whole or not at all, under a name that tells its piece, so that whoever comes
+later sees what is done, and nothing is there twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ltuning.artifacts import folders, opened
+from ltuning.config import Config
+from ltuning.data.files import replace_file
+from ltuning.data.pieces import Piece, pieces_of
+from ltuning.data.sources import Columns, Dialect
+from ltuning.errors import ArtifactError, DataError
+from ltuning.locks import held
+from ltuning.predicting import Nobody, Wanted, Writing, predicted
+from ltuning.tasks.table import TASKS
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+# Rows of a piece: some seconds of work to some minutes, which is what a death costs.
+ROWS = 8192
+_LOCK = ".lock"
+_PART = re.compile(r"part-\d{5,}-\d{8,}\.(parquet|jsonl)")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of every piece; it can be sent to another process.
+
+    Attributes:
+        classifier: absolute folder of a trained or exported classifier.
+        sha256: of what describes it, which has checksums of all else.
+        output: absolute folder of the parts.
+        of_words: whether it is a tagger.
+        columns: where the texts are.
+        wanted: beside labels.
+        replace_columns: whether columns of an earlier prediction give way.
+        backbone: where the backbone is now; None = where it was.
+        trust_remote_code: whether code that comes with it may run.
+        ltuning_version: of who asks; workers have the same.
+    """
+
+    classifier: str
+    sha256: str
+    output: str
+    of_words: bool
+    columns: Columns
+    wanted: Wanted
+    replace_columns: bool = False
+    backbone: str | None = None
+    trust_remote_code: bool = False
+    ltuning_version: str = field(default_factory=lambda: version("ltuning"))
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What has to be the same for the parts to be the same: not where things are."""
+        whole = asdict(self)
+        for name in ("classifier", "output", "backbone", "trust_remote_code"):
+            del whole[name]
+        return whole
+
+
+def identity(folder: Path) -> str:
+    """The checksum of what describes a classifier.
+
+    Raises:
+        ArtifactError: there is no such file.
+    """
+    place = folders.current(folder) or folder
+    name = folders.EXPORTED if (place / folders.EXPORTED).is_file() else folders.CONFIG
+    content = folders.read_file(place / name)
+    return hashlib.sha256(content).hexdigest()
+
+
+@dataclass(frozen=True)
+class Done:
+    """What became of a piece.
+
+    Attributes:
+        file: number of its file.
+        name: of its part.
+        rows: that the part has.
+        error: why there is none.
+    """
+
+    file: int
+    name: str
+    rows: int
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A piece and the number of its file."""
+
+    file: int
+    piece: Piece
+
+    def part(self, job: Job) -> str:
+        """The name of its part: parquet, but where two parts could differ in their types jsonl."""
+        extension = "jsonl" if self.piece.format == "jsonl" or job.of_words else "parquet"
+        return f"part-{self.file:05}-{self.piece.number:08}.{extension}"
+
+
+class Worker:
+    """Answers pieces; the classifier is loaded once.
+
+    Args:
+        job: what is asked of each.
+        threads: that it runs on; None = one for each core.
+
+    Raises:
+        LTuningError: the classifier cannot be loaded, or is another one by now.
+    """
+
+    def __init__(self, job: Job, threads: int | None = None):
+        if job.ltuning_version != version("ltuning"):
+            raise ArtifactError(
+                f"expected ltuning {job.ltuning_version} on every machine, as where the work was "
+                f"begun, got {version('ltuning')} on one; install the same"
+            )
+        if identity(Path(job.classifier)) != job.sha256:
+            raise ArtifactError(
+                f"the classifier in {job.classifier} is another one than when the work was begun; "
+                "bring it back, or write to a new folder"
+            )
+        self._job = job
+        self._config, self._door = _loaded(job, threads)
+
+    def answer(self, asked: Asked) -> Done:
+        """Write the part of a piece; what is wrong with the piece is its answer."""
+        job, piece = self._job, asked.piece
+        name = asked.part(job)
+        write = Writing(Path(job.output) / name, False, job.replace_columns)
+        place = (lambda: self._door, Nobody())
+        try:
+            table = piece.read()
+            table = predicted(place, self._config, table, job.columns, job.wanted, write)
+            data = write.encoded(table)
+        except DataError as error:
+            return Done(asked.file, name, 0, str(error))
+        replace_file(data, Path(job.output) / name)
+        return Done(asked.file, name, piece.rows)
+
+
+def _loaded(job: Job, threads: int | None) -> tuple[Config, Any]:
+    """The configuration of a job's classifier, and its front door."""
+    from ltuning import onnx
+
+    folder = Path(job.classifier)
+    if onnx.is_exported(folder):
+        return onnx.config_of(onnx.Description.read(folder)), onnx.load(folder, threads=threads)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    artifact = opened.read(folder)
+    door = (
+        TASKS[artifact.config.task]
+        .door()
+        .from_pretrained(artifact, backbone=job.backbone, trust_remote_code=job.trust_remote_code)
+    )
+    return artifact.config, door
+
+
+# --- the work as a whole --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All pieces of all files.
+
+    Attributes:
+        files: absolute paths.
+        pieces: of those that can be read.
+        errors: of the others, by their numbers.
+    """
+
+    files: Sequence[Path]
+    pieces: Sequence[Asked]
+    errors: Mapping[int, str]
+
+    @property
+    def rows(self) -> int:
+        """Of all pieces."""
+        return sum(asked.piece.rows for asked in self.pieces)
+
+
+def planned(files: Sequence[Path], dialect: Dialect, rows: int = ROWS) -> Plan:
+    """The pieces of files; files of text are read for that once.
+
+    Args:
+        files: absolute paths.
+        dialect: how files of text are written.
+        rows: of a piece.
+    """
+    pieces: list[Asked] = []
+    errors: dict[int, str] = {}
+    for number, path in enumerate(files):
+        try:
+            pieces += [Asked(number, piece) for piece in pieces_of(path, dialect, rows)]
+        except DataError as error:
+            errors[number] = str(error)
+            pieces = [asked for asked in pieces if asked.file != number]
+    return Plan(files, pieces, errors)
+
+
+class Output:
+    """The folder of a job's parts.
+
+    Args:
+        folder: absolute.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Nobody else works in the folder while the block runs; it is made where it is not there.
+
+        Raises:
+            ArtifactError: another process does, or it cannot be made.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.folder}: cannot be written ({error.strerror}); choose another folder"
+            ) from error
+        refusal = f"another process is at work in {self.folder}; wait for it, or choose another"
+        with held(self.folder / _LOCK, refusal):
+            yield
+
+    def begin(self, job: Job, plan: Plan, overwrite: bool) -> set[str]:
+        """The parts that are there already, of the same work.
+
+        Args:
+            job: what is asked.
+            plan: of which files.
+            overwrite: whether the parts of other work give way.
+
+        Raises:
+            ArtifactError: the folder holds something else.
+        """
+        facts = {"format": FORMAT, "job": job.asked, "files": [*map(_facts, plan.files)]}
+        before = self._manifest()
+        if before is None and folders.names_in(self.folder) - {_LOCK}:
+            raise ArtifactError(
+                f"expected a new or empty folder, or one of earlier work of this kind, got "
+                f"{self.folder}, which holds something else; choose another"
+            )
+        if before is not None and (changed := _differences(before, facts)):
+            if not overwrite:
+                raise ArtifactError(
+                    f"{self.folder} holds what was begun with other things: {changed}; choose "
+                    "another folder, or start anew with --overwrite"
+                )
+            for name in self._parts():
+                (self.folder / name).unlink()
+        self._write({**facts, "is_finished": False})
+        return self._parts()
+
+    def finish(self, plan: Plan, done: Sequence[Done]) -> None:
+        """Write down what became of each file."""
+        manifest = self._manifest() or {}
+        for number, entry in enumerate(manifest["files"]):
+            own = sorted((one for one in done if one.file == number), key=lambda one: one.name)
+            errors = [one.error for one in own if one.error is not None]
+            error = plan.errors.get(number) or next(iter(errors), None)
+            entry["rows"] = sum(one.rows for one in own)
+            entry["parts"] = [one.name for one in own if one.error is None]
+            entry |= {} if error is None else {"error": error}
+        rows = sum(entry["rows"] for entry in manifest["files"])
+        is_finished = not any("error" in entry for entry in manifest["files"])
+        self._write({**manifest, "rows": rows, "is_finished": is_finished})
+
+    def _parts(self) -> set[str]:
+        return {name for name in folders.names_in(self.folder) if _PART.fullmatch(name)}
+
+    def _manifest(self) -> dict[str, Any] | None:
+        path = self.folder / MANIFEST
+        if not path.exists():
+            return None
+        try:
+            found = json.loads(folders.read_file(path))
+            if isinstance(found, dict) and {"job", "files", "format"} <= found.keys():
+                return found
+        except ValueError:
+            pass
+        raise ArtifactError(
+            f"{path} is not one that ltuning wrote, so nothing is written beside it; choose "
+            "another folder"
+        )
+
+    def _write(self, manifest: Mapping[str, Any]) -> None:
+        text = json.dumps(manifest, indent=2, ensure_ascii=False)
+        replace_file(f"{text}\n".encode(), self.folder / MANIFEST)
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """A file as it is now, so that a changed one is noticed."""
+    try:
+        found = path.stat()
+    except OSError:
+        return {"path": str(path), "bytes": None, "modified_ns": None}
+    return {"path": str(path), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is not the same, in words; nothing where all is."""
+    now = json.loads(json.dumps(now))
+    found = [
+        f"{name} (then {before['job'].get(name)!r}, now {value!r})"
+        for name, value in now["job"].items()
+        if before["job"].get(name) != value
+    ]
+    names = ("path", "bytes", "modified_ns")
+    then = [[entry.get(name) for name in names] for entry in before["files"]]
+    files = [[entry[name] for name in names] for entry in now["files"]]
+    if then != files:
+        changed = [entry[0] for entry in files if entry not in then]
+        changed += [entry[0] for entry in then if entry not in files]
+        shown = ", ".join(map(str, dict.fromkeys(changed[:_SHOWN]))) or "their order"
+        found.append(f"files ({shown})")
+    return "; ".join(found)
