@@ -72,6 +72,7 @@ ALLOWED = {
     "tasks": TASKS,
     "predicting": TASKS | {"predicting"},
     "engines": TASKS | {"engines", "onnx", "predicting"},
+    "spark": TASKS | {"spark"},
     "experiments": TASKS | {"experiments"},
     "serving": TASKS | {"serving"},
     "cli": TASKS
