@@ -155,21 +155,21 @@ def _each_by_itself(asked: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         yield from _alone(scorer, asked, several)
 
 
-def _by_setfit(batcher: Any, live: Sequence[Any]) -> None:
-    """What SetFit's model says, its encoder of the same weights and a head for each classifier."""
-    from ltuning.serving.batcher import Found
+def _by_setfit(batcher: Any, taken: Sequence[tuple[Any, slice]]) -> None:
+    """What SetFit's model says, its encoder of the same weights and a head for each classifier.
 
-    by_classifier: dict[Any, list[Any]] = {}
-    for one in live:
-        by_classifier.setdefault(one.classifier, []).append(one)
+    Texts are short here, so that each is one window.
+    """
+    by_classifier: dict[Any, list[tuple[Any, slice]]] = {}
+    for one, piece in taken:
+        by_classifier.setdefault(one.classifier, []).append((one, piece))
     for classifier, several in by_classifier.items():
         model = _setfit(len(classifier.classes_))
-        texts = [text for one in several for text in one.texts]
+        texts = [text for one, piece in several for text in one.texts[piece]]
         chances = model.predict_proba(texts, as_numpy=True, show_progress_bar=False)
         scores = iter(np.log(chances + 1e-12))
-        for one in several:
-            own = np.array([next(scores) for _ in one.texts])
-            one.future.set_result(Found(own, [False] * len(own)))
+        for one, piece in several:
+            one.had(np.array([next(scores) for _ in one.texts[piece]]))
 
 
 @cache
