@@ -262,7 +262,8 @@ class Output:
         """
         facts = {"format": FORMAT, "job": job.asked, "files": [*map(_facts, plan.files)]}
         before = self._manifest()
-        if before is None and folders.names_in(self.folder) - {_LOCK}:
+        others = {name for name in folders.names_in(self.folder) if not name.startswith(".")}
+        if before is None and others:
             raise ArtifactError(
                 f"expected a new or empty folder, or one of earlier work of this kind, got "
                 f"{self.folder}, which holds something else; choose another"
