@@ -72,7 +72,7 @@ ALLOWED = {
     "tasks": TASKS,
     "predicting": TASKS | {"predicting"},
     "engines": TASKS | {"engines", "onnx", "predicting"},
-    "spark": TASKS | {"spark"},
+    "spark": TASKS | {"engines", "spark"},
     "experiments": TASKS | {"experiments"},
     "serving": TASKS | {"serving"},
     "cli": TASKS

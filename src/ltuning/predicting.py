@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
+    from ltuning.calibration import Answers, Threshold
     from ltuning.config import Config
     from ltuning.data.sources import Columns, Table
-    from ltuning.estimators.label_classifier import LabelClassifier
     from ltuning.estimators.token_classifier import Entity, TokenClassifier
     from ltuning.tasks.task import Task
 
@@ -30,6 +30,17 @@ class Watcher(Protocol):
 
     def counting(self, what: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """Texts are worked through; gives what is called with the number of those just done."""
+
+
+class Keeps(Protocol):
+    """A classifier, as far as it keeps what it said of held-out texts."""
+
+    @property
+    def answers_(self) -> Answers:
+        """What it said."""
+
+    def threshold_for(self, precision: float) -> Threshold:
+        """From which probability on so many answers are right."""
 
 
 class Nobody:
@@ -112,7 +123,7 @@ class Wanted:
                 f"task '{task.name}'; leave it out"
             )
 
-    def threshold(self, classifier: LabelClassifier, watcher: Watcher) -> float | None:
+    def threshold(self, classifier: Keeps, watcher: Watcher) -> float | None:
         """From which probability on a label is said; None where all are."""
         if self.target_precision is None:
             return self.abstain
@@ -123,7 +134,7 @@ class Wanted:
         )
         return found.threshold
 
-    def least_in_set(self, classifier: LabelClassifier) -> float | None:
+    def least_in_set(self, classifier: Keeps) -> float | None:
         """From which probability on a label is in a prediction set; None where none is asked."""
         if self.coverage is None:
             return None

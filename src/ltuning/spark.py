@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ltuning.artifacts import opened
+from ltuning.artifacts import hub, opened
 from ltuning.calibration import probabilities_of
-from ltuning.errors import DataError, MissingExtraError
+from ltuning.engines.job import identity
+from ltuning.errors import ArtifactError, DataError, MissingExtraError
 from ltuning.tasks.table import TASKS
 from ltuning.values import label_name
 
@@ -37,8 +38,8 @@ def predict_udf(folder: str | Path, *, backbone: str | None = None) -> Callable[
         `probability` (double). Null counts as a text without a word.
 
     Raises:
-        ArtifactError: no whole classifier is there.
-        DataError: one whose texts have several labels, or of words.
+        ArtifactError: no whole classifier is there, or by then another one.
+        DataError: one whose texts have several labels or are pairs, or of words.
         MissingExtraError: PySpark or pandas is not installed.
     """
     try:
@@ -46,16 +47,22 @@ def predict_udf(folder: str | Path, *, backbone: str | None = None) -> Callable[
         from pyspark.sql.functions import pandas_udf
     except ImportError as error:
         raise MissingExtraError("ltuning.spark", "spark") from error
-    place = str(Path(folder).expanduser().absolute())
-    task = opened.read(place).config.task
+    place = str(Path(hub.located(folder)).expanduser().absolute())
+    artifact, sha256 = opened.read(place), identity(Path(place))
+    task = artifact.config.task
     if not TASKS[task].one_of_each:
         raise DataError(
             f"expected a classifier that gives each text one label, got one of task '{task}' in "
             f"{folder}; use ltuning predict --engine"
         )
+    if artifact.fields.get("pairs"):
+        raise DataError(
+            f"expected a classifier of single texts, got one that was trained on pairs in "
+            f"{folder}; use ltuning predict --engine"
+        )
 
     def predict(batches: Iterator[pandas.Series]) -> Iterator[pandas.DataFrame]:
-        classifier = _loaded(place, backbone)
+        classifier = _loaded(place, backbone, sha256)
         for texts in batches:
             scores = classifier.scores(texts.fillna("").tolist())
             labels = classifier.predict_of(scores, None).tolist()
@@ -67,7 +74,12 @@ def predict_udf(folder: str | Path, *, backbone: str | None = None) -> Callable[
     return made
 
 
-@lru_cache(maxsize=1)
-def _loaded(folder: str, backbone: str | None) -> Any:
+@lru_cache(maxsize=4)
+def _loaded(folder: str, backbone: str | None, sha256: str) -> Any:
+    if identity(Path(folder)) != sha256:
+        raise ArtifactError(
+            f"the classifier in {folder} is another one than when the function was made; make it "
+            "anew"
+        )
     artifact = opened.read(folder)
     return TASKS[artifact.config.task].door().from_pretrained(artifact, backbone=backbone)

@@ -83,7 +83,8 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
         ("x.csv", "text\na\n".encode("utf-16"), "expected an encoding with one byte for a line"),
         ("x.csv", b"text\n", "expected at least one row, got none; leave the file out"),
         ("x.csv", b"", "expected at least one row, got an empty file"),
-        ("x.csv", b'text\n"a\n', "a broken row ends here"),
+        ("x.csv", b'text\nb\n"a\nc\nd\n', "line 3: a broken row begins here"),
+        ("x.csv", b"text\n" + b"a\n" * 2**19 + b"\xff\n", "line 524290: expected utf-8, got oth"),
         ("x.txt", b"\xff\n", "expected UTF-8, got the byte 0xff"),
     ],
 )
@@ -99,14 +100,47 @@ def test_files_that_cannot_be_divided(
 def test_a_file_that_was_changed_meanwhile(tmp_path: Path) -> None:
     path = written(tmp_path, "x.csv", "text\na\nb\nc\n")
     first, second = pieces(path, 2)
-    path.write_text("text\na\n\n")
-    with pytest.raises(DataError, match="expected 2 rows, got 1; was the file changed meanwhile"):
+    path.write_text("text\nd\ne\nf\n")
+    with pytest.raises(DataError, match="x.csv: the file was changed meanwhile; bring it back"):
         first.read()
-    with pytest.raises(DataError, match=", counted from row 3: "):
-        second.read()
     path.unlink()
     with pytest.raises(DataError, match="no such file"):
-        first.read()
+        second.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "encoding"),
+    [
+        ("txt", "a\n\ufeff\n\ufeffb\n", "utf-8"),
+        ("x.csv", "text\na\n\ufeff\n\ufeffb\n\ufeff\n", "utf-8-sig"),
+        ("x.csv", '\ufeff"te\nxt"\na\nb\n', "utf-8"),
+        ("jsonl", '{"text": "a"}\n{"text": "b"}\n\u00a0\x1c\n', "utf-8"),
+    ],
+)
+def test_marks_and_blanks_that_are_not_of_ascii(
+    tmp_path: Path, name: str, text: str, encoding: str
+) -> None:
+    path = written(tmp_path, name, text, encoding)
+    dialect = Dialect("utf-8") if '"te' in text else AS_FOUND
+    whole = read_table(path, dialect=dialect)
+    assert [row for piece in pieces(path, 1, dialect) for row in piece.read().rows] == whole.rows
+
+
+def test_a_row_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltuning.data import pieces as module
+
+    monkeypatch.setattr(module, "_LONGEST_ROW", 100)
+    path = written(tmp_path, "x.csv", 'text\n"a\n' + "b\n" * 100)
+    with pytest.raises(DataError, match="line 2: a broken row begins here .it has no end, as whe"):
+        pieces(path, 2)
+
+
+def test_a_pipe_is_no_file(tmp_path: Path) -> None:
+    import os
+
+    os.mkfifo(tmp_path / "x.csv")
+    with pytest.raises(DataError, match="expected a file, got something else; leave it out"):
+        pieces(tmp_path / "x.csv", 2)
 
 
 def test_a_delimiter_of_a_format_that_has_none(tmp_path: Path) -> None:

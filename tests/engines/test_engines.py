@@ -96,7 +96,7 @@ def test_parts_have_every_row_in_its_order_and_every_column(
     assert [len(entry["parts"]) for entry in manifest["files"]] == [3, 1, 2]
     assert sorted(path.name for path in output.iterdir())[:2] == [
         "manifest.json",
-        "part-00000-00000000.parquet",
+        "part-0000000-00000000.parquet",
     ]
 
 
@@ -111,7 +111,7 @@ def test_the_same_command_goes_on_and_another_is_refused(
     words = (run_folder, files / "a.csv", "--engine", "local", "--output", output)
     assert call(*words).exit_code == 0
     whole = rows_of(output)
-    (output / "part-00000-00000001.parquet").unlink()
+    (output / "part-0000000-00000001.parquet").unlink()
     answer = Worker.answer
     monkeypatch.setattr(
         Worker, "answer", lambda self, asked: answered.append(asked) or answer(self, asked)
@@ -122,16 +122,51 @@ def test_the_same_command_goes_on_and_another_is_refused(
     assert rows_of(output) == whole
     refused = call(*words, "--probabilities")
     assert refused.exit_code == 1
-    assert (
-        "holds what was begun with other things: wanted (then {'probabilities': Fa"
-        in refused.stderr
-    )
+    assert "holds what was begun with other things: wanted; choose" in refused.stderr
     assert rows_of(output) == whole
     assert call(*words, "--probabilities", "--overwrite").exit_code == 0
     assert "probability_food" in rows_of(output)[0]
     os.utime(files / "a.csv", ns=(1, 1))
     changed = call(*words, "--probabilities")
     assert f"files ({files / 'a.csv'})" in changed.stderr.replace("\n", "")
+
+
+def test_another_delimiter_or_a_file_that_grew_is_other_work(
+    run_folder: Path, files: Path, few_rows: None, tmp_path: Path
+) -> None:
+    words = (run_folder, files / "a.csv", "--engine", "local", "--output", tmp_path / "out")
+    assert call(*words).exit_code == 0
+    assert "other things: dialect;" in call(*words, "--delimiter", ",").stderr
+    plan = planned([files / "a.csv"], Dialect(), 3)
+    with (files / "a.csv").open("a") as file:
+        file.write('7,"bread"\n')
+    with pytest.raises(DataError, match="a.csv: the file was changed meanwhile"):
+        plan.pieces[0].piece.read()
+    assert "other things: files (" in call(*words).stderr
+
+
+def test_a_pattern_finds_every_level_and_nothing_that_is_written(
+    run_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    deeper = files / "more" / "still"
+    deeper.mkdir(parents=True)
+    (deeper / "d.parquet").write_bytes((files / "c.parquet").read_bytes())
+    words = (run_folder, files / "**" / "*.parquet", "--engine", "local", "--output", files / "out")
+    for _ in range(2):
+        result = call(*words)
+        assert result.exit_code == 0, result.stderr
+        assert "10 rows in 2 parts in" in result.stderr
+
+
+def test_a_precision_that_cannot_be_reached_is_said_once_and_nothing_is_begun(
+    run_folder: Path, files: Path, tmp_path: Path
+) -> None:
+    words = (run_folder, files / "*", "--engine", "local", "--output", tmp_path / "out")
+    for option in ("--target-precision", "--coverage"):
+        result = call(*words, option, ".9")
+        assert result.exit_code == 1
+        assert "keeps its answers on held-out texts, got one without" in result.stderr
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_stays_as_it_is(
@@ -185,7 +220,12 @@ def test_lines_of_json_and_a_tagger_give_lines_of_json(
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     for run, name in ((tmp_path / "tagger", "x.txt"), (run_folder, "x.jsonl")):
         output = tmp_path / f"of-{name}"
-        result = call(run, tmp_path / name, "--engine", "local", "--output", output)
+        words = [run, tmp_path / name, "--engine", "local", "--output", output]
+        if name == "x.jsonl":
+            refused = call(*words)
+            assert "expected --text-column for JSON lines" in refused.stderr
+            words += ["--text-column", "text", "--overwrite"]
+        result = call(*words)
         assert result.exit_code == 0, result.stderr
         assert len(list(output.glob("part-*.jsonl"))) == 2
         rows = rows_of(output)
@@ -245,7 +285,12 @@ def made(run_folder: Path, output: Path, **changes: Any) -> Job:
 
     wanted = Wanted(False, None, None, None)
     known = {"sha256": identity(run_folder), "of_words": False, "columns": Columns(None)}
-    known |= {"wanted": wanted, "output": str(output), "classifier": str(run_folder)}
+    known |= {
+        "wanted": wanted,
+        "dialect": Dialect(),
+        "output": str(output),
+        "classifier": str(run_folder),
+    }
     return Job(**(known | changes))
 
 
@@ -277,18 +322,40 @@ def many(tmp_path: Path, toy: Toy, rows: int) -> list[Asked]:
 
 
 def test_a_process_that_is_killed_costs_nothing(run_folder: Path, toy: Toy, tmp_path: Path) -> None:
-    pieces = many(tmp_path, toy, 60)
-    found, killed = [], False
-    for done in local.in_processes(made(run_folder, tmp_path), pieces, 1):
+    pieces, found = many(tmp_path, toy, 60), []
+    job = made(run_folder, tmp_path)
+    for done in local.in_processes(job, pieces, 1):
         found.append(done)
-        if not killed:
-            killed = True
+        if len(found) == 1:
             os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
-    assert {one.name for one in found} == {
-        asked.part(made(run_folder, tmp_path)) for asked in pieces
-    }
+    assert {one.name for one in found} == {asked.part(job) for asked in pieces}
     assert sum(one.rows for one in found) == 60
     assert len(rows_of(tmp_path)) == 60
+
+
+def test_a_piece_that_kills_its_process_is_named_and_the_others_go_on(
+    run_folder: Path, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from concurrent.futures.process import BrokenProcessPool
+
+    pieces, tries = many(tmp_path, toy, 15), []
+    job = made(run_folder, tmp_path)
+
+    def by_pool(job: Job, left: Any, workers: int, running: dict[Any, Asked]) -> Any:
+        tries.append([asked.piece.number for asked in left])
+        for number, asked in enumerate(left):
+            running[number] = asked
+            if asked.piece.number == 1:
+                running[number + 1] = left[min(number + 1, len(left) - 1)]
+                raise BrokenProcessPool
+            yield running.pop(number), job_module.Done(0, asked.part(job), 3)
+
+    monkeypatch.setattr(local, "_by_pool", by_pool)
+    found = list(local.in_processes(job, pieces, 2))
+    assert tries == [[0, 1, 2, 3, 4], [1], [2], [3, 4]]
+    assert [one.rows for one in found] == [3, 0, 3, 3, 3]
+    words = "counted from row 4: it killed the process that it was alone in; is memory short?"
+    assert (found[1].error or "").endswith(words)
 
 
 def test_processes_that_all_die_end_the_work(
@@ -296,12 +363,13 @@ def test_processes_that_all_die_end_the_work(
 ) -> None:
     from concurrent.futures.process import BrokenProcessPool
 
-    def dies(*_: object) -> Any:
+    def dies(job: Job, left: Any, workers: int, running: dict[Any, Asked]) -> Any:
+        running.update(enumerate(left))
         raise BrokenProcessPool
 
     monkeypatch.setattr(local, "_by_pool", dies)
-    with pytest.raises(DataError, match="3 times in turn a process was killed before it had done"):
-        list(local.run(made(run_folder, tmp_path), many(tmp_path, toy, 6), 2))
+    with pytest.raises(DataError, match="3 pieces in turn killed the process that they were alone"):
+        list(local.in_processes(made(run_folder, tmp_path), many(tmp_path, toy, 12), 2))
 
 
 def test_a_driver_that_is_killed_is_gone_on_with(

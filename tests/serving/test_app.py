@@ -430,13 +430,35 @@ def test_only_turns_that_are_nearly_full_tell_how_long_one_takes(
 
     monkeypatch.setattr(module, "_TOKENS", 400)
     client = serve(saved / "topics")
-    batcher = client.app.state.registry.batchers[0]  # type: ignore[attr-defined]
+    loaded = client.app.state.registry.entries["topics"].loaded  # type: ignore[attr-defined]
+    batcher = loaded.batcher
     for _ in range(3):
         assert _status(client, 1)[0] == 200
     assert batcher._full_turn == 0.0
     assert _status(client, 100)[0] == 200
     batcher.call(lambda: None)  # after the turn
     assert batcher._full_turn > 0.0
+    batcher._full_turn = 1e6  # as of a machine that slept
+    found = batcher.ask(loaded.classifier, ["bread"], 1e9).result(20)
+    batcher.call(lambda: None)
+    assert batcher._full_turn < 1e3
+    assert found.scores.shape == (1, 3)
+
+
+def test_who_went_away_takes_nobodys_place(serve: Serve, saved: Path) -> None:
+    loaded = (
+        serve(saved / "topics", bounds=Bounds(waiting=4, texts=3))
+        .app.state.registry.entries["topics"]
+        .loaded
+    )  # type: ignore[attr-defined]
+    held = _held(loaded.batcher)
+    for _ in range(3):
+        loaded.batcher.ask(loaded.classifier, ["bread"] * 4, 20).cancel()
+    future = loaded.batcher.ask(loaded.classifier, ["bread"] * 4, 20)
+    held.set()
+    assert future.result(20).scores.shape == (4, 3)
+    loaded.batcher.call(lambda: None)
+    assert loaded.batcher.num_waiting == 0
 
 
 def test_calls_without_end_leave_turns_to_requests(serve: Serve, saved: Path) -> None:
@@ -619,7 +641,7 @@ def test_labels_that_are_added_have_bounds(serve: Serve, saved: Path) -> None:
         answer = client.post(place, json={"labels": {"music": many}})
         assert answer.status_code == 409
         assert answer.json()["error"].startswith("expected at most 1,024 texts of labels that are")
-    for name in (".", "..", "a\x9bb"):
+    for name in (".", "..", "a/../b", "a\x9bb"):
         assert client.post(place, json={"labels": {name: "a drum"}}).status_code == 422
     assert client.post(place, json={"labels": {"music": "a drum"}}).status_code == 200
     twice = client.post(place, json={"labels": {"music": "a drum too"}})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,12 +64,18 @@ def predict_files(
     _check(engine, source, output, refused, workers)
     assert source is not None
     assert output is not None
-    with terminal.waiting("looking through the files"):
-        files = _found(source)
-        job = _job(classifier, output, columns, wanted, model, replace_columns)
-        plan = planned(files, dialect)
+    files = _found(source, output)
+    if columns[0] is not None and (lines := [path for path in files if path.suffix == ".txt"]):
+        raise DataError(
+            f"expected files with columns for --text-column, got lines of text in {lines[0]}; "
+            "leave it out"
+        )
+    job = _job(classifier, output, columns, dialect, wanted, model, replace_columns, terminal)
     place = Output(Path(job.output))
     with place.at_work():
+        place.check(job, files, overwrite)
+        with terminal.waiting("looking through the files"):
+            plan = planned(files, dialect)
         there = place.begin(job, plan, overwrite)
         done = _run(engine, job, plan, there, workers or 1, terminal)
         place.finish(plan, done)
@@ -99,12 +106,16 @@ def _check(
         raise DataError(f"expected 1 or more for --workers, got {workers}")
 
 
-def _found(source: Path) -> list[Path]:
-    """The files of a pattern, by their names."""
+def _found(source: Path, output: Path) -> list[Path]:
+    """The files of a pattern, by their names; what is written is none of them."""
     if source.is_dir():
         raise DataError(f"expected a file, or a pattern such as '{source}/*.parquet', got a folder")
-    paths = [source] if source.exists() else sorted(map(Path, glob.glob(str(source))))
+    paths = (
+        [source] if source.exists() else sorted(map(Path, glob.glob(str(source), recursive=True)))
+    )
+    own = output.absolute()
     files = [path.absolute() for path in paths if not path.is_dir()]
+    files = [path for path in files if own not in path.parents]
     if not files:
         raise DataError(f"{source}: no such file, and no file of such a name")
     return files
@@ -114,29 +125,35 @@ def _job(
     classifier: Path | None,
     output: Path,
     columns: tuple[str | None, str | None],
+    dialect: Dialect,
     wanted: Wanted,
     model: tuple[str | None, bool],
     replace_columns: bool,
+    terminal: Terminal,
 ) -> Job:
     """What is asked, of a classifier that is whole."""
     from ltuning.artifacts import hub
     from ltuning.cli import saved
-    from ltuning.engines.job import Job, identity
+    from ltuning.engines.job import Job, answers_of, identity
     from ltuning.tasks.table import TASKS
 
-    terminal = Terminal(quiet=True)
     asked = saved.asked(classifier, False, (None, []), *model, takes_exported=True)
     config, _ = asked.classifier(terminal)
     task = TASKS[config.task]
     wanted.check_task(task)
     assert classifier is not None
     folder = Path(hub.located(classifier)).absolute()
+    if wanted.target_precision is not None or wanted.coverage is not None:
+        kept = answers_of(folder)
+        wanted.least_in_set(kept)  # or it cannot be reached
+        wanted = replace(wanted, abstain=wanted.threshold(kept, terminal), target_precision=None)
     return Job(
         str(folder),
         identity(folder),
         str(output.absolute()),
         task.of_words,
         saved.columns_of(config, *columns),
+        dialect,
         wanted,
         replace_columns,
         *model,

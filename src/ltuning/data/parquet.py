@@ -17,6 +17,7 @@ _CELLS_AT_LEAST = 2**24
 _CELLS_PER_BYTE = 20
 # Rows that are unpacked at a time to find others behind them.
 _BATCH = 4096
+_BYTES = 2**20
 
 
 def decode_parquet(data: bytes, origin: str, _: Dialect = AS_FOUND) -> Table:
@@ -73,7 +74,9 @@ def read_rows(path: str, group: int, rows: range, origin: str) -> Table:
         import pyarrow.parquet
 
         found, first = [], 0
-        with pyarrow.parquet.ParquetFile(path) as file:
+        # A little at a time: by itself a group, which may be the whole file, is read at once.
+        reads = {"buffer_size": _BYTES, "pre_buffer": False}
+        with pyarrow.parquet.ParquetFile(path, **reads) as file:
             for batch in file.iter_batches(_BATCH, row_groups=[group]):
                 own = range(max(rows.start - first, 0), min(rows.stop - first, len(batch)))
                 if own:

@@ -7,6 +7,7 @@ on the number of rows alone, so that who comes later finds the same pieces.
 from __future__ import annotations
 
 import csv
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,9 @@ from ltuning.errors import DataError
 FORMATS = ("parquet", "jsonl", "csv", "tsv", "txt")
 # Bytes that tell how a file of text is written.
 _SAMPLE = 2**20
+# Bytes of a row at most: a quote that is never closed makes one of all that follows.
+_LONGEST_ROW = 2**27
+_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Piece:
         group: of parquet, the row group.
         head: of csv and tsv, the bytes of the column names.
         dialect: how the file is written.
+        state: of the file when it was divided; see `state_of`.
     """
 
     path: str
@@ -51,6 +56,7 @@ class Piece:
     group: int = 0
     head: bytes = b""
     dialect: Dialect = AS_FOUND
+    state: tuple[int, int] = (0, 0)
 
     @property
     def origin(self) -> str:
@@ -67,17 +73,38 @@ class Piece:
             table = read_rows(self.path, self.group, range(self.start, self.stop), self.origin)
         else:
             table = decode_table(self._bytes(), self.format, self.origin, self.dialect)
+        if state_of(Path(self.path)) != self.state:
+            raise DataError(
+                f"{self.path}: the file was changed meanwhile; bring it back, or write to a new "
+                "folder"
+            )
         if len(table.rows) != self.rows:
             raise DataError(
-                f"{self.origin}: expected {self.rows:,} rows, got {len(table.rows):,}; was the "
-                "file changed meanwhile? bring it back, or write to a new folder"
+                f"{self.origin}: expected {self.rows:,} rows, got {len(table.rows):,}; mend the "
+                "line breaks in it, or write parquet"
             )
         return table
 
     def _bytes(self) -> bytes:
         with said(self.path, "read"), open(self.path, "rb") as file:
             file.seek(self.start)
-            return self.head + file.read(self.stop - self.start)
+            found = self.head + file.read(self.stop - self.start)
+        # A reader takes off one mark, which here is none of the file's beginning.
+        is_inside = self.start and not self.head
+        return _MARK + found if is_inside and found.startswith(_MARK) else found
+
+
+def state_of(path: Path) -> tuple[int, int]:
+    """Bytes of a file, and when it was changed, in nanoseconds.
+
+    Raises:
+        DataError: there is no such file, or it is no file.
+    """
+    with said(path, "read"):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise DataError(f"{path}: expected a file, got something else; leave it out")
+    return found.st_size, found.st_mtime_ns
 
 
 def pieces_of(path: Path, dialect: Dialect, rows: int) -> Iterator[Piece]:
@@ -93,11 +120,13 @@ def pieces_of(path: Path, dialect: Dialect, rows: int) -> Iterator[Piece]:
     """
     format = _format(path)
     check_dialect(dialect, format, str(path))
-    whole = Piece(str(path), format, 0, 0, 0, 0, 0, dialect=dialect)
+    # Before it is read: rows that come meanwhile make another file of it.
+    whole = Piece(str(path), format, 0, 0, 0, 0, 0, dialect=dialect, state=state_of(path))
     number = 0
     for number, piece in enumerate(_divided(whole, rows), start=1):
         yield replace(piece, number=number - 1)
-    if not number:
+    # Engines write parquet without a row; text without one may be a mistake.
+    if not number and format != "parquet":
         raise DataError(f"{path}: expected at least one row, got none; leave the file out")
 
 
@@ -173,27 +202,40 @@ def _known(whole: Piece, sample: bytes) -> Piece:
 
 def _records(whole: Piece, file: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
     """The bytes of each row, or of the column names, and whether it is blank."""
+    encoding = (whole.dialect.encoding or "utf-8").removesuffix("-sig")
     if whole.format == "jsonl":
         # A carriage return is a blank to JSON.
-        yield from ((line, not line.strip()) for line in file)
+        yield from ((line, not line.decode(encoding, "replace").strip()) for line in file)
         return
     lines = (part for line in file for part in line.splitlines(keepends=True))
     if whole.format == "txt":
         yield from ((line, False) for line in lines)
         return
     taken: list[bytes] = []
+    number = begun = size = 0  # the line that was read last, and where its row begins; its bytes
 
     def decoded() -> Iterator[str]:
-        for line in lines:
+        nonlocal number, size
+        for number, line in enumerate(lines, start=1):
             taken.append(line)
-            yield line.decode(whole.dialect.encoding or "utf-8")
+            size += len(line)
+            if size > _LONGEST_ROW:
+                raise csv.Error("it has no end, as where a quote is never closed")
+            text = line.decode(encoding)
+            yield text.removeprefix("\ufeff") if number == 1 else text
 
     reader = csv.reader(decoded(), delimiter=whole.dialect.delimiter or ",", strict=True)
     try:
         for fields in reader:
             yield b"".join(taken), not fields
             taken.clear()
-    except (csv.Error, UnicodeDecodeError) as error:
+            begun, size = number, 0
+    except UnicodeDecodeError as error:
         raise DataError(
-            f"{whole.path}, line {reader.line_num + 1}: a broken row ends here ({error}); mend it"
+            f"{whole.path}, line {number}: expected {encoding}, got other bytes ({error.reason}); "
+            "say in which encoding it is, with --encoding, or save it as UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise DataError(
+            f"{whole.path}, line {begun + 1}: a broken row begins here ({error}); mend it"
         ) from error

@@ -3,7 +3,7 @@
 ::
 
     OUTPUT/manifest.json              what was asked, of which files; at the end how many rows
-    OUTPUT/part-00003-00000012.parquet    of the fourth file the thirteenth piece
+    OUTPUT/part-0000003-00000012.parquet    of the fourth file the thirteenth piece
 
 A part is written whole or not at all, under a name that tells its piece, so that whoever comes
 later sees what is done, and nothing is there twice.
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -21,10 +23,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from ltuning import onnx
 from ltuning.artifacts import folders, opened
+from ltuning.calibration import Answers, Threshold
 from ltuning.config import Config
 from ltuning.data.files import replace_file
-from ltuning.data.pieces import Piece, pieces_of
+from ltuning.data.pieces import Piece, pieces_of, state_of
 from ltuning.data.sources import Columns, Dialect
 from ltuning.errors import ArtifactError, DataError
 from ltuning.locks import held
@@ -36,7 +40,7 @@ FORMAT = 1
 # Rows of a piece: some seconds of work to some minutes, which is what a death costs.
 ROWS = 8192
 _LOCK = ".lock"
-_PART = re.compile(r"part-\d{5,}-\d{8,}\.(parquet|jsonl)")
+_PART = re.compile(r"part-\d{7,}-\d{8,}\.(parquet|jsonl)")
 _SHOWN = 5
 
 
@@ -50,6 +54,7 @@ class Job:
         output: absolute folder of the parts.
         of_words: whether it is a tagger.
         columns: where the texts are.
+        dialect: how files of text are written.
         wanted: beside labels.
         replace_columns: whether columns of an earlier prediction give way.
         backbone: where the backbone is now; None = where it was.
@@ -62,6 +67,7 @@ class Job:
     output: str
     of_words: bool
     columns: Columns
+    dialect: Dialect
     wanted: Wanted
     replace_columns: bool = False
     backbone: str | None = None
@@ -84,7 +90,7 @@ def identity(folder: Path) -> str:
         ArtifactError: there is no such file.
     """
     place = folders.current(folder) or folder
-    name = folders.EXPORTED if (place / folders.EXPORTED).is_file() else folders.CONFIG
+    name = folders.EXPORTED if onnx.is_exported(place) else folders.CONFIG
     content = folders.read_file(place / name)
     return hashlib.sha256(content).hexdigest()
 
@@ -116,7 +122,7 @@ class Asked:
     def part(self, job: Job) -> str:
         """The name of its part: parquet, but where two parts could differ in their types jsonl."""
         extension = "jsonl" if self.piece.format == "jsonl" or job.of_words else "parquet"
-        return f"part-{self.file:05}-{self.piece.number:08}.{extension}"
+        return f"part-{self.file:07}-{self.piece.number:08}.{extension}"
 
 
 class Worker:
@@ -151,19 +157,39 @@ class Worker:
         write = Writing(Path(job.output) / name, False, job.replace_columns)
         place = (lambda: self._door, Nobody())
         try:
+            if piece.format == "jsonl" and job.columns.text is None:
+                raise DataError(
+                    f"{piece.path}: expected --text-column for JSON lines, whose rows may have "
+                    "columns of other names further on, got none"
+                )
             table = piece.read()
             table = predicted(place, self._config, table, job.columns, job.wanted, write)
             data = write.encoded(table)
         except DataError as error:
             return Done(asked.file, name, 0, str(error))
-        replace_file(data, Path(job.output) / name)
+        _put(data, Path(job.output) / name)
         return Done(asked.file, name, piece.rows)
+
+
+def _put(data: bytes, path: Path) -> None:
+    """Write a part whole or not at all; what a killed process leaves `Output.begin` takes away."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ArtifactError(
+            f"{path} cannot be written ({error.strerror}); make room, and give the same command "
+            "again: what is done is kept"
+        ) from error
 
 
 def _loaded(job: Job, threads: int | None) -> tuple[Config, Any]:
     """The configuration of a job's classifier, and its front door."""
-    from ltuning import onnx
-
     folder = Path(job.classifier)
     if onnx.is_exported(folder):
         return onnx.config_of(onnx.Description.read(folder)), onnx.load(folder, threads=threads)
@@ -189,11 +215,13 @@ class Plan:
 
     Attributes:
         files: absolute paths.
+        states: of the files before they were divided; None where that could not be told.
         pieces: of those that can be read.
         errors: of the others, by their numbers.
     """
 
     files: Sequence[Path]
+    states: Sequence[tuple[int, int] | None]
     pieces: Sequence[Asked]
     errors: Mapping[int, str]
 
@@ -211,15 +239,17 @@ def planned(files: Sequence[Path], dialect: Dialect, rows: int = ROWS) -> Plan:
         dialect: how files of text are written.
         rows: of a piece.
     """
+    states: list[tuple[int, int] | None] = []
     pieces: list[Asked] = []
     errors: dict[int, str] = {}
     for number, path in enumerate(files):
         try:
-            pieces += [Asked(number, piece) for piece in pieces_of(path, dialect, rows)]
+            states.append(state_of(path))
+            pieces += [Asked(number, piece) for piece in [*pieces_of(path, dialect, rows)]]
         except DataError as error:
             errors[number] = str(error)
-            pieces = [asked for asked in pieces if asked.file != number]
-    return Plan(files, pieces, errors)
+            states += [None] * (number + 1 - len(states))
+    return Plan(files, states, pieces, errors)
 
 
 class Output:
@@ -249,8 +279,29 @@ class Output:
         with held(self.folder / _LOCK, refusal):
             yield
 
+    def check(self, job: Job, files: Sequence[Path], overwrite: bool) -> None:
+        """What can be said before files are looked through, which may take long.
+
+        Args:
+            job: what is asked.
+            files: of which files.
+            overwrite: whether the parts of other work give way.
+
+        Raises:
+            ArtifactError: the folder holds something else.
+        """
+        before = self._manifest()
+        others = {name for name in folders.names_in(self.folder) if not name.startswith(".")}
+        if before is None and others:
+            raise ArtifactError(
+                f"expected a new or empty folder, or one of earlier work of this kind, got "
+                f"{self.folder}, which holds something else; choose another"
+            )
+        if before is not None and not overwrite:
+            self._refuse(_differences(before, job.asked, [{"path": str(path)} for path in files]))
+
     def begin(self, job: Job, plan: Plan, overwrite: bool) -> set[str]:
-        """The parts that are there already, of the same work.
+        """The parts that are there already, of the same work; see `check`.
 
         Args:
             job: what is asked.
@@ -260,30 +311,31 @@ class Output:
         Raises:
             ArtifactError: the folder holds something else.
         """
-        facts = {"format": FORMAT, "job": job.asked, "files": [*map(_facts, plan.files)]}
+        facts = {"format": FORMAT, "job": job.asked, "files": _facts(plan)}
         before = self._manifest()
-        others = {name for name in folders.names_in(self.folder) if not name.startswith(".")}
-        if before is None and others:
-            raise ArtifactError(
-                f"expected a new or empty folder, or one of earlier work of this kind, got "
-                f"{self.folder}, which holds something else; choose another"
-            )
-        if before is not None and (changed := _differences(before, facts)):
+        if before is not None and (changed := _differences(before, job.asked, _facts(plan))):
             if not overwrite:
-                raise ArtifactError(
-                    f"{self.folder} holds what was begun with other things: {changed}; choose "
-                    "another folder, or start anew with --overwrite"
-                )
+                self._refuse(changed)
             for name in self._parts():
                 (self.folder / name).unlink()
+        for left in self.folder.glob(".part-*.tmp"):
+            left.unlink(missing_ok=True)
         self._write({**facts, "is_finished": False})
         return self._parts()
 
     def finish(self, plan: Plan, done: Sequence[Done]) -> None:
         """Write down what became of each file."""
-        manifest = self._manifest() or {}
+        manifest = self._manifest()
+        if manifest is None:
+            raise ArtifactError(
+                f"{self.folder / MANIFEST} is gone; give the same command again: what is done is "
+                "kept"
+            )
+        by_file: dict[int, list[Done]] = {}
+        for one in sorted(done, key=lambda one: one.name):
+            by_file.setdefault(one.file, []).append(one)
         for number, entry in enumerate(manifest["files"]):
-            own = sorted((one for one in done if one.file == number), key=lambda one: one.name)
+            own = by_file.get(number, [])
             errors = [one.error for one in own if one.error is not None]
             error = plan.errors.get(number) or next(iter(errors), None)
             entry["rows"] = sum(one.rows for one in own)
@@ -292,6 +344,13 @@ class Output:
         rows = sum(entry["rows"] for entry in manifest["files"])
         is_finished = not any("error" in entry for entry in manifest["files"])
         self._write({**manifest, "rows": rows, "is_finished": is_finished})
+
+    def _refuse(self, changed: str) -> None:
+        if changed:
+            raise ArtifactError(
+                f"{self.folder} holds what was begun with other things: {changed}; choose another "
+                "folder, or start anew with --overwrite"
+            )
 
     def _parts(self) -> set[str]:
         return {name for name in folders.names_in(self.folder) if _PART.fullmatch(name)}
@@ -302,10 +361,10 @@ class Output:
             return None
         try:
             found = json.loads(folders.read_file(path))
-            if isinstance(found, dict) and {"job", "files", "format"} <= found.keys():
-                return found
-        except ValueError:
-            pass
+        except (ValueError, RecursionError):
+            found = None
+        if _is_manifest(found):
+            return found
         raise ArtifactError(
             f"{path} is not one that ltuning wrote, so nothing is written beside it; choose "
             "another folder"
@@ -316,29 +375,62 @@ class Output:
         replace_file(f"{text}\n".encode(), self.folder / MANIFEST)
 
 
-def _facts(path: Path) -> dict[str, Any]:
-    """A file as it is now, so that a changed one is noticed."""
-    try:
-        found = path.stat()
-    except OSError:
-        return {"path": str(path), "bytes": None, "modified_ns": None}
-    return {"path": str(path), "bytes": found.st_size, "modified_ns": found.st_mtime_ns}
+def _is_manifest(found: Any) -> bool:
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return False
+    job, files = found.get("job"), found.get("files")
+    is_list = isinstance(files, list) and all(isinstance(entry, dict) for entry in files)
+    return isinstance(job, dict) and is_list
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What is not the same, in words; nothing where all is."""
-    now = json.loads(json.dumps(now))
-    found = [
-        f"{name} (then {before['job'].get(name)!r}, now {value!r})"
-        for name, value in now["job"].items()
-        if before["job"].get(name) != value
+def _facts(plan: Plan) -> list[dict[str, Any]]:
+    """The files as they were, so that changed ones are noticed."""
+    return [
+        {"path": str(path), "bytes": (state or [None])[0], "modified_ns": (state or [None])[-1]}
+        for path, state in zip(plan.files, plan.states, strict=True)
     ]
-    names = ("path", "bytes", "modified_ns")
-    then = [[entry.get(name) for name in names] for entry in before["files"]]
-    files = [[entry[name] for name in names] for entry in now["files"]]
-    if then != files:
-        changed = [entry[0] for entry in files if entry not in then]
-        changed += [entry[0] for entry in then if entry not in files]
+
+
+def _differences(
+    before: Mapping[str, Any], asked: Mapping[str, Any], files: Sequence[Mapping[str, Any]]
+) -> str:
+    """What is not as it was, in words; nothing where all is."""
+    now = json.loads(json.dumps(asked))
+    found = [name for name, value in now.items() if before["job"].get(name) != value]
+    then = [{name: entry.get(name) for name in files[0]} for entry in before["files"]]
+    if then != [*files]:
+        changed = [entry["path"] for entry in files if entry not in then]
+        changed += [entry["path"] for entry in then if entry not in files]
         shown = ", ".join(map(str, dict.fromkeys(changed[:_SHOWN]))) or "their order"
         found.append(f"files ({shown})")
-    return "; ".join(found)
+    return ", ".join(found)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a classifier said of held-out texts, without its backbone."""
+
+    answers_: Answers
+
+    def threshold_for(self, precision: float) -> Threshold:
+        """As that of classifiers."""
+        return self.answers_.threshold_for(precision)
+
+
+def answers_of(folder: Path) -> Kept:
+    """What a classifier said of held-out texts.
+
+    Raises:
+        DataError: it keeps none.
+    """
+    if onnx.is_exported(folder):
+        plain = onnx.Description.read(folder).answers
+        answers = None if plain is None else Answers.from_plain(plain)
+    else:
+        answers = opened.read(folder).answers
+    if answers is None:
+        raise DataError(
+            "expected a classifier that keeps its answers on held-out texts, got one without: "
+            "train with validation texts, or ltuning calibrate it"
+        )
+    return Kept(answers)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 
 from ltuning.engines.job import Asked, Done, Job, Worker
@@ -15,7 +18,7 @@ from ltuning.errors import DataError, LTuningError
 
 # Pieces that wait for each process, beside the one that it is at.
 _AHEAD = 1
-# So often in turn without any piece between may processes die.
+# So many pieces in turn that each kill the process that they are alone in.
 _DEATHS = 3
 
 _worker: Worker | None = None
@@ -31,59 +34,97 @@ def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
 
     Raises:
         LTuningError: the classifier cannot be loaded.
-        DataError: processes die without having done anything.
+        DataError: whatever is begun is killed.
     """
     if workers == 1:
-        yield from map(Worker(job).answer, pieces)
+        worker = Worker(job)
+        with _said_once():
+            yield from map(worker.answer, pieces)
     else:
         yield from in_processes(job, pieces, workers)
 
 
 def in_processes(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
-    """As `run`, in processes of their own; those of a pool of which one dies are begun anew."""
+    """As `run`, in processes of their own.
+
+    Where one dies, all are begun anew, and what they were at runs alone first: a piece that then
+    kills its process again is at fault, and that is its answer.
+    """
     left, deaths = [*pieces], 0
     while left:
-        done = 0
+        running: dict[Future[Done], Asked] = {}
         try:
-            for asked, answer in _by_pool(job, left, workers):
+            for asked, answer in _by_pool(job, [*left], workers, running):
                 left.remove(asked)
-                done += 1
                 yield answer
-        except BrokenProcessPool as error:
-            deaths = 1 if done else deaths + 1
+            return
+        except BrokenProcessPool:
+            suspects = [*running.values()]
+        for asked in suspects:
+            left.remove(asked)
+            answer = _alone(job, asked)
+            deaths = 0 if answer.error is None else deaths + 1
             if deaths == _DEATHS:
                 raise DataError(
-                    f"{deaths} times in turn a process was killed before it had done anything, "
-                    "which is what happens where memory is short; take fewer --workers. What is "
-                    "done is kept: the same command goes on with it"
-                ) from error
+                    f"{deaths} pieces in turn killed the process that they were alone in, the last "
+                    f"one {asked.piece.origin}; memory may be short. What is done is kept: the "
+                    "same command goes on with it"
+                )
+            yield answer
 
 
-def _by_pool(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[tuple[Asked, Done]]:
-    """As `run`, until a process dies; of what was just at work then nothing is known."""
-    threads = max(1, (os.cpu_count() or 1) // workers)
+def _alone(job: Job, asked: Asked) -> Done:
+    """What becomes of a piece in a process of its own."""
+    try:
+        for _, answer in _by_pool(job, [asked], 1, {}):
+            return answer
+    except BrokenProcessPool:
+        pass
+    message = f"{asked.piece.origin}: it killed the process that it was alone in; is memory short?"
+    return Done(asked.file, asked.part(job), 0, message)
+
+
+def _by_pool(
+    job: Job, pieces: Sequence[Asked], workers: int, running: dict[Future[Done], Asked]
+) -> Iterator[tuple[Asked, Done]]:
+    """As `run`, until a process dies; `running` then has the pieces of which nothing is known."""
     context = multiprocessing.get_context("spawn")  # torch cannot be forked
     waiting = iter(pieces)
-    running: dict[Future[Done], Asked] = {}
-    pool = ProcessPoolExecutor(workers, context, _begin, (job,))
+    pool = ProcessPoolExecutor(workers, context, _begin)
     try:
         while True:
             while len(running) < (1 + _AHEAD) * workers and (asked := next(waiting, None)):
-                running[pool.submit(_answer, job, threads, asked)] = asked
+                running[pool.submit(_answer, job, _threads(workers), asked)] = asked
             if not running:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 answer = future.result()
                 yield running.pop(future), answer
+    except BaseException:
+        # Parts are whole or not there: nothing is lost by not waiting.
+        for process in [*(getattr(pool, "_processes", None) or {}).values()]:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(job: Job) -> None:
-    """A process without a parent, which was killed, would wait for ever."""
+def _threads(workers: int) -> int | None:
+    """The share of the cores that a process has; None where the environment says it."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (cores or 1) // workers)
+
+
+def _begin() -> None:
+    """Leave Ctrl-C to the parent, and end with it: a process without one would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=[parent.sentinel], daemon=True).start()
+    # What is cut is told of every piece otherwise, by every process.
+    logging.getLogger("ltuning").setLevel(logging.ERROR)
 
 
 def _end_with(sentinel: int) -> None:
@@ -91,7 +132,7 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _answer(job: Job, threads: int, asked: Asked) -> Done:
+def _answer(job: Job, threads: int | None, asked: Asked) -> Done:
     global _worker
     if _worker is None:
         try:
@@ -100,3 +141,20 @@ def _answer(job: Job, threads: int, asked: Asked) -> Done:
             # The words alone: not every error can be sent from one process to another.
             raise DataError(str(error)) from None
     return _worker.answer(asked)
+
+
+@contextmanager
+def _said_once() -> Iterator[None]:
+    """What is warned of is told of one piece, and not of every other again."""
+    logger, seen = logging.getLogger("ltuning"), set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        is_known = record.msg in seen
+        seen.add(record.msg)
+        return not is_known
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)

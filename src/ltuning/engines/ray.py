@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,13 +12,16 @@ from ltuning.engines.job import Asked, Done, Job, Worker
 from ltuning.errors import DataError, LTuningError, MissingExtraError
 
 _PIECE = "piece"
+# So often a piece is begun whose process dies, and seconds until a worker has its core.
+_TRIES = 4
+_PATIENCE = 300
 
 
 def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
     """What becomes of each piece, in the order in which they are done.
 
-    Ray begins a piece anew whose process or machine dies. The cluster is that of `RAY_ADDRESS`, or
-    one of this machine that ends with the work.
+    Ray begins a piece anew whose process or machine dies, a few times. The cluster is that of
+    `RAY_ADDRESS`, or one of this machine that ends with the work.
 
     Args:
         job: what is asked of them; its folders are there on every machine.
@@ -39,7 +43,9 @@ def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
     is_ours = not ray.is_initialized()
     if is_ours:
         try:
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level="error")
+            # By itself it would join whatever cluster was begun last on this machine.
+            address = None if "RAY_ADDRESS" in os.environ else "local"
+            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level="error")
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DataError(
                 f"the cluster that RAY_ADDRESS names cannot be reached ({error}); mend the "
@@ -55,6 +61,7 @@ def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
 def _answers(ray: Any, job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.wait_for_min_actors_s = _PATIENCE
     rows = [{_PIECE: pickle.dumps(asked)} for asked in pieces]
     # A block for each piece: what is done is told at once, and a death costs one piece.
     data = ray.data.from_items(rows, override_num_blocks=len(rows))
@@ -63,6 +70,8 @@ def _answers(ray: Any, job: Job, pieces: Sequence[Asked], workers: int) -> Itera
         fn_constructor_args=(job,),
         batch_size=1,
         num_cpus=1,
+        max_restarts=_TRIES,
+        max_task_retries=_TRIES,
         compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
     )
     try:

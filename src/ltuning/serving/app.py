@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
@@ -167,9 +168,12 @@ def _add_labels(app: FastAPI, registry: Registry, seconds: float, is_allowed: bo
             raise HTTPException(403, "labels stay as they are: --allow-label-changes is not set")
         return _found(registry, name)
 
+    # They may wait long, and others are answered by threads meanwhile.
+    changes = CapacityLimiter(8)
+
     async def changed(change: Callable[..., None], entry: Entry, what: Any) -> None:
         try:
-            await run_in_threadpool(change, entry, what, seconds)
+            await to_thread.run_sync(change, entry, what, seconds, limiter=changes)
         except LTuningError as error:
             raise HTTPException(409, without(str(error), entry.folder)) from None
         except TooLate:

@@ -262,7 +262,10 @@ class Batcher:
         request = _Request(classifier, texts, time.monotonic() + seconds)
         with self._changed:
             until_begun = self._turns() / self._room * self._full_turn
-            if self._waiting + len(texts) > self._most_waiting or until_begun > seconds:
+            # Those for whom nobody waits any more leave when it would be their turn.
+            gone = sum(len(one.texts) for one in self._requests if one.future.done())
+            waiting = self._waiting - gone + len(texts)
+            if waiting > self._most_waiting or until_begun > seconds:
                 raise QueueFull(max(1, math.ceil(until_begun)))
             self._check_open()
             self._requests.append(request)
@@ -301,7 +304,8 @@ class Batcher:
 
     def _turns(self) -> float:
         """About how many tokens are run until each of those who wait has had a turn."""
-        return sum(min(self._room, one.cost) for one in self._requests)
+        live = (one for one in self._requests if not one.future.done())
+        return sum(min(self._room, one.cost) for one in live)
 
     def _check_open(self) -> None:
         if self._is_stopped:
@@ -338,8 +342,10 @@ class Batcher:
         for one, _ in taken:
             if one.is_begun_whole:
                 self._leave(one)
-        if cost >= _FULL * self._room:
-            full = (time.monotonic() - began) * self._room / cost
+        full = (time.monotonic() - began) * self._room / cost
+        if cost < _FULL * self._room:
+            self._full_turn = min(self._full_turn, full)  # it takes no longer than that
+        else:
             self._full_turn = full if not self._full_turn else 0.8 * self._full_turn + 0.2 * full
         self._observe(len(taken), sum(piece.stop - piece.start for _, piece in taken))
 

@@ -45,9 +45,9 @@ class PredictRequest(_Body):
 
 
 def _addressable(name: str) -> str:
-    """A name is part of the address that takes its label out again: clients fold these two."""
-    if name in (".", ".."):
-        raise ValueError("expected another name than . and ..")
+    """A name is part of the address that takes its label out again: clients fold these parts."""
+    if {".", ".."} & {*name.split("/")}:
+        raise ValueError("expected a name without . and .. between its slashes")
     return name
 
 
