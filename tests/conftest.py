@@ -72,6 +72,7 @@ LONG = (
     "methods/test_tuned_families.py",
     "serving",
     "training/test_lower_store.py",
+    "training/test_processes.py",
     "training/test_trainer.py",
 )
 

@@ -25,7 +25,9 @@ HEAVY = {
     "safetensors",
 }
 
-BASE = {"errors", "suggestions", "config", "sentences", "texts", "stages", "values"}
+BASE = {
+    "errors", "suggestions", "config", "sentences", "texts", "stages", "values", "processes",
+}  # fmt: skip
 BACKBONES = BASE | {"locks", "backbones"}
 LABELS = BASE | {"labels"}
 METHODS = BACKBONES | LABELS | {"methods"}
@@ -47,6 +49,7 @@ ALLOWED = {
     "sentences": {"errors", "suggestions", "sentences"},
     "texts": {"texts"},
     "stages": {"stages"},
+    "processes": {"errors", "processes"},
     "values": {"values"},
     "config": {"errors", "suggestions", "texts", "values", "config"},
     "labels": LABELS,

@@ -49,6 +49,21 @@ def test_control_characters_and_marks_of_names_are_shown_and_not_obeyed(
     assert said.count("[bold]x[/y] :smile:") == 2
 
 
+def test_an_error_of_another_process_comes_after_that_of_the_main_one(
+    screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("ltuning.cli.terminal.time.sleep", waited.append)
+    for name, value in {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    terminal.show_error("a")
+    assert waited == []
+    monkeypatch.setenv("RANK", "1")
+    terminal.show_error("b")
+    assert waited == [2.0]
+    assert screen.getvalue() == "error: a\nerror in process 1: b\n"
+
+
 def test_a_bar_shows_names_as_they_are(screen: io.StringIO) -> None:
     with terminal.Terminal(quiet=False).bar("cells") as bar:
         task = bar.add_task("x[/y]", total=2, rate="")

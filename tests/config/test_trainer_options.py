@@ -81,7 +81,7 @@ def test_the_values_of_training_options(name, value, message):
         ("save_only_model", "a run cannot be resumed from such checkpoints, leave it out"),
         ("label_smoothing_factor", "the losses of ltuning have none, leave it out"),
         ("train_sampling_strategy", "the order of the texts is ltuning's, leave it out"),
-        ("parallelism_config", "ltuning trains in one process, leave it out"),
+        ("parallelism_config", "ltuning itself divides a batch among processes, leave it out"),
         ("bf16_full_eval", "use the option `backbone.dtype` instead"),
         ("push_to_hub", "save the classifier, and upload its folder"),
     ],

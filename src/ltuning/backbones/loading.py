@@ -25,6 +25,7 @@ from transformers import (
     BitsAndBytesConfig,
 )
 
+from ltuning import processes
 from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.backbones.gguf import decoder_file, unpacked
 from ltuning.backbones.hub_errors import hub_meaning
@@ -418,8 +419,16 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _device(name: str) -> torch.device:
     """The device that has the word embeddings."""
+    several = processes.number() > 1
+    if several and name == SPLIT:
+        raise BackboneError(
+            f"expected a device for each of {processes.number()} processes, got device={SPLIT}, "
+            "which lays one model over all GPUs; leave device out, or start one process"
+        )
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if several and name == "cuda":
+        name = f"cuda:{processes.device_index(torch.cuda.device_count() or 1)}"
     try:
         device = torch.device("cuda" if name == SPLIT else name)
     except RuntimeError as error:

@@ -19,6 +19,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
+from ltuning import processes
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 # Tables in a pipe or a file are not cut to a screen.
 _PIPED_WIDTH = 200
 _NAME = "ltuning"
+# Seconds by which an error of the main process comes before that of another. Where they fail alike,
+# whatever started them ends the others meanwhile, and it is said once.
+_MAIN_FIRST = 2.0
 
 
 class _Console(Console):
@@ -63,7 +67,11 @@ def _print(console: Console, text: Text) -> None:
 
 def show_error(error: Exception | str) -> None:
     """An error in red, on stderr."""
-    _print(messages(), Text.assemble(("error: ", "bold red"), (str(error), "red")))
+    name = "error: "
+    if not processes.is_main():
+        time.sleep(_MAIN_FIRST)
+        name = f"error in process {processes.rank()}: "
+    _print(messages(), Text.assemble((name, "bold red"), (str(error), "red")))
 
 
 def show_facts(facts: Mapping[str, str]) -> None:

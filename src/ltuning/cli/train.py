@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ltuning import processes
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.errors import ConfigError, DataError, LabelError, Problem
@@ -212,10 +213,14 @@ def train(
     """Train a classifier on labelled texts and save it.
 
     The backbone stays frozen; what is trained and saved is a small adapter. Without a validation
-    split, a part of the training texts is held out to choose the best weights.
+    split, a part of the training texts is held out to choose the best weights. Started by torchrun,
+    several processes share every batch: `torchrun --nproc-per-node 2 -m ltuning train ...`.
     """
     from ltuning.cli.configuration import read_labels
 
+    if not processes.is_main():
+        _take_part()
+        return
     problems = _clashes(output, resume, overwrite, epochs, steps)
     if resume and method == "auto" and config is None:
         method = time = None  # the options of the run have what was chosen for it
@@ -338,6 +343,7 @@ def _run(config: Config, output: Path, resume: bool, overwrite: bool, terminal: 
     folder = RunFolder(output)
     with folder.claimed():
         classifier = _train(config, folder, resume, overwrite, terminal)
+    processes.leave()
     if not terminal.quiet:
         _summarize(classifier.config, classifier, output)
 
@@ -464,6 +470,8 @@ def _fit(
     kept = folder.newest_step() if resume else None
     if resume:
         terminal.note(_found(kept))
+    # Whatever is wrong so far is said, once.
+    processes.of_main((config, folder.checkpoints, kept is not None))
     try:
         with folder.writing(), bar:
             classifier.fit(
@@ -479,6 +487,25 @@ def _fit(
         terminal.note(_interrupted(folder, bar.step))
         raise
     return classifier
+
+
+def _take_part() -> None:
+    """Train beside the main process, which has checked everything and alone writes."""
+    from ltuning.tasks.table import TASKS
+
+    told: Any = processes.of_main(None)
+    config, checkpoints, resume = told
+    silence_libraries()
+    training, validation = _examples(config, Terminal(quiet=True))
+    TASKS[config.task].door()(config=config).fit(
+        training.inputs,
+        training.labels,
+        None if validation is None else (validation.inputs, validation.labels),
+        checkpoints=checkpoints,
+        resume=resume,
+        progress=False,
+    )
+    processes.leave()
 
 
 def _better(config: Config, training: Labelled) -> str | None:

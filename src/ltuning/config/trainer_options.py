@@ -111,7 +111,7 @@ OWNED = {
 _LOSS = "the losses of ltuning have none, leave it out"
 _ORDER = "the order of the texts is ltuning's, leave it out"
 _EVALUATION = "evaluations are ltuning's own, leave it out"
-_PROCESS = "ltuning trains in one process, leave it out"
+_PROCESS = "ltuning itself divides a batch among processes, leave it out"
 _HUB = "save the classifier, and upload its folder"
 REFUSED = {
     "label_smoothing_factor": _LOSS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import (
@@ -20,6 +21,7 @@ from typing import (
 
 import torch
 
+from ltuning import processes
 from ltuning.artifacts import card, hub, store
 from ltuning.artifacts.opened import Opened, checked, untrained
 from ltuning.artifacts.opened import read as read_artifact
@@ -50,6 +52,7 @@ from ltuning.methods.checks import check, configure
 from ltuning.metrics import Report
 from ltuning.scoring import Progress
 from ltuning.stages import loading
+from ltuning.training.isolation import alone
 
 # What stands on transformers' Trainer is imported where a training begins: the Trainer imports
 # peft, datasets and pandas, which a first prediction would wait for.
@@ -591,17 +594,40 @@ def moved(options: BackboneOptions, place: str | Path) -> BackboneOptions:
     return replace(options, name=name, gguf_file=known.gguf_file, revision=known.revision)
 
 
+@contextmanager
+def training(checkpoints: Path | None) -> Iterator[Path]:
+    """A training goes on while the block runs, with all processes; the folder of its checkpoints.
+
+    Args:
+        checkpoints: None = a temporary one.
+    """
+    kept = nullcontext(checkpoints) if checkpoints else temporary_folder()
+    with alone(), processes.together(), kept as folder:
+        yield folder
+
+
 def check_device(backbone: Backbone) -> None:
     """Refuse to train where transformers' Trainer, which takes the first GPU in sight, would not.
+
+    Of several processes each takes a GPU of its own.
 
     Raises:
         BackboneError: a backbone on another GPU.
     """
-    if backbone.device.type == "cuda" and backbone.device.index not in (None, 0):
+    if backbone.device.type != "cuda":
+        return
+    own = processes.device_index(torch.cuda.device_count())
+    if backbone.device.index in (None, own):
+        return
+    if processes.number() > 1:
         raise BackboneError(
-            f"expected the first GPU in sight for training, got {backbone.device}; set "
-            f"CUDA_VISIBLE_DEVICES={backbone.device.index} and leave the device out"
+            f"expected cuda:{own} for process {processes.rank()}, got {backbone.device}; leave the "
+            "device out, so that each process takes its own"
         )
+    raise BackboneError(
+        f"expected the first GPU in sight for training, got {backbone.device}; set "
+        f"CUDA_VISIBLE_DEVICES={backbone.device.index} and leave the device out"
+    )
 
 
 def loaded_options(backbone: Backbone) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 import numpy as np
 import torch
 
+from ltuning import processes
 from ltuning.artifacts.opened import ANSWERS, Opened
 from ltuning.backbones.frozen_model import LabelStates, TextBatch, Tokens
 from ltuning.backbones.long_texts import Windows, warn_of_cut
@@ -35,13 +36,12 @@ from ltuning.errors import (
 )
 from ltuning.estimators.answers import check_abstain, label_array, labels_said, warn_of_others
 from ltuning.estimators.choosing import chosen
-from ltuning.estimators.front import Front, check_device
+from ltuning.estimators.front import Front, check_device, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
-from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.choice import Choice
@@ -54,7 +54,6 @@ from ltuning.stages import counting
 from ltuning.texts import Text, is_empty
 from ltuning.training.centers import center
 from ltuning.training.datasets import TokenDataset
-from ltuning.training.isolation import alone
 from ltuning.training.objectives import objective_of
 from ltuning.training.validation import MultilabelValidation, Validation
 
@@ -391,7 +390,7 @@ class TextClassifier(Front[FittedLabels]):
         _warn_of_labels(labels, self.config.method)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
-        with alone(), nullcontext(checkpoints) if checkpoints else temporary_folder() as folder:
+        with training(checkpoints) as folder:
             fitted = self._build(labels, len(data[0]))
             result, figures = self._train(
                 fitted, data, weights, held_out, folder, resume, callbacks
@@ -428,8 +427,7 @@ class TextClassifier(Front[FittedLabels]):
         has_validation = validation is not None
         run = self._run(fitted, len(data), has_validation, folder, resume, callbacks)
         fitted.model.adapter.to(self.backbone.device)
-        at_once = run.arguments.train_batch_size
-        center(fitted.model, data.tokens, batch_size=at_once, seed=self.config.seed)
+        center(fitted.model, data.tokens, batch_size=run.at_once, seed=self.config.seed)
         self._prepare(fitted, data)
         result = train(fitted.model, objective_of(fitted.model), data, validation, run)
         return self._finished(fitted, validation, result)
@@ -513,9 +511,9 @@ class LabelClassifier(TextClassifier):
         self._choice, asked = None, self.config
         try:
             if asked.method.name == catalog.AUTO:
-                self.config, self._choice = chosen(
-                    asked, self.backbone, texts, len(labels), num_held_out
-                )
+                found = chosen(asked, self.backbone, texts, len(labels), num_held_out)
+                # By a clock, perhaps: of several processes the main one's.
+                self.config, self._choice = processes.of_main(found)
             self._chosen_for = asked, self.config
             yield
         except BaseException:
@@ -555,6 +553,10 @@ class LabelClassifier(TextClassifier):
         On 50 validation texts or more a temperature is fitted, which makes probabilities neither
         too sure nor too unsure, unless `options={"calibrate": False}`. These texts have chosen the
         weights too, so figures on them flatter; `calibrate` fits it on others.
+
+        In a program that torchrun starts as several processes each calls this with all texts. They
+        share every batch, and all come to the classifier that one process comes to; the main one
+        alone writes checkpoints.
 
         Args:
             texts: training texts, or (text, text) pairs: a list, a tuple, an array, a column (of

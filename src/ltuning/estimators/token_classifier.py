@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,10 +15,9 @@ from ltuning.backbones.words import windows_of
 from ltuning.errors import DataError
 from ltuning.estimators.answers import Entity as Entity
 from ltuning.estimators.answers import entities_of, sentences_to_read
-from ltuning.estimators.front import Front, check_device
+from ltuning.estimators.front import Front, check_device, training
 from ltuning.estimators.inputs import pair_of, sentences_of, tag_lists_of
 from ltuning.estimators.run_record import run_figures
-from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
 from ltuning.methods.tuned import TagModel, Tuned
@@ -30,7 +28,6 @@ from ltuning.stages import counting
 from ltuning.suggestions import listed, unknown
 from ltuning.tag_decoding import best_tags, tag_names
 from ltuning.training.datasets import WindowDataset
-from ltuning.training.isolation import alone
 from ltuning.training.objectives import TagsObjective
 from ltuning.training.validation import TagValidation
 
@@ -112,11 +109,7 @@ class TokenClassifier(Front[_Fitted]):
         self._check_training(validation is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
-        with (
-            alone(),
-            steps_shown(progress) as bars,
-            nullcontext(checkpoints) if checkpoints else temporary_folder() as folder,
-        ):
+        with training(checkpoints) as folder, steps_shown(progress) as bars:
             callbacks = [*callbacks, *bars]
             fitted = self._build(types, scheme, len(sentences))
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments, get_scheduler
 from transformers.integrations.integration_utils import get_available_reporting_integrations
 
+from ltuning import processes
 from ltuning.backbones.prefix import Compiler, InTraining
 from ltuning.config import StoppingOptions
 from ltuning.errors import Problem
@@ -85,6 +86,11 @@ class Run:
     cache_size: float = 0.0
     resume: bool = False
     callbacks: Sequence[TrainerCallback] = ()
+
+    @property
+    def at_once(self) -> int:
+        """Texts that run together in this process without a gradient: as many as in a step."""
+        return math.ceil(self.arguments.train_batch_size / processes.number())
 
 
 def in_training(fields: Mapping[str, Any]) -> InTraining:
@@ -280,6 +286,13 @@ def _unknown(what: str, came: str, choices: list[str]) -> Problem:
 def _clashes(chosen: Chosen) -> Iterator[Problem]:
     """Options that something else takes the effect from."""
     fields = chosen.fields
+    size, number = fields["per_device_train_batch_size"], processes.number()
+    if size < number:
+        message = (
+            f"expected {number} or more, a text for each of {number} processes, which share a "
+            f"batch, got {size}; raise it, or start fewer"
+        )
+        yield Problem("training.per_device_train_batch_size", message)
     yield from _beside_evaluations(chosen) if chosen.has_validation else _without_texts(chosen)
     if fields.get("dataloader_persistent_workers") and not fields.get("dataloader_num_workers"):
         message = "expected training.dataloader_num_workers of 1 or more beside it, got 0"

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ltuning import processes
 from ltuning.metrics import WORDS
 from ltuning.stages import Advance, Display, shown_on
 
@@ -235,7 +236,8 @@ def steps_shown(progress: bool | None) -> Iterator[Sequence[TrainerCallback]]:
     """
     console = Console(stderr=True)
     has_bars = console.is_terminal or console.is_jupyter
-    if not (has_bars if progress is None else progress):
+    is_shown = has_bars if progress is None else progress
+    if not is_shown or not processes.is_main():
         yield ()
         return
 

@@ -14,15 +14,20 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import get_last_checkpoint
 
+from ltuning import processes
 from ltuning.errors import TrainingError
 
 STATE = "trainer_state.json"
 _WEIGHTS = "model.safetensors"
 # As torch writes them: zip archives, whose directory comes last.
-_ARCHIVES = ("optimizer.pt", "scheduler.pt", "rng_state.pth")
+_ARCHIVES = ("optimizer.pt", "scheduler.pt")
+# Of one process, or of the main one of several.
+_RANDOM = ("rng_state.pth", "rng_state_0.pth")
 
 # Seconds of training that an interruption may cost.
 INTERVAL = 300.0
+# Steps after which several processes ask the main one whether it is time.
+_ASKED = 10
 
 
 def newest(folder: Path) -> Path:
@@ -46,7 +51,8 @@ def newest(folder: Path) -> Path:
 
 def fault(checkpoint: Path) -> str | None:
     """What a run cannot go on from in a checkpoint, such as `scheduler.pt is missing`."""
-    for name in (_WEIGHTS, *_ARCHIVES, STATE):
+    random = next((name for name in _RANDOM if (checkpoint / name).is_file()), _RANDOM[0])
+    for name in (_WEIGHTS, *_ARCHIVES, random, STATE):
         path = checkpoint / name
         if not path.is_file():
             return f"{name} is missing"
@@ -62,7 +68,7 @@ def has_lost_its_best(checkpoint: Path) -> bool:
 
 
 def _is_whole(path: Path) -> bool:
-    if path.name in _ARCHIVES:
+    if path.name in (*_ARCHIVES, *_RANDOM):
         return zipfile.is_zipfile(path)
     if path.name == STATE:
         return _state(path) is not None
@@ -102,7 +108,9 @@ class TimedCheckpoints(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """One optimizer step is done."""
-        if self.clock() - self._last >= self._seconds:
+        if processes.number() > 1 and state.global_step % _ASKED:
+            return
+        if processes.of_main(self.clock() - self._last >= self._seconds):
             control.should_save = True
 
     def on_save(

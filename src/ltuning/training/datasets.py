@@ -9,6 +9,7 @@ from typing import Any, Generic
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from ltuning import processes
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.words import Window, WordBatch
@@ -64,15 +65,18 @@ class TokenDataset(Dataset, Generic[Target]):
 
         All but the batch as lists, which Trainer leaves where they are: the draws are made on the
         CPU. Of texts in windows the rows are those of the windows, and `counts` says how many each
-        text has.
+        text has. Of several processes the batch and the rows are this one's part, and there is no
+        batch where that has no text; targets and weights are all, for the draws.
         """
         made: dict[str, Any] = {"targets": [self.targets[row] for row in rows]}
         if self.weights is not None:
             made["weights"] = [self.weights[row] for row in rows]
+        rows = [rows[place] for place in processes.part(len(rows))]
         if self.counts is not None:
             made["counts"] = [self.counts[row] for row in rows]
             rows = [one for row in rows for one in range(self._ends[row], self._ends[row + 1])]
-        return {"batch": self.batch(backbone, rows), "rows": list(rows), **made}
+        batch = self.batch(backbone, rows) if rows else None
+        return {"batch": batch, "rows": rows, **made}
 
     def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
         """Some of the texts, or of the windows, padded."""

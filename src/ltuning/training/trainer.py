@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
+from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
@@ -21,7 +22,9 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.training_args import ParallelMode
 
+from ltuning import processes
 from ltuning.backbones.prefix import TRAINING, announced
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
@@ -34,6 +37,7 @@ from ltuning.training.forecast import Forecast
 from ltuning.training.long_texts import score_texts
 from ltuning.training.lower_store import LowerStore
 from ltuning.training.objectives import Draw, Objective
+from ltuning.training.parallel import DividedScorer, add_up, check_launch, check_same, hand_on
 from ltuning.training.result import TrainingResult
 
 
@@ -59,21 +63,24 @@ class TrainingModel(nn.Module):
     def of_step(self, batches: Sequence[dict[str, Any]], step: int) -> list[dict[str, Any]]:
         """The micro-batches of a step, each with its `draw` and as `share` what its loss weighs.
 
-        The draws are made over the whole step: into how many parts it is cut does not change them.
+        The draws are made over the whole step: into how many parts it is cut, for micro-batches
+        and for processes, does not change them.
         """
         targets = [target for batch in batches for target in batch["targets"]]
         draw, prepared, start = self.draw(targets, step), [], 0
         if weights := [weight for batch in batches for weight in batch.get("weights", ())]:
             draw = draw.weighted(torch.tensor(weights))
+        whole = self.objective.share(draw)
         for batch in batches:
-            stop = start + len(batch["targets"])
-            part = draw.part(start, stop)
-            share = self.objective.share(part)
+            size = len(batch["targets"])
+            own = processes.part(size)
+            part = draw.part(start + own.start, start + own.stop)
+            share = self.objective.share(part) / whole
             texts: dict[str, Any] = {"batch": batch["batch"], "rows": batch["rows"]}
             if "counts" in batch:
                 texts["counts"] = batch["counts"]
             prepared.append({**texts, "draw": part, "share": share})
-            start = stop
+            start += size
         return prepared
 
     def draw(self, targets: Sequence[Any], step: int) -> Draw:
@@ -145,7 +152,11 @@ class HeldOut(Protocol):
 
 
 class AdapterTrainer(Trainer):
-    """Trainer whose loss, sampler and evaluation are ours; loop, resume and logging are its own."""
+    """Trainer whose loss, sampler and evaluation are ours; loop, resume and logging are its own.
+
+    Of several processes each computes its part of every batch, and gradients are added up: with the
+    same options they come to the weights of one process.
+    """
 
     def __init__(
         self, module: TrainingModel, data: TokenDataset, validation: HeldOut | None, run: Run
@@ -161,6 +172,10 @@ class AdapterTrainer(Trainer):
         )
         self._module, self._data, self._run = module, data, run
         self._validation = validation
+        self._losses_of_step: list[Tensor] = []
+        if self.args.parallel_mode == ParallelMode.DISTRIBUTED:
+            # Wrapped for autocast alone, now, so that it is not wrapped for more.
+            self.accelerator.prepare_model(module, evaluation_mode=True)
         self.add_callback(Tally())
         num_validation = 0 if validation is None else len(validation.targets)
         self.add_callback(Forecast(len(data), num_validation))
@@ -173,16 +188,37 @@ class AdapterTrainer(Trainer):
         they are, micro-batches make the loss that one batch of all their texts has.
         """
         batches, _ = super().get_batch_samples(*given, **named)
-        batches = self._module.of_step(batches, self.state.global_step)
-        items = sum(batch["share"] for batch in batches)
-        for batch in batches:
-            batch["share"] /= items
-        return batches, items
+        # That there is a number tells Trainer that it need not divide.
+        return self._module.of_step(batches, self.state.global_step), len(batches)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, object], **_: object) -> Tensor:  # type: ignore[override]
         """A micro-batch's part of the loss of its step; NaN or infinity ends the run."""
         share = inputs.pop("share")
+        if not inputs["rows"]:  # other processes have all of its texts
+            return torch.zeros((), device=self.args.device, requires_grad=True)
         loss = model(**inputs) * share
+        if processes.number() == 1:
+            self._count(loss)
+        return loss
+
+    def training_step(self, *given: Any, **named: Any) -> Tensor:
+        """A micro-batch's gradients; those of all processes, where it is the last of its step."""
+        if processes.number() == 1:
+            return super().training_step(*given, **named)
+        if not self._losses_of_step:
+            # What dropout draws is another in each process, and that of this step when resumed.
+            own = self.state.global_step * processes.number() + processes.rank()
+            torch.manual_seed(_mix(self.args.seed, own))
+        loss = super().training_step(*given, **named)
+        self._losses_of_step.append(loss)
+        if self.accelerator.sync_gradients:
+            whole = torch.stack(self._losses_of_step).sum()
+            self._losses_of_step = []
+            trained = [weight for weight in self._module.parameters() if weight.requires_grad]
+            self._count(add_up(trained, whole))
+        return loss
+
+    def _count(self, loss: Tensor) -> None:
         # On a GPU to look at the loss is to wait for it. One that is not finite leaves weights
         # that are not, and every later loss shows it.
         looked_at = self.state.global_step % max(1, self.state.logging_steps) == 0
@@ -192,7 +228,6 @@ class AdapterTrainer(Trainer):
                 f"{self.state.global_step}; lower training.learning_rate or check the data"
             )
         self.tally.add(loss)
-        return loss
 
     def evaluate(
         self, *_: object, metric_key_prefix: str = "eval", **__: object
@@ -201,9 +236,12 @@ class AdapterTrainer(Trainer):
         if self._validation is None:
             return {}
         self._module.eval()
-        with counting("validating", len(self._validation.targets)) as advance:
+        with counting("validating", len(processes.part(len(self._validation.targets)))) as advance:
             scorer = self._validation.scorer_class(self._module.model, self._run.max_branches)
-            figures = self._validation.figures(scorer, advance)
+            divided = scorer if processes.number() == 1 else DividedScorer(scorer)
+            figures = self._validation.figures(divided, advance)
+        # By them a run ends and weights are kept: in every process alike, whatever rounds there.
+        figures = processes.of_main(figures)
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}
         self.log(named)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, named)
@@ -219,6 +257,8 @@ class AdapterTrainer(Trainer):
         if "loss" in logs:
             logs["loss"] = self.tally.log(self.state.global_step)
         if "train_runtime" in logs:
+            if processes.number() > 1:  # Trainer knows the parts of this process
+                logs["train_loss"] = self.tally.mean(self.state.global_step)
             self._count_earlier_parts(logs)
         super().log(logs, *rest, **named)
 
@@ -269,6 +309,7 @@ class AdapterTrainer(Trainer):
 
     def _begin(self) -> None:
         """Before the first step, as part of the run and of its time."""
+        processes.of_main(None)  # From here on the folder of its run is there.
         self._find_best()
         if self._run.cache_size and self._module.model.lower_layers and self._sees_texts_again():
             self._keep_lower()
@@ -283,8 +324,7 @@ class AdapterTrainer(Trainer):
                 model.lower_layers,
                 room=model.length,
                 limit=self._run.cache_size,
-                # Where a step fits, these fit.
-                batch_size=self.args.train_batch_size,
+                batch_size=self._run.at_once,
                 folder=Path(str(self.args.output_dir)),
             )
 
@@ -292,8 +332,27 @@ class AdapterTrainer(Trainer):
         arguments = self.args
         if arguments.max_steps <= 0:
             return arguments.num_train_epochs > 1
-        batch = arguments.train_batch_size * arguments.gradient_accumulation_steps
-        return arguments.max_steps * batch * arguments.world_size > len(self._data)
+        batch = self.get_total_train_batch_size(arguments)
+        return arguments.max_steps * batch > len(self._data)
+
+    def get_total_train_batch_size(self, args: TrainingArguments) -> int:
+        """Texts in a step of all processes."""
+        return args.train_batch_size * args.gradient_accumulation_steps
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Whole batches in every process, which takes its part where they are collated."""
+        loader = super().get_train_dataloader()
+        shard: Any = loader.batch_sampler
+        if isinstance(shard, BatchSamplerShard):
+            # accelerate would give the processes batches in turn, and fill the last one up.
+            shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+            shard.sampler = shard.batch_sampler.sampler  # whose epoch a resumed run sets
+        return loader
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Nothing of the other processes: what they draw is a function of the step."""
+        if self.args.should_save:
+            super()._save_rng_state(output_dir)
 
     def _find_best(self) -> None:
         """The best weights so far, where the run's folder is now."""
@@ -327,9 +386,15 @@ def train(
     """Train a model in place.
 
     Raises:
-        TrainingError: a loss that is not finite, or no checkpoint to resume from.
+        TrainingError: a loss that is not finite, or no checkpoint to resume from; of several
+            processes one that is gone.
+        DataError: other texts in another process.
     """
     module = TrainingModel(model, objective, run.arguments.seed)
+    if processes.number() > 1:
+        check_launch(run.arguments)
+        check_same(data)
+        hand_on(module)
     trainer = AdapterTrainer(module, data, validation, run)
     trainer.remove_callback(PrinterCallback)
     if not len(trainer.get_train_dataloader()):
@@ -338,6 +403,8 @@ def train(
             "which training.dataloader_drop_last drops; give more, or leave it out"
         )
     seconds = _run(trainer, run)
+    if processes.number() > 1:
+        hand_on(module)  # who sees no checkpoints has no best weights
     if not all(bool(weight.isfinite().all()) for weight in module.parameters()):
         raise TrainingError(
             "expected finite weights at the end of training, got NaN or infinity; lower "
