@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -109,6 +110,24 @@ def temporary_file(target: Path) -> Iterator[tuple[Path, IO[bytes]]]:
             yield path, file.buffer  # type: ignore[attr-defined]
     finally:
         path.unlink(missing_ok=True)
+
+
+def end_with_parent() -> None:
+    """Let a process end when the one that began it with `multiprocessing` is gone.
+
+    It would wait for work for ever, or write beside the next one.
+    """
+    from multiprocessing import parent_process
+    from multiprocessing.connection import wait
+
+    parent = parent_process()
+    assert parent is not None
+
+    def wait_and_end() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait_and_end, daemon=True).start()
 
 
 def followed(path: Path) -> Path:

@@ -170,3 +170,18 @@ def test_a_list_and_a_report_are_not_asked_for_together(compare: Any) -> None:
     outcome = compare("--list", "--report-only")
     assert outcome.code == 1
     assert "--list: expected one of --list and --report-only, got both" in outcome.stderr
+
+
+def test_engines(ltuning: Any, grid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ltuning import ray_cluster
+
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
+    words = {
+        "dask": "--engine: unknown engine 'dask': expected one of 'local', 'ray'",
+        "ray": "--engine ray needs an optional library: pip install 'ltuning[ray]'",
+    }
+    for engine, error in words.items():
+        result = ltuning("compare", grid, "--output", tmp_path / "out", "--engine", engine)
+        assert result.code == 1
+        assert error in result.stderr
+        assert not (tmp_path / "out").exists()

@@ -271,9 +271,9 @@ def test_options_that_do_not_go_together(
 def test_without_ray_its_engine_says_what_to_install(
     run_folder: Path, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ltuning.cli import predict_files
+    from ltuning import ray_cluster
 
-    monkeypatch.setattr(predict_files, "find_spec", lambda name: None)
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
     result = call(run_folder, files / "a.csv", "--engine", "ray", "--output", tmp_path / "out")
     assert "--engine ray needs an optional library: pip install 'ltuning[ray]'" in result.stderr
     assert not (tmp_path / "out").exists()

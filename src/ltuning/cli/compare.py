@@ -14,7 +14,8 @@ import typer
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
 from ltuning.errors import ConfigError, Problem
-from ltuning.suggestions import listed
+from ltuning.ray_cluster import require_ray
+from ltuning.suggestions import listed, unknown
 
 if TYPE_CHECKING:
     from ltuning.experiments.grid import Cell, Grid
@@ -25,6 +26,7 @@ logger = logging.getLogger("ltuning")
 
 # The time left is told from the mean of all cells: they are few, and of very different lengths.
 _WHOLE_RUN = 1e9
+_ENGINES = ("local", "ray")
 
 _GridFile = Annotated[
     Path,
@@ -79,6 +81,14 @@ _ReportOnly = Annotated[
     bool,
     typer.Option("--report-only", help="Write the report of what is finished; run nothing."),
 ]
+_Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="local, or ray: jobs run on the cluster of RAY_ADDRESS; DIR and the data are there on "
+        "all of its machines.",
+    ),
+]
 _Texts = Annotated[
     bool,
     typer.Option("--texts/--no-texts", help="Show the most confident mistakes, with their texts."),
@@ -90,6 +100,7 @@ def compare(
     output: _Output,
     data: _DataFolder = None,
     jobs: _Jobs = 1,
+    engine: _Engine = "local",
     label_text: _LabelTexts = None,
     set_: _Settings = None,
     list_: _ListOnly = False,
@@ -106,6 +117,10 @@ def compare(
     if list_ and report_only:
         message = "expected one of --list and --report-only, got both"
         raise ConfigError([Problem("--list", message)])
+    if engine not in _ENGINES:
+        raise ConfigError([Problem("--engine", unknown("engine", engine, _ENGINES))])
+    if engine == "ray":
+        require_ray("--engine ray")
     terminal = Terminal(quiet)
     settings = [*(set_ or [])]
     if label_text:
@@ -132,7 +147,7 @@ def compare(
         failed = []
         if not report_only:
             with folder.running():
-                failed = _run(cells, folder, data, jobs, terminal)
+                failed = _run(cells, folder, data, (engine, jobs), terminal)
     except KeyboardInterrupt:
         terminal.note("stopped; what is finished is kept, and the same command goes on")
         raise
@@ -158,11 +173,18 @@ def _check_run(grid: Grid, data: Path | None) -> None:
 
 
 def _run(
-    cells: Sequence[Cell], folder: ResultFolder, data: Path | None, jobs: int, terminal: Terminal
+    cells: Sequence[Cell],
+    folder: ResultFolder,
+    data: Path | None,
+    where: tuple[str, int],
+    terminal: Terminal,
 ) -> list[Outcome]:
+    """What became of the cells that were not finished, and failed; `where` is engine and jobs."""
+    from ltuning.experiments import ray, runner
     from ltuning.experiments.peers import PEERS
-    from ltuning.experiments.runner import run
 
+    engine, jobs = where
+    run = {"local": runner.run, "ray": ray.run}[engine]
     todo = [cell for cell in cells if folder.read(cell) is None]
     missing = [
         cell

@@ -5,12 +5,12 @@ from __future__ import annotations
 import glob
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltuning.cli.terminal import Terminal, silence_libraries
-from ltuning.errors import DataError, MissingExtraError
+from ltuning.errors import DataError
+from ltuning.ray_cluster import require_ray
 from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
@@ -91,8 +91,8 @@ def _check(
 ) -> None:
     if engine not in ENGINES:
         raise DataError(unknown("engine", engine, ENGINES))
-    if engine == "ray" and find_spec("ray") is None:
-        raise MissingExtraError("--engine ray", "ray")
+    if engine == "ray":
+        require_ray("--engine ray")
     if named := [option for option, value in refused.items() if value]:
         raise DataError(
             f"expected no {named[0]} with --engine, which reads files into a folder; leave one of "

@@ -6,15 +6,14 @@ import logging
 import multiprocessing
 import os
 import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait as wait_for
 
 from ltuning.engines.job import Asked, Done, Job, Worker
 from ltuning.errors import DataError, LTuningError
+from ltuning.locks import end_with_parent
 
 # Pieces that wait for each process, beside the one that it is at.
 _AHEAD = 1
@@ -118,18 +117,11 @@ def _threads(workers: int) -> int | None:
 
 
 def _begin() -> None:
-    """Leave Ctrl-C to the parent, and end with it: a process without one would wait for ever."""
+    """Leave Ctrl-C to the parent, and end with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=[parent.sentinel], daemon=True).start()
+    end_with_parent()
     # What is cut is told of every piece otherwise, by every process.
     logging.getLogger("ltuning").setLevel(logging.ERROR)
-
-
-def _end_with(sentinel: int) -> None:
-    wait_for([sentinel])
-    os._exit(1)
 
 
 def _answer(job: Job, threads: int | None, asked: Asked) -> Done:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ltuning.engines.job import Asked, Done, Job, Worker
-from ltuning.errors import DataError, LTuningError, MissingExtraError
+from ltuning.errors import DataError, LTuningError
+from ltuning.ray_cluster import connected
 
 _PIECE = "piece"
 # So often a piece is begun whose process dies, and seconds until a worker has its core.
@@ -20,8 +19,7 @@ _PATIENCE = 300
 def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
     """What becomes of each piece, in the order in which they are done.
 
-    Ray begins a piece anew whose process or machine dies, a few times. The cluster is that of
-    `RAY_ADDRESS`, or one of this machine that ends with the work.
+    Ray begins a piece anew whose process or machine dies, a few times. See `connected`.
 
     Args:
         job: what is asked of them; its folders are there on every machine.
@@ -29,42 +27,22 @@ def run(job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
         workers: processes, on one core each.
 
     Raises:
-        MissingExtraError: no Ray.
         DataError: the cluster cannot be reached, or has no room for a worker, or a worker cannot
             begin.
     """
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingExtraError("--engine ray", "ray") from error
-    # What it logs on its own is of no concern to who waits for predictions.
-    logging.getLogger("ray").setLevel(logging.ERROR)
-    is_ours = not ray.is_initialized()
-    if is_ours:
-        try:
-            # By itself it would join whatever cluster was begun last on this machine.
-            address = None if "RAY_ADDRESS" in os.environ else "local"
-            ray.init(address, log_to_driver=False, include_dashboard=False, logging_level="error")
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise DataError(
-                f"the cluster that RAY_ADDRESS names cannot be reached ({error}); mend the "
-                "address, or leave it out to run on this machine"
-            ) from error
-    try:
+    with connected() as ray:
         yield from _answers(ray, job, pieces, workers)
-    finally:
-        if is_ours:
-            ray.shutdown()
 
 
 def _answers(ray: Any, job: Job, pieces: Sequence[Asked], workers: int) -> Iterator[Done]:
-    context = ray.data.DataContext.get_current()
+    import ray.data as ray_data
+
+    context = ray_data.DataContext.get_current()
     context.enable_progress_bars = False
     context.wait_for_min_actors_s = _PATIENCE
     rows = [{_PIECE: pickle.dumps(asked)} for asked in pieces]
     # A block for each piece: what is done is told at once, and a death costs one piece.
-    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    data = ray_data.from_items(rows, override_num_blocks=len(rows))
     done = data.map_batches(
         _Actor,
         fn_constructor_args=(job,),
@@ -72,7 +50,7 @@ def _answers(ray: Any, job: Job, pieces: Sequence[Asked], workers: int) -> Itera
         num_cpus=1,
         max_restarts=_TRIES,
         max_task_retries=_TRIES,
-        compute=ray.data.ActorPoolStrategy(size=min(workers, len(rows))),
+        compute=ray_data.ActorPoolStrategy(size=min(workers, len(rows))),
     )
     try:
         for row in done.iter_rows():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 from ltuning.errors import ArtifactError, LTuningError
 from ltuning.experiments.grid import Cell
 from ltuning.experiments.results import ResultFolder
+from ltuning.locks import end_with_parent
 
 _SECONDS_TO_LEAVE = 30
 
@@ -66,10 +66,21 @@ def run(
     backbones = Backbones()
     for cell in cells:
         started(cell)
-        yield _attempt(cell, results, folder, backbones)
+        yield attempt(cell, results, folder, backbones)
 
 
-def _attempt(cell: Cell, results: ResultFolder, folder: Path | None, backbones: Any) -> Outcome:
+def attempt(cell: Cell, results: ResultFolder, folder: Path | None, backbones: Any) -> Outcome:
+    """Run a cell; what goes wrong is its outcome.
+
+    Args:
+        cell: it.
+        results: where its result, or its failure, is written.
+        folder: of the data sets.
+        backbones: those that are loaded.
+
+    Raises:
+        ArtifactError: results cannot be written.
+    """
     from ltuning.experiments.cell import run_cell
 
     try:
@@ -195,19 +206,11 @@ def _ended(worker: _Worker, results: ResultFolder) -> Outcome:
     return Outcome(cell, None, words)
 
 
-def _end_with_parent() -> None:
-    """A killed run leaves no process behind that would write beside the next one."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    wait([parent.sentinel])
-    os._exit(1)
-
-
 def _work(
     connection: Connection[Any, Any], results: Path, folder: Path | None, threads: int
 ) -> None:
     """Run the cells that come through a connection, until it closes."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -224,7 +227,7 @@ def _work(
             return
         outcome: Outcome | ArtifactError
         try:
-            outcome = _attempt(cell, ResultFolder(results), folder, backbones)
+            outcome = attempt(cell, ResultFolder(results), folder, backbones)
         except ArtifactError as error:
             outcome = error
         except KeyboardInterrupt:
