@@ -256,3 +256,21 @@ def fit_scope(highest: np.ndarray) -> float:
 def _check_share(value: float, what: str) -> None:
     if not 0 < value < 1:
         raise DataError(f"expected {what} above 0 and below 1, got {value:.4g}")
+
+
+def kept(answers: Answers | None, otherwise: str) -> Answers:
+    """What a classifier said of held-out texts.
+
+    Args:
+        answers: None where it keeps none.
+        otherwise: what to do then.
+
+    Raises:
+        DataError: it keeps none.
+    """
+    if answers is None:
+        raise DataError(
+            "expected a classifier that keeps its answers on held-out texts, got one without: "
+            f"{otherwise}"
+        )
+    return answers

@@ -37,7 +37,14 @@ from ltuning.backbones.word_places import (
     sentence_windows,
     shared_tokens,
 )
-from ltuning.calibration import Answers, Threshold, prediction_set, probabilities_of, sigmoid
+from ltuning.calibration import (
+    Answers,
+    Threshold,
+    kept,
+    prediction_set,
+    probabilities_of,
+    sigmoid,
+)
 from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError, Problem
 from ltuning.estimators.answers import (
     Entity,
@@ -121,6 +128,11 @@ class Description:
     text_column: str | None = None
     text_pair_column: str | None = None
     answers: Mapping[str, Any] | None = None
+
+    @property
+    def held_out(self) -> Answers | None:
+        """`answers`, as what they are."""
+        return None if self.answers is None else Answers.from_plain(self.answers)
 
     def to_json(self) -> str:
         """The file."""
@@ -427,12 +439,8 @@ class OnnxClassifier(_Exported):
         Raises:
             DataError: there are none.
         """
-        if self.description.answers is None:
-            raise DataError(
-                "expected a classifier that keeps its answers on held-out texts, got one without: "
-                "train with validation texts, or calibrate it, and export it again"
-            )
-        return Answers.from_plain(self.description.answers)
+        otherwise = "train with validation texts, or calibrate it, and export it again"
+        return kept(self.description.held_out, otherwise)
 
     def predict(
         self, texts: object, progress: Progress | None = None, *, abstain: float | None = None

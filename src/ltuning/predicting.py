@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ltuning.errors import DataError
 
 if TYPE_CHECKING:
-    from ltuning.calibration import Answers, Threshold
+    from ltuning.calibration import Answers
     from ltuning.config import Config
     from ltuning.data.sources import Columns, Table
     from ltuning.estimators.token_classifier import Entity, TokenClassifier
@@ -38,9 +38,6 @@ class Keeps(Protocol):
     @property
     def answers_(self) -> Answers:
         """What it said."""
-
-    def threshold_for(self, precision: float) -> Threshold:
-        """From which probability on so many answers are right."""
 
 
 class Nobody:
@@ -127,7 +124,7 @@ class Wanted:
         """From which probability on a label is said; None where all are."""
         if self.target_precision is None:
             return self.abstain
-        found = classifier.threshold_for(self.target_precision)
+        found = classifier.answers_.threshold_for(self.target_precision)
         watcher.note(
             f"{self.target_precision:g} of the labels were right from the probability "
             f"{found.threshold:.4f} on, which {found.coverage:.1%} of the held-out texts reach"

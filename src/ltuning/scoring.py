@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from ltuning.backbones.batch_sizes import at_once, by_length, pieces
 from ltuning.backbones.families import Pooling
 from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.long_texts import texts_done, warn_of_cut
+from ltuning.backbones.prefix import Prefix
 from ltuning.backbones.words import Window, WordBatch, windows_of
 from ltuning.config import LongTexts
 from ltuning.methods.heads import check_finite, over_windows, pool
@@ -53,6 +55,11 @@ class Scorer:
         self.num_branches = 0
         with torch.inference_mode():
             self.side = model.label_side()
+
+    @cached_property
+    def prefix(self) -> Prefix | None:
+        """What stands before a text, where the model shares passes; see `Model.prefix`."""
+        return self.model.prefix(self.side)
 
     def score(
         self,

@@ -26,7 +26,6 @@ logger = logging.getLogger("ltuning")
 
 # The time left is told from the mean of all cells: they are few, and of very different lengths.
 _WHOLE_RUN = 1e9
-_ENGINES = ("local", "ray")
 
 _GridFile = Annotated[
     Path,
@@ -117,8 +116,8 @@ def compare(
     if list_ and report_only:
         message = "expected one of --list and --report-only, got both"
         raise ConfigError([Problem("--list", message)])
-    if engine not in _ENGINES:
-        raise ConfigError([Problem("--engine", unknown("engine", engine, _ENGINES))])
+    if engine not in options.ENGINES:
+        raise ConfigError([Problem("--engine", unknown("engine", engine, options.ENGINES))])
     if engine == "ray":
         require_ray("--engine ray")
     terminal = Terminal(quiet)

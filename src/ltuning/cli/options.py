@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+ENGINES = ("local", "ray")
+
 
 def user_path(word: str) -> Path:
     """The path that a user means; `~` is the home folder, also where a shell leaves it."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, silence_libraries
 from ltuning.errors import DataError
 from ltuning.ray_cluster import require_ray
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ltuning.engines.job import Done, Job, Plan
     from ltuning.predicting import Wanted
 
-ENGINES = ("local", "ray")
 _SHOWN = 5
 
 
@@ -78,8 +78,11 @@ def predict_files(
             plan = planned(files, dialect)
         there = place.begin(job, plan, overwrite)
         done = _run(engine, job, plan, there, workers or 1, terminal)
-        place.finish(plan, done)
-    _tell(plan, done, output, terminal)
+        errors = place.finish(plan, done)
+    rows, parts = sum(one.rows for one in done), sum(one.error is None for one in done)
+    terminal.note(f"{rows:,} rows in {parts:,} parts in {output}")
+    if errors:
+        raise _not_done(errors, len(files))
 
 
 def _check(
@@ -89,8 +92,8 @@ def _check(
     refused: Mapping[str, object],
     workers: int | None,
 ) -> None:
-    if engine not in ENGINES:
-        raise DataError(unknown("engine", engine, ENGINES))
+    if engine not in options.ENGINES:
+        raise DataError(unknown("engine", engine, options.ENGINES))
     if engine == "ray":
         require_ray("--engine ray")
     if named := [option for option, value in refused.items() if value]:
@@ -184,18 +187,11 @@ def _run(
     return done
 
 
-def _tell(plan: Plan, done: Sequence[Done], output: Path, terminal: Terminal) -> None:
-    """What there is now; DataError where some files are not done."""
-    rows, parts = sum(one.rows for one in done), sum(one.error is None for one in done)
-    terminal.note(f"{rows:,} rows in {parts:,} parts in {output}")
-    errors: dict[int, Any] = dict(plan.errors)
-    for one in done:
-        if one.error is not None:
-            errors.setdefault(one.file, one.error)
-    if errors:
-        shown = "".join(f"\n  {errors[file]}" for file in sorted(errors)[:_SHOWN])
-        more = "\n  ..." if len(errors) > _SHOWN else ""
-        raise DataError(
-            f"{len(errors):,} of {len(plan.files):,} files are not done, or not whole:{shown}{more}"
-            "\nthe others are; once these are mended, write them to a new folder"
-        )
+def _not_done(errors: Mapping[int, str], files: int) -> DataError:
+    """Says of how many files, and of the first ones why."""
+    shown = "".join(f"\n  {errors[file]}" for file in sorted(errors)[:_SHOWN])
+    more = "\n  ..." if len(errors) > _SHOWN else ""
+    return DataError(
+        f"{len(errors):,} of {files:,} files are not done, or not whole:{shown}{more}"
+        "\nthe others are; once these are mended, write them to a new folder"
+    )

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ltuning import onnx
 from ltuning.artifacts import folders, opened
-from ltuning.calibration import Answers, Threshold
+from ltuning.calibration import Answers, kept
 from ltuning.config import Config
 from ltuning.data.files import replace_file
 from ltuning.data.pieces import Piece, pieces_of, state_of
@@ -209,19 +209,23 @@ def _loaded(job: Job, threads: int | None) -> tuple[Config, Any]:
 # --- the work as a whole --------------------------------------------------------------------------
 
 
+# As `state_of` has it; of None where it could not be told.
+State = tuple[int, int] | tuple[None, None]
+
+
 @dataclass(frozen=True)
 class Plan:
     """All pieces of all files.
 
     Attributes:
         files: absolute paths.
-        states: of the files before they were divided; None where that could not be told.
+        states: of the files before they were divided.
         pieces: of those that can be read.
         errors: of the others, by their numbers.
     """
 
     files: Sequence[Path]
-    states: Sequence[tuple[int, int] | None]
+    states: Sequence[State]
     pieces: Sequence[Asked]
     errors: Mapping[int, str]
 
@@ -239,16 +243,17 @@ def planned(files: Sequence[Path], dialect: Dialect, rows: int = ROWS) -> Plan:
         dialect: how files of text are written.
         rows: of a piece.
     """
-    states: list[tuple[int, int] | None] = []
+    states: list[State] = []
     pieces: list[Asked] = []
     errors: dict[int, str] = {}
     for number, path in enumerate(files):
+        state: State = (None, None)
         try:
-            states.append(state_of(path))
-            pieces += [Asked(number, piece) for piece in [*pieces_of(path, dialect, rows)]]
+            state = state_of(path)
+            pieces += [Asked(number, piece) for piece in pieces_of(path, dialect, rows)]
         except DataError as error:
             errors[number] = str(error)
-            states += [None] * (number + 1 - len(states))
+        states.append(state)
     return Plan(files, states, pieces, errors)
 
 
@@ -298,7 +303,9 @@ class Output:
                 f"{self.folder}, which holds something else; choose another"
             )
         if before is not None and not overwrite:
-            self._refuse(_differences(before, job.asked, [{"path": str(path)} for path in files]))
+            named = [{"path": str(path)} for path in files]
+            if changed := _differences(before, job.asked, named):
+                self._refuse(changed)
 
     def begin(self, job: Job, plan: Plan, overwrite: bool) -> set[str]:
         """The parts that are there already, of the same work; see `check`.
@@ -311,20 +318,20 @@ class Output:
         Raises:
             ArtifactError: the folder holds something else.
         """
-        facts = {"format": FORMAT, "job": job.asked, "files": _facts(plan)}
-        before = self._manifest()
-        if before is not None and (changed := _differences(before, job.asked, _facts(plan))):
+        files, before = _facts(plan), self._manifest()
+        if before is not None and (changed := _differences(before, job.asked, files)):
             if not overwrite:
                 self._refuse(changed)
             for name in self._parts():
                 (self.folder / name).unlink()
         for left in self.folder.glob(".part-*.tmp"):
             left.unlink(missing_ok=True)
-        self._write({**facts, "is_finished": False})
+        manifest = {"format": FORMAT, "job": job.asked, "files": files}
+        self._write({**manifest, "is_finished": False})
         return self._parts()
 
-    def finish(self, plan: Plan, done: Sequence[Done]) -> None:
-        """Write down what became of each file."""
+    def finish(self, plan: Plan, done: Sequence[Done]) -> dict[int, str]:
+        """Write down what became of each file; what is wrong with some, by their numbers."""
         manifest = self._manifest()
         if manifest is None:
             raise ArtifactError(
@@ -334,23 +341,24 @@ class Output:
         by_file: dict[int, list[Done]] = {}
         for one in sorted(done, key=lambda one: one.name):
             by_file.setdefault(one.file, []).append(one)
+        errors = {**plan.errors}
         for number, entry in enumerate(manifest["files"]):
             own = by_file.get(number, [])
-            errors = [one.error for one in own if one.error is not None]
-            error = plan.errors.get(number) or next(iter(errors), None)
+            for one in own:
+                if one.error is not None:
+                    errors.setdefault(number, one.error)
             entry["rows"] = sum(one.rows for one in own)
             entry["parts"] = [one.name for one in own if one.error is None]
-            entry |= {} if error is None else {"error": error}
+            entry |= {"error": errors[number]} if number in errors else {}
         rows = sum(entry["rows"] for entry in manifest["files"])
-        is_finished = not any("error" in entry for entry in manifest["files"])
-        self._write({**manifest, "rows": rows, "is_finished": is_finished})
+        self._write({**manifest, "rows": rows, "is_finished": not errors})
+        return errors
 
-    def _refuse(self, changed: str) -> None:
-        if changed:
-            raise ArtifactError(
-                f"{self.folder} holds what was begun with other things: {changed}; choose another "
-                "folder, or start anew with --overwrite"
-            )
+    def _refuse(self, changed: str) -> NoReturn:
+        raise ArtifactError(
+            f"{self.folder} holds what was begun with other things: {changed}; choose another "
+            "folder, or start anew with --overwrite"
+        )
 
     def _parts(self) -> set[str]:
         return {name for name in folders.names_in(self.folder) if _PART.fullmatch(name)}
@@ -386,8 +394,8 @@ def _is_manifest(found: Any) -> bool:
 def _facts(plan: Plan) -> list[dict[str, Any]]:
     """The files as they were, so that changed ones are noticed."""
     return [
-        {"path": str(path), "bytes": (state or [None])[0], "modified_ns": (state or [None])[-1]}
-        for path, state in zip(plan.files, plan.states, strict=True)
+        {"path": str(path), "bytes": size, "modified_ns": modified}
+        for path, (size, modified) in zip(plan.files, plan.states, strict=True)
     ]
 
 
@@ -412,10 +420,6 @@ class Kept:
 
     answers_: Answers
 
-    def threshold_for(self, precision: float) -> Threshold:
-        """As that of classifiers."""
-        return self.answers_.threshold_for(precision)
-
 
 def answers_of(folder: Path) -> Kept:
     """What a classifier said of held-out texts.
@@ -423,14 +427,6 @@ def answers_of(folder: Path) -> Kept:
     Raises:
         DataError: it keeps none.
     """
-    if onnx.is_exported(folder):
-        plain = onnx.Description.read(folder).answers
-        answers = None if plain is None else Answers.from_plain(plain)
-    else:
-        answers = opened.read(folder).answers
-    if answers is None:
-        raise DataError(
-            "expected a classifier that keeps its answers on held-out texts, got one without: "
-            "train with validation texts, or ltuning calibrate it"
-        )
-    return Kept(answers)
+    is_exported = onnx.is_exported(folder)
+    answers = onnx.Description.read(folder).held_out if is_exported else opened.read(folder).answers
+    return Kept(kept(answers, "train with validation texts, or ltuning calibrate it"))

@@ -24,6 +24,7 @@ from ltuning.calibration import (
     calibration_figures,
     fit_scope,
     fit_temperature,
+    kept,
     prediction_set,
     probabilities_of,
     probability_figures,
@@ -932,13 +933,11 @@ class LabelClassifier(TextClassifier):
 
 
 def _kept(fitted: FittedLabels) -> Answers:
-    if fitted.answers is None:
-        raise DataError(
-            "expected a classifier that keeps its answers on held-out texts, got one without: "
-            "train with validation texts, or calibrate it on texts of your own; labels that are "
-            "added take the answers away"
-        )
-    return fitted.answers
+    return kept(
+        fitted.answers,
+        "train with validation texts, or calibrate it on texts of your own; labels that are added "
+        "take the answers away",
+    )
 
 
 def _label_length(method: MethodOptions, states: LabelStates) -> int:

@@ -7,7 +7,6 @@ used by two.
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -46,8 +45,6 @@ _COLUMNS = 512
 # Of a turn, what has to be full for its seconds to tell those of a full one: what a pass costs by
 # itself would tell too many.
 _FULL = 0.25
-
-logger = logging.getLogger("ltuning")
 
 
 class QueueFull(Exception):
@@ -203,7 +200,7 @@ class _Request:
 def _factor(scorer: Scorer) -> float:
     """By how much a token costs more than one that runs once, without a prefix."""
     model = scorer.model
-    prefix = model.prefix(scorer.side) if model.shares_passes else None
+    prefix = scorer.prefix if model.shares_passes else None
     return model.passes * (1 + (prefix.length if prefix else 0) / _COLUMNS)
 
 

@@ -184,7 +184,10 @@ class Registry:
             TooLate: it was not begun in time, or the server ends.
         """
         with _changing(entry, seconds) as (loaded, left):
-            self._change(entry, loaded, loaded.added, labels, left)
+            for name in labels:
+                if name in loaded.added:
+                    raise LabelError(f"there is a label {name!r} already")
+            self._change(entry, loaded, {**loaded.added, **labels}, left)
 
     def remove_label(self, entry: Entry, name: str, seconds: float) -> None:
         """Take out a label that was added: the classifier is as if it had not been.
@@ -199,20 +202,16 @@ class Registry:
         """
         with _changing(entry, seconds) as (loaded, left):
             others = {of: texts for of, texts in loaded.added.items() if of != name}
-            self._change(entry, loaded, others, {}, left)
+            self._change(entry, loaded, others, left)
 
     @staticmethod
     def _change(
         entry: Entry,
         loaded: Loaded,
-        added: Mapping[str, Sequence[str]],
-        more: Mapping[str, Sequence[str]],
+        labels: Mapping[str, Sequence[str]],
         seconds: float,
     ) -> None:
-        for name in more:
-            if name in added:
-                raise LabelError(f"there is a label {name!r} already")
-        labels = {**added, **more}
+        """The classifier as trained, with these labels."""
         _check_size([text for texts in labels.values() for text in texts])
 
         def made() -> Any:

@@ -101,7 +101,7 @@ class _Shared:
     def __init__(self, asked: Sequence[Asked], numbers: dict[Scorer, list[int]]):
         self._asked = asked
         self._numbers = numbers
-        prefixes = {scorer: scorer.model.prefix(scorer.side) for scorer in numbers}
+        prefixes = {scorer: scorer.prefix for scorer in numbers}
         self._prefixes = {of: one for of, one in prefixes.items() if one is not None and one.length}
         open_ = [number for several in numbers.values() for number in several]
         self._outputs = {number: _room(asked[number]) for number in open_}
