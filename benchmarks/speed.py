@@ -4,6 +4,7 @@
     python benchmarks/speed.py score --data DATA --output score.jsonl
     python benchmarks/speed.py memory --data DATA --output memory.jsonl
     python benchmarks/speed.py floor --data DATA --backbone builtin:smollm2 --output floor.jsonl
+    python benchmarks/speed.py large --data DATA --backbone builtin:minilm --output large.jsonl
     python benchmarks/speed.py PART --report FILE
 
 train: SST-2, methods as `ltuning compare` fits them, each at its own rate, 32 passes in a step. A
@@ -21,11 +22,16 @@ floor: on one thread, seconds of a training step of 16 texts of SST-2 and of sco
 the matrix products of the layers would take alone, at the speed of one such product by itself:
 of a step 4 times parameters times tokens, of scoring 2 times, and for a method that leaves lower
 layers out of its steps what the cost model counts.
+
+large: the layers of Llama-2-7B with random weights, on a GPU in bfloat16, and the tokenizer of the
+backbone named: tokens of pairs of RTE per second in training steps of 32 passes and in scoring, and
+the peak memory of the GPU, with 2 labels and with 6, of which 4 are made up.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import resource
@@ -35,16 +41,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from rows import Row, add_row, circumstances, grouped, median_and_range, read_rows, seeds_of
+from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
+from ltuning.backbones.loading import load_tokenizer
 from ltuning.config import BackboneOptions
 from ltuning.data.examples import Examples
 from ltuning.data.sources import read_splits
@@ -528,18 +537,164 @@ def _beside_floor(
     }
 
 
+# large
+
+LAYOUT = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_attention_heads": 32,
+    "vocab_size": 32000,
+    "max_position_embeddings": 4096,
+}
+LARGE_TEXTS = 64
+LARGE_LABELS = (2, 6)
+ENTAILMENT = {
+    "entailment": ["the second sentence follows from the first"],
+    "not_entailment": ["the second sentence does not follow from the first"],
+    "same": ["both sentences say the same"],
+    "opposite": ["the second sentence denies the first"],
+    "question": ["the second sentence is a question"],
+    "other": ["the sentences have nothing to do with each other"],
+}
+LARGE_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lt-prefix": ("lt-prefix", {"method.pooling": "mean"}),
+    "lt-prefix-apart": ("lt-prefix", {"method.pooling": "mean", "method.labels": "apart"}),
+    "prefix": ("prefix", {"method.pooling": "mean"}),
+    "ls-lora": ("ls-lora", {"method.pooling": "mean"}),
+    "peft-prefix": ("peft-prefix", {}),
+    "peft-lora": ("peft-lora", {}),
+}
+
+
+def run_large(options: argparse.Namespace) -> None:
+    """Each method in turn; PEFT's have a model of their own."""
+    named = BackboneOptions(name=options.backbone)
+    tokenizer = load_tokenizer(named)
+    texts = read_splits(options.data / "rte", splits=("train",))["train"].texts[:LARGE_TEXTS]
+    done = {(row["labels"], row["method"]) for row in read_rows(options.output)}
+    for number in options.labels or LARGE_LABELS:
+        labels = dict(list(ENTAILMENT.items())[:number])
+        names = [list(labels)[row % number] for row in range(len(texts))]
+        train = Examples(texts, names, "RTE")
+        backbone = None
+        for method in options.methods or LARGE_METHODS:
+            if (number, method) in done:
+                continue
+            if method in PEERS:
+                backbone = None
+                outline = Backbone(_large(LlamaModel, 1, tokenizer), tokenizer, name="large")
+            else:
+                backbone = backbone or Backbone(
+                    _large(LlamaModel, options.layers, tokenizer), tokenizer, name="large"
+                )
+                outline = backbone
+            job = _job(outline, train, train.part(range(8)), labels, Budget(), 0, None)
+            row = {"part": "large", "labels": number, "method": method, "layers": options.layers}
+            row |= _large_speed(job, method, tokenizer, options)
+            add_row(options.output, row | circumstances("Llama-2-7B, random weights"))
+            print(row, flush=True)
+
+
+def _large(kind: Any, layers: int, tokenizer: Any, num_labels: int = 2) -> Any:
+    config = LlamaConfig(
+        **LAYOUT,
+        num_hidden_layers=layers,
+        num_labels=num_labels,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
+    try:
+        with torch.device(device):
+            return kind(config).eval()
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def _large_speed(job: Job, method: str, tokenizer: Any, options: argparse.Namespace) -> Row:
+    """Of training steps, by the difference of a long and a short training, and of scoring."""
+    name, choices = LARGE_METHODS[method]
+
+    def load(_: BackboneOptions, num_labels: int) -> tuple[Any, Any]:
+        model = _large(LlamaForSequenceClassification, options.layers, tokenizer, num_labels)
+        return model, tokenizer
+
+    def fit(steps: int) -> Fitted:
+        _clear()
+        own_name = BackboneOptions(name=job.outline.name)
+        budget = Budget(steps, PASSES, 1)
+        chosen = replace(job, backbone=own_name, budget=budget, options=choices)
+        with mock.patch("ltuning.experiments.peers.load_classifier", load):
+            return PEERS[name].fit(chosen, None) if name in PEERS else own.fit(name, chosen, None)
+
+    few = fit(4).seconds
+    fitted = fit(20)
+    peak = _gpu_gib()
+    each = (fitted.seconds - few) / 16
+    texts = job.train.texts
+    tokens = sum(len(tokenizer(*pair)["input_ids"]) for pair in texts) / len(texts)
+    fitted.probabilities(texts)
+    _clear()
+    start = time.perf_counter()
+    fitted.probabilities(list(texts) * 4)
+    scored = (time.perf_counter() - start) / 4
+    return {
+        "tokens_of_text": round(tokens, 1),
+        "texts_in_step": fitted.texts_per_step,
+        "step_seconds": round(each, 4),
+        "trained_tokens_per_second": round(fitted.texts_per_step * tokens / each),
+        "training_peak_gib": peak,
+        "scored_tokens_per_second": round(len(texts) * tokens / scored),
+        "scoring_peak_gib": _gpu_gib(),
+        "trainable_parameters": fitted.num_parameters,
+    }
+
+
+def _clear() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _gpu_gib() -> float | None:
+    """Most memory of the GPU since it was cleared."""
+    if not torch.cuda.is_available():
+        return None
+    return round(torch.cuda.max_memory_allocated() / 2**30, 2)
+
+
+def report_large(rows: Sequence[Row]) -> str:
+    """A Markdown table: tokens per second and peak memory."""
+    lines = [
+        "| labels | method | texts in a step | tokens/s in training | peak, GiB "
+        "| tokens/s in scoring | peak, GiB | trainable |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['labels']} | {row['method']} | {row['texts_in_step']} "
+        f"| {row['trained_tokens_per_second']:,} | {row['training_peak_gib']} "
+        f"| {row['scored_tokens_per_second']:,} | {row['scoring_peak_gib']} "
+        f"| {row['trainable_parameters']:,} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
 PARTS = {
     "train": run_train,
     "score": run_score,
     "memory": run_memory,
     "memory-case": run_memory_case,
     "floor": run_floor,
+    "large": run_large,
 }
 REPORTS = {
     "train": report_train,
     "score": report_score,
     "memory": report_memory,
     "floor": report_floor,
+    "large": report_large,
 }
 
 
@@ -554,15 +709,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--every", type=int, default=10, help="train: steps between measurements")
     parser.add_argument("--seeds", type=seeds_of, default=range(3), help="train: first-last")
     parser.add_argument("--repeats", type=int, default=3, help="score and memory")
-    parser.add_argument("--labels", type=int, nargs="+", help="score and memory: K")
+    parser.add_argument("--labels", type=int, nargs="+", help="score, memory, large: K")
     parser.add_argument("--texts", type=int, default=1000, help="score and memory: texts at a time")
     parser.add_argument("--accuracy-texts", type=int, default=1000, help="score: texts at most")
-    parser.add_argument("--backbone", default="builtin:smollm2", help="floor")
+    parser.add_argument("--backbone", default="builtin:smollm2", help="floor, large")
+    parser.add_argument("--layers", type=int, default=32, help="large: fewer, for a first try")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if not (options.report or options.data or options.case):
         parser.error("give --data, or --report FILE")
-    known = {"train": TRAINED, "floor": FLOOR_METHODS}.get(options.part, LABELLED)
+    tables = {"train": TRAINED, "floor": FLOOR_METHODS, "large": LARGE_METHODS}
+    known = tables.get(options.part, LABELLED)
     for method in options.methods or ():
         if method not in known:
             parser.error(f"expected --methods of {list(known)}, got {method!r}")
