@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from ltuning.config import BackboneOptions
@@ -497,6 +499,22 @@ def test_a_backbone_that_does_not_load_fails_its_own_cells_only(
     failure = results.failure(found[0].cell)
     assert failure is not None and "config.json" in failure
     assert len(results.results(list(grid.cells()))) == 2
+
+
+def test_every_method_is_fitted_without_attention_of_cudnn(
+    make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def look(*_: object) -> None:
+        seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+        raise ZeroDivisionError
+
+    peer = dataclasses.replace(cells.PEERS["tfidf"], fit=look)
+    monkeypatch.setattr(cells.own, "fit", look)
+    monkeypatch.setitem(cells.PEERS, "tfidf", peer)
+    outcomes(make(methods=["prefix", "tfidf"], seeds=[0]), tmp_path / "r", data)
+    assert seen == [False, False]
 
 
 def test_whatever_a_library_raises_is_a_failure_of_the_cell(

@@ -44,6 +44,26 @@ def test_random_numbers_go_on_as_if_nothing_had_been_trained(
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_training_does_without_attention_of_cudnn_and_leaves_it_as_it_was(
+    bert: Backbone, classifier: Make, toy: Any, enabled: bool
+) -> None:
+    seen = []
+
+    class Looks(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seen.append(torch.backends.cuda.cudnn_sdp_enabled())
+
+    was = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(enabled)
+    try:
+        classifier(bert).fit(toy.texts, toy.labels, callbacks=[Looks()])
+        assert torch.backends.cuda.cudnn_sdp_enabled() == enabled
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)
+    assert set(seen) == {False}
+
+
 def test_a_training_that_fails_leaves_random_numbers_as_they_were(
     bert: Backbone, classifier: Make, toy: Any
 ) -> None:

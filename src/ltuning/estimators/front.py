@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import (
@@ -592,6 +593,15 @@ def moved(options: BackboneOptions, place: str | Path) -> BackboneOptions:
     name = absolute_path(str(place))
     known = options if name == options.name else BackboneOptions()
     return replace(options, name=name, gguf_file=known.gguf_file, revision=known.revision)
+
+
+def steps_shown(progress: bool | None) -> AbstractContextManager[Sequence[TrainerCallback]]:
+    """What `training.bar` has by this name; its first import of rich draws a random number."""
+    state = random.getstate()
+    from ltuning.training.bar import steps_shown as shown
+
+    random.setstate(state)
+    return shown(progress)
 
 
 @contextmanager

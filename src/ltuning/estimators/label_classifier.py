@@ -37,7 +37,7 @@ from ltuning.errors import (
 )
 from ltuning.estimators.answers import check_abstain, label_array, labels_said, warn_of_others
 from ltuning.estimators.choosing import chosen
-from ltuning.estimators.front import Front, check_device, training
+from ltuning.estimators.front import Front, check_device, steps_shown, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
@@ -588,8 +588,6 @@ class LabelClassifier(TextClassifier):
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
-        from ltuning.training.bar import steps_shown
-
         empty = self.config.data.empty_texts
         names, type_ = labels_of(labels, "training")
         weighted = list(zip(names, weights_of(sample_weight, len(names)), strict=True))

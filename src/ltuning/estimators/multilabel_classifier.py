@@ -15,6 +15,7 @@ from ltuning.backbones.frozen_model import TextBatch
 from ltuning.calibration import sigmoid
 from ltuning.errors import DataError
 from ltuning.estimators.answers import labels_reached
+from ltuning.estimators.front import steps_shown
 from ltuning.estimators.inputs import label_lists_of, pair_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
 from ltuning.estimators.text_weights import scaled, weighted_share
@@ -91,8 +92,6 @@ class MultilabelClassifier(TextClassifier):
             BackboneError: a label text that is too long.
             TrainingError: a loss that is not finite.
         """
-        from ltuning.training.bar import steps_shown
-
         empty = self.config.data.empty_texts
         read, type_ = label_lists_of(label_lists, "training", self._given_labels())
         weighted = list(zip(read, weights_of(sample_weight, len(read)), strict=True))

@@ -15,7 +15,7 @@ from ltuning.backbones.words import windows_of
 from ltuning.errors import DataError
 from ltuning.estimators.answers import Entity as Entity
 from ltuning.estimators.answers import entities_of, sentences_to_read
-from ltuning.estimators.front import Front, check_device, training
+from ltuning.estimators.front import Front, check_device, steps_shown, training
 from ltuning.estimators.inputs import pair_of, sentences_of, tag_lists_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.methods import catalog
@@ -98,8 +98,6 @@ class TokenClassifier(Front[_Fitted]):
             BackboneError: a tokenizer that does not say where its tokens are.
             TrainingError: a loss that is not finite.
         """
-        from ltuning.training.bar import steps_shown
-
         sentences, spans, scheme = _checked(token_lists, tag_lists, "training")
         types = self._types(spans)
         held_out = None

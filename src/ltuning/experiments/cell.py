@@ -32,6 +32,7 @@ from ltuning.experiments.results import Predictions, ResultFolder
 from ltuning.sentences import Sentence
 from ltuning.tasks.task import Labelled, Task
 from ltuning.texts import Text
+from ltuning.training.isolation import sound_attention
 
 _MOST_MISTAKES = 10
 _MOST_NAMED = 5
@@ -182,7 +183,8 @@ def _check_labels(task: Task, examples: Labelled, names: Sequence[str]) -> None:
 
 def _fit(cell: Cell, job: Job, rate: float | None) -> Fitted:
     method = cell.settings.method
-    return PEERS[method].fit(job, rate) if method in PEERS else own.fit(method, job, rate)
+    with sound_attention():  # of every method, as `fit` has it
+        return PEERS[method].fit(job, rate) if method in PEERS else own.fit(method, job, rate)
 
 
 def _rate(cell: Cell, job: Job) -> float | None:

@@ -72,7 +72,7 @@ class Tuned(Trainable):
             self.head = CentredMatchHead(model.sizes.hidden, TAU, bias).to(model.device)
         else:
             bias = method.bias is not False
-            self.head = nn.Linear(model.sizes.hidden, num_outputs, bias, device=model.device)
+            self.head = nn.Linear(model.sizes.hidden, num_outputs, bias).to(model.device)
 
     @classmethod
     def new(cls, backbone: Backbone, method: MethodOptions, num_outputs: int) -> Tuned:

@@ -18,8 +18,24 @@ _ONE_AT_A_TIME = threading.RLock()
 @contextmanager
 def alone() -> Iterator[None]:
     """Wait until no other thread trains; leave random numbers and torch's settings as they were."""
-    with _ONE_AT_A_TIME, _as_found():
+    with _ONE_AT_A_TIME, _as_found(), sound_attention():
         yield
+
+
+@contextmanager
+def sound_attention() -> Iterator[None]:
+    """Attention without cuDNN's kernels, of which a gradient may be NaN; torch has others.
+
+    That happens on an H100 or H200 in half precision, by torch 2.11 to 2.13 at least, where a
+    masked batch is 64 tokens long, or 192, 320, ..., and a query has large negative scores:
+    https://github.com/pytorch/pytorch/issues/196678
+    """
+    was = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(was)
 
 
 @contextmanager
