@@ -5,8 +5,8 @@
     python benchmarks/scale.py kill --texts texts --run RUN --engine ray --workers 2
     python benchmarks/scale.py plot --output scale.jsonl --picture memory.png
 
-make: parquet files of short texts, those of SST-2, TREC-6 and the financial news over and over, the
-words of every repeat in another order, so that no two rows are the same.
+make: parquet files of short texts: of those of SST-2, TREC-6 and the financial news, over and over,
+five words, which every repeat draws anew.
 
 run: `ltuning predict --engine`, or with `--engine none` plain `ltuning predict` of one file after
 the other. Texts per second, and every few seconds the memory of all of its processes.
@@ -39,7 +39,7 @@ from rows import Row, add_row, circumstances, read_rows
 from ltuning.data.sources import read_split
 
 SETS = ("sst2_sentence", "trec6", "twitter_financial_news")
-FILES, GROUP, EVERY = 8, 50_000, 5.0
+FILES, GROUP, WORDS, EVERY = 8, 50_000, 5, 5.0
 
 
 def main() -> None:
@@ -56,18 +56,15 @@ def make(options: argparse.Namespace) -> None:
     each = options.rows // FILES
     for number in range(FILES):
         first = number * each
-        rows = [_varied(texts, row) for row in range(first, first + each)]
+        rows = [_drawn(texts, row) for row in range(first, first + each)]
         table = pyarrow.table({"row": range(first, first + each), "text": rows})
         path = options.texts / f"{number:02}.parquet"
         pyarrow.parquet.write_table(table, path, row_group_size=GROUP)
 
 
-def _varied(texts: Sequence[str], row: int) -> str:
-    repeat, place = divmod(row, len(texts))
-    words = texts[place].split()
-    if repeat:
-        random.Random(row).shuffle(words)
-    return " ".join([*words, str(row)])
+def _drawn(texts: Sequence[str], row: int) -> str:
+    words = texts[row % len(texts)].split()
+    return " ".join(random.Random(row).sample(words, min(WORDS, len(words))))
 
 
 def run(options: argparse.Namespace) -> None:
