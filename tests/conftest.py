@@ -73,6 +73,7 @@ LONG = (
     "serving",
     "training/test_lower_store.py",
     "training/test_processes.py",
+    "training/test_sharding.py",
     "training/test_trainer.py",
 )
 

@@ -156,7 +156,7 @@ def test_a_hub_id_without_a_network_is_refused(load: Load) -> None:
     [
         ("cuda:99", "expected a CUDA device for device=cuda:99, got a machine with 0 of them"),
         ("split", "expected a CUDA device for device=split, got a machine with 0 of them"),
-        ("gpu", "expected a device such as auto, cpu, cuda, cuda:1 or split, got 'gpu'"),
+        ("gpu", "expected a device such as auto, cpu, cuda, cuda:1, split or shard, got 'gpu'"),
     ],
 )
 def test_a_device_that_is_not_there_is_refused_before_weights_are_read(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import torch
@@ -23,25 +21,12 @@ from ltuning.training.checkpoints import fault
 
 from ..processes import Ended, run_distributed
 from . import fits
-
-if TYPE_CHECKING:
-    from ..conftest import Toy
+from .compared import assert_as_alone, write_given
 
 
 def as_one_of(monkeypatch: pytest.MonkeyPatch, number: int, rank: int = 0) -> None:
     for name, value in {"WORLD_SIZE": number, "RANK": rank, "LOCAL_RANK": rank}.items():
         monkeypatch.setenv(name, str(value))
-
-
-@pytest.fixture(scope="module")
-def plain(toy: Toy) -> dict[str, Any]:
-    return {
-        "texts": toy.texts[: fits.SIZE],
-        "labels": toy.labels[: fits.SIZE],
-        "test_texts": toy.test_texts,
-        "test_labels": toy.test_labels,
-        "label_texts": toy.label_texts,
-    }
 
 
 @pytest.fixture(scope="module")
@@ -54,29 +39,9 @@ def both(
     """The folder of what two processes did together, and how they ended."""
     folder = tmp_path_factory.mktemp("both")
     models = {family: str(tiny_models[family]) for family in ("bert", "llama")}
-    (folder / "given.json").write_text(json.dumps({"toy": plain, "models": models}))
-    (folder / "data").mkdir()
-    for name in ("", "test_"):
-        rows = [("text", "label"), *zip(plain[f"{name}texts"], plain[f"{name}labels"], strict=True)]
-        with (folder / "data" / f"{(name and 'validation') or 'train'}.csv").open("w") as file:
-            csv.writer(file).writerows(rows)
+    write_given(folder, plain, models)
     fits.interrupted(bert, plain, folder / "one", stop=4, resume=False)
     return folder, run_distributed(Path(fits.__file__), folder, folder=folder)
-
-
-def assert_as_alone(folder: Path, name: str, alone: Any, path: Path) -> None:
-    """The same weights and course in both processes, and those of one alone to 1e-5."""
-    fits.record(alone, path)
-    tensors = [load_file(folder / f"rank-{rank}" / f"{name}.safetensors") for rank in (0, 1)]
-    for key, weight in load_file(f"{path}.safetensors").items():
-        assert torch.equal(tensors[0][key], tensors[1][key]), key
-        torch.testing.assert_close(tensors[0][key], weight, atol=1e-5, rtol=0, msg=key)
-    course = json.loads(path.with_suffix(".json").read_text())
-    for rank in (0, 1):
-        said = json.loads((folder / f"rank-{rank}" / f"{name}.json").read_text())
-        assert said["steps"] == course["steps"]
-        assert said["losses"] == pytest.approx(course["losses"], abs=1e-5)
-        assert said["best"] == pytest.approx(course["best"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", fits.FITS)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ltuning.backbones import selftest
 from ltuning.backbones.frozen_model import FrozenModel
 from ltuning.backbones.loading import load_config, load_model, load_tokenizer
-from ltuning.config import BackboneOptions, absolute_path
+from ltuning.config import SHARD, BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
 
 
@@ -29,7 +29,8 @@ class Backbone(FrozenModel):
 
         Raises:
             BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,
-                a device that is not there, a model that fails the self-test.
+                a device that is not there, a model that fails the self-test; with device `shard`
+                one process alone, or some with a GPU and some without.
             MissingExtraError: the package of the builtin backbone, or of quantisation, is missing.
         """
         if isinstance(options, str):
@@ -44,6 +45,10 @@ class Backbone(FrozenModel):
             max_length=options.max_length,
         )
         backbone.options = options
+        if options.device == SHARD:
+            from ltuning.backbones.sharding import shard
+
+            shard(backbone)
         if tested:
             backbone.problems = selftest.require(backbone)
         return backbone

@@ -8,6 +8,7 @@ from typing import TypeVar
 from transformers import PreTrainedModel
 
 from ltuning.backbones.frozen_model import FrozenModel
+from ltuning.errors import BackboneError
 
 AnyModel = TypeVar("AnyModel", bound=FrozenModel)
 
@@ -17,15 +18,32 @@ def shared_copy(backbone: AnyModel) -> AnyModel:
 
     Layers may be put beside the copied ones, or left out, without a trace in the backbone. It
     takes no memory for weights.
+
+    Raises:
+        BackboneError: one that is divided over processes.
     """
-    model = backbone.model
+    model = _whole(backbone)
     shared = {id(tensor): tensor for tensor in [*model.parameters(), *model.buffers()]}
     return _around(backbone, copy.deepcopy(model, shared))
 
 
 def own_copy(backbone: AnyModel) -> AnyModel:
-    """A copy with weights of its own, in float32: in fewer bits small updates would be lost."""
-    return _around(backbone, copy.deepcopy(backbone.model).float())
+    """A copy with weights of its own, in float32: in fewer bits small updates would be lost.
+
+    Raises:
+        BackboneError: one that is divided over processes.
+    """
+    return _around(backbone, copy.deepcopy(_whole(backbone)).float())
+
+
+def _whole(backbone: FrozenModel) -> PreTrainedModel:
+    if backbone.is_sharded:
+        raise BackboneError(
+            f"expected '{backbone.name}' whole in this process, for a method that changes its "
+            "weights or its mask, got it with device=shard; use a method with virtual tokens, or "
+            "probe"
+        )
+    return backbone.model
 
 
 def _around(backbone: AnyModel, model: PreTrainedModel) -> AnyModel:

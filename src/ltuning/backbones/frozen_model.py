@@ -118,6 +118,8 @@ class FrozenModel:
     Attributes:
         problems: what the self-test found at load; nothing, of one that was made by hand.
         options: what it was loaded with; None = made by hand.
+        is_sharded: whether each of several processes holds a part of the weights, so that all make
+            the same passes; see `sharding.shard`.
 
     Raises:
         BackboneError: a family without a row, a tokenizer or position table that does not fit.
@@ -141,6 +143,7 @@ class FrozenModel:
         self.model = model.requires_grad_(False).eval()
         self.problems = Problems()
         self.options: BackboneOptions | None = None
+        self.is_sharded = False
         self._fingerprint: str | None = None
         self.max_length = self._text_room(max_length)
         layers.install(self.model, self.family)

@@ -30,7 +30,7 @@ from ltuning.backbones.families import FAMILIES, Family, family_of
 from ltuning.backbones.gguf import decoder_file, unpacked
 from ltuning.backbones.hub_errors import hub_meaning
 from ltuning.backbones.quiet import quiet_transformers
-from ltuning.config import BackboneOptions
+from ltuning.config import SHARD, BackboneOptions
 from ltuning.errors import BackboneError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -191,6 +191,8 @@ def load_model(
 ) -> PreTrainedModel:
     """The base model on its device, every weight of it from the checkpoint.
 
+    With device `shard` it is on the CPU, for each process to take its part.
+
     Args:
         config: the checkpoint's configuration.
         family: its row.
@@ -213,7 +215,7 @@ def load_model(
     if "quantization_config" in extra or _is_quantised(config):
         return base
     _cast(base, dtype)
-    if "device_map" not in extra:
+    if "device_map" not in extra and options.device != SHARD:
         _move(base, device, options.name)
     return base
 
@@ -420,12 +422,17 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 def _device(name: str) -> torch.device:
     """The device that has the word embeddings."""
     several = processes.number() > 1
+    if name == SHARD and not several:
+        raise BackboneError(
+            f"expected several processes for device={SHARD}, each of which holds a part of the "
+            "weights, got one; start them with torchrun, or leave device out"
+        )
     if several and name == SPLIT:
         raise BackboneError(
             f"expected a device for each of {processes.number()} processes, got device={SPLIT}, "
-            "which lays one model over all GPUs; leave device out, or start one process"
+            f"which lays one model over all GPUs; take device={SHARD}, or start one process"
         )
-    if name == "auto":
+    if name in ("auto", SHARD):
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if several and name == "cuda":
         name = f"cuda:{processes.device_index(torch.cuda.device_count() or 1)}"
@@ -433,7 +440,7 @@ def _device(name: str) -> torch.device:
         device = torch.device("cuda" if name == SPLIT else name)
     except RuntimeError as error:
         raise BackboneError(
-            f"expected a device such as auto, cpu, cuda, cuda:1 or {SPLIT}, got '{name}'; "
+            f"expected a device such as auto, cpu, cuda, cuda:1, {SPLIT} or {SHARD}, got '{name}'; "
             "leave device out to have one chosen"
         ) from error
     number = torch.cuda.device_count()
@@ -465,6 +472,11 @@ def _quantization(
         what, instead = f"weights quantised with '{method}'", "choose a checkpoint in floats"
     elif options.quantize is None:
         return {}
+    if options.device == SHARD:
+        raise BackboneError(
+            f"expected weights in floats for device={SHARD}, got {what}; {instead}, or leave "
+            "device out"
+        )
     if device.type != "cuda":
         raise BackboneError(
             f"expected a CUDA device for {what}, got a {device.type.upper()}; {instead}, or use a "

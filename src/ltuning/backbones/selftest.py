@@ -50,7 +50,8 @@ def examine(backbone: FrozenModel) -> list[Finding]:
     """Try every property on the model; takes a dozen forwards of a few tokens."""
     findings = []
     for name, needed_by, check in _CHECKS:
-        if needed_by == _UNMASKING and not backbone.family.causal:
+        # Of one that is divided over processes no copy is made whose mask could be removed.
+        if needed_by == _UNMASKING and (not backbone.family.causal or backbone.is_sharded):
             continue
         try:
             # Whoever loads without gradients asks all the same whether a prefix gets them.
@@ -60,6 +61,10 @@ def examine(backbone: FrozenModel) -> list[Finding]:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             holds, found = False, f"{type(error).__name__}: {reason}"
+            if backbone.is_sharded:
+                from ltuning.backbones.sharding import recover
+
+                recover(backbone)
         findings.append(Finding(name, holds, found, needed_by))
     return findings
 
@@ -109,8 +114,11 @@ def _exists(path: Path) -> bool:
 def _record(backbone: FrozenModel) -> Path | None:
     """The file that says that this model, computed this way by this code, has passed.
 
-    None where there is no home to keep it in.
+    None where there is no home to keep it in, and where several processes, which may have homes of
+    their own, all have to make the same passes.
     """
+    if backbone.is_sharded:
+        return None
     config = {**backbone.config.to_dict(), "_name_or_path": None}
     parts = [
         backbone.fingerprint,

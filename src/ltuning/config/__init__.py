@@ -4,6 +4,7 @@ from ltuning.config.label_texts import label_texts, name_as_text, read_labels
 from ltuning.config.reading import apply_settings, read_options, read_scalar, read_section
 from ltuning.config.schema import (
     EVERY_METRIC,
+    SHARD,
     TASK_FACTS,
     BackboneOptions,
     Config,
@@ -20,6 +21,7 @@ from ltuning.config.trainer_options import check_training
 
 __all__ = [
     "EVERY_METRIC",
+    "SHARD",
     "TASK_FACTS",
     "BackboneOptions",
     "Config",

@@ -80,6 +80,10 @@ TASK_FACTS = {
 EVERY_METRIC = tuple(dict.fromkeys(name for facts in TASK_FACTS.values() for name in facts.metrics))
 
 
+# The device of a backbone that is divided over processes.
+SHARD = "shard"
+
+
 @dataclass(frozen=True)
 class BackboneOptions:
     """The frozen model.
@@ -92,8 +96,8 @@ class BackboneOptions:
         trust_remote_code: whether Python code that comes with the checkpoint may run.
         dtype: what the weights are computed in; `auto` is chosen by device.
         quantize: bits of a weight, which needs a CUDA device; None leaves the weights as they are.
-        device: `auto`, `cpu`, `cuda`, `cuda:1`, ..., or `split`: over all GPUs (`device_map` of
-            transformers).
+        device: `auto`, `cpu`, `cuda`, `cuda:1`, ...; `split`: over all GPUs (`device_map` of
+            transformers); `shard`: over all processes that train together (torch's FSDP2).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
         max_length: tokens that are read at a time, of a text or of a window of it, special tokens
             included; None is the model's own limit.
@@ -314,6 +318,12 @@ def _read_backbone(value: object, path: str, problems: list[Problem]) -> Any:
     options = read_section(BackboneOptions, value, path, problems)
     if options.quantize is not None and options.device == "cpu":
         message = f"expected a CUDA device for {options.quantize}, got 'cpu'; leave one of them out"
+        problems.append(Problem(f"{path}.quantize", message))
+    if options.quantize is not None and options.device == SHARD:
+        message = (
+            f"expected weights in floats with device '{SHARD}', got {options.quantize}; leave one "
+            "of them out"
+        )
         problems.append(Problem(f"{path}.quantize", message))
     return options
 

@@ -29,6 +29,7 @@ from ltuning.artifacts.opened import read as read_artifact
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import BUILTIN
 from ltuning.config import (
+    SHARD,
     TASK_FACTS,
     BackboneOptions,
     Config,
@@ -387,7 +388,7 @@ class Front(Parameters, ABC, Generic[F]):
         if isinstance(backbone, Backbone):
             _refuse_beside_loaded(revision, device)
             default = BackboneOptions()
-            as_loaded = {name: getattr(default, name) for name in _OF_LOADED}
+            as_loaded = {name: getattr(default, name) for name in (*_OF_LOADED, "device")}
             options = replace(config.backbone, **(as_loaded | loaded_options(backbone)))
         else:
             placed = config.backbone if backbone is None else moved(config.backbone, backbone)
@@ -651,6 +652,8 @@ def loaded_options(backbone: Backbone) -> dict[str, Any]:
         known = dtype in get_args(get_type_hints(BackboneOptions)["dtype"])
         chosen = {"revision": backbone.revision, "dtype": dtype if known else default.dtype}
     changed = {name: of for name, of in chosen.items() if of != getattr(default, name)}
+    if backbone.is_sharded:
+        changed["device"] = SHARD
     return {**changed, "name": absolute_path(backbone.name)}
 
 

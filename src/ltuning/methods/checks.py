@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ltuning.config import TASK_FACTS, Config, check_training, name_as_text
+from ltuning.config import SHARD, TASK_FACTS, Config, check_training, name_as_text
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
@@ -21,7 +21,7 @@ def check(config: Config) -> None:
         ConfigError: with all of them.
     """
     found = _label_problems(config) + catalog.problems(config) + _task_problems(config)
-    found += check_training(config.training)
+    found += _sharding_problems(config) + check_training(config.training)
     if isinstance(config.stopping.patience, int) and config.training.get("eval_strategy") == "no":
         message = "training.eval_strategy is 'no': without evaluations nothing stops early"
         found.append(Problem("stopping.patience", message))
@@ -148,6 +148,17 @@ def _task_problems(config: Config) -> list[Problem]:
         message = f"task '{config.task}' has no texts of one class to weigh; leave it out{also}"
         found.append(Problem("data.class_weight", message))
     return found + (_tag_problems(config) if facts.of_words else [])
+
+
+def _sharding_problems(config: Config) -> list[Problem]:
+    """Options that do not go with a backbone that is divided over processes."""
+    if config.backbone.device != SHARD or config.data.long_texts == "cut":
+        return []
+    message = (
+        f"expected 'cut' with backbone.device '{SHARD}', where all processes run as many texts at "
+        f"a time, got '{config.data.long_texts}'; leave one of them out"
+    )
+    return [Problem("data.long_texts", message)]
 
 
 def _tag_problems(config: Config) -> list[Problem]:

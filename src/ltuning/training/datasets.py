@@ -65,13 +65,13 @@ class TokenDataset(Dataset, Generic[Target]):
 
         All but the batch as lists, which Trainer leaves where they are: the draws are made on the
         CPU. Of texts in windows the rows are those of the windows, and `counts` says how many each
-        text has. Of several processes the batch and the rows are this one's part, and there is no
-        batch where that has no text; targets and weights are all, for the draws.
+        text has. Of several processes the batch and the rows are those that this one `runs`, and
+        there is no batch where these are none; targets and weights are all, for the draws.
         """
         made: dict[str, Any] = {"targets": [self.targets[row] for row in rows]}
         if self.weights is not None:
             made["weights"] = [self.weights[row] for row in rows]
-        rows = [rows[place] for place in processes.part(len(rows))]
+        rows = [rows[place] for place in runs(len(rows), backbone)]
         if self.counts is not None:
             made["counts"] = [self.counts[row] for row in rows]
             rows = [one for row in rows for one in range(self._ends[row], self._ends[row + 1])]
@@ -81,6 +81,14 @@ class TokenDataset(Dataset, Generic[Target]):
     def batch(self, backbone: Backbone, rows: Sequence[int]) -> TextBatch | WordBatch:
         """Some of the texts, or of the windows, padded."""
         return backbone.batch([self.tokens[row] for row in rows])
+
+
+def runs(size: int, backbone: Backbone) -> range:
+    """Of so many texts those that this process runs through the backbone: its part of them.
+
+    Where each pass is one of all processes, the first text stands in for an empty part.
+    """
+    return processes.part(size) or range(int(backbone.is_sharded))
 
 
 class WindowDataset(TokenDataset[list[int]]):

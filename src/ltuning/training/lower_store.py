@@ -18,6 +18,7 @@ from typing import IO
 import torch
 from torch import Tensor
 
+from ltuning import processes
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.frozen_model import TextBatch, Tokens
 from ltuning.backbones.lower import Lower
@@ -71,11 +72,11 @@ class LowerStore:
 
         Returns:
             None where it takes more than the limit, where a layer hands on more than states (T5),
-            and, with a warning, where there is no room for it.
+            and, with a warning, where there is no room for it in some process.
         """
         lengths = [len(row["input_ids"]) for row in tokens]
         order = sorted(range(len(tokens)), key=lengths.__getitem__, reverse=True)
-        store = None
+        store, kept = None, True
         with counting(f"keeping what layers below {layer} make", len(tokens)) as advance:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
@@ -83,7 +84,9 @@ class LowerStore:
                 lower = backbone.run_lower(batch, layer, room)
                 if store is None:
                     store = cls._empty(lower, lengths, limit, folder)
-                if store is None:
+                    # All keep it or none: a pass may be one of all processes.
+                    kept = all(processes.gathered(store is not None))
+                if store is None or not kept:
                     return None
                 store._put(rows, lower.states[batch.mask.to(lower.states.device)])
                 advance(len(rows))

@@ -28,7 +28,7 @@ from ltuning.errors import DataError, TrainingError
 from ltuning.stages import Advance
 from ltuning.training.datasets import TokenDataset
 
-# Of `accelerate launch`: ways to divide a model, which is whole in every process here.
+# Of `accelerate launch`: ways to divide what Trainer sees, which is the adapter alone.
 _NOT_TAKEN = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
 
 
@@ -41,9 +41,9 @@ def check_launch(arguments: TrainingArguments) -> None:
     for name, way in _NOT_TAKEN.items():
         if os.environ.get(name, "false").lower() in ("true", "1"):
             raise TrainingError(
-                f"expected processes that each hold the whole model, got {way} from `accelerate "
-                "launch`, which ltuning does not take; leave it out, or lay a large model over the "
-                "GPUs of one process with device=split"
+                f"expected processes that share their batches alone, got {way} from `accelerate "
+                "launch`, which would divide the adapter and not the backbone; leave it out, and "
+                "divide a large backbone with device=shard"
             )
     if arguments.world_size != processes.number():
         raise TrainingError(

@@ -32,7 +32,7 @@ from ltuning.methods.model import Branches, Model
 from ltuning.stages import Advance, counting
 from ltuning.training.arguments import Run
 from ltuning.training.checkpoints import STATE, Tally, newest
-from ltuning.training.datasets import LengthGroupedBatches, TokenDataset
+from ltuning.training.datasets import LengthGroupedBatches, TokenDataset, runs
 from ltuning.training.forecast import Forecast
 from ltuning.training.long_texts import score_texts
 from ltuning.training.lower_store import LowerStore
@@ -73,9 +73,10 @@ class TrainingModel(nn.Module):
         whole = self.objective.share(draw)
         for batch in batches:
             size = len(batch["targets"])
-            own = processes.part(size)
-            part = draw.part(start + own.start, start + own.stop)
-            share = self.objective.share(part) / whole
+            run = runs(size, self.model.backbone)
+            part = draw.part(start + run.start, start + run.stop)
+            # A text that stands in for none weighs nothing.
+            share = self.objective.share(part) / whole if processes.part(size) else 0.0
             texts: dict[str, Any] = {"batch": batch["batch"], "rows": batch["rows"]}
             if "counts" in batch:
                 texts["counts"] = batch["counts"]
@@ -236,10 +237,12 @@ class AdapterTrainer(Trainer):
         if self._validation is None:
             return {}
         self._module.eval()
-        with counting("validating", len(processes.part(len(self._validation.targets)))) as advance:
-            scorer = self._validation.scorer_class(self._module.model, self._run.max_branches)
-            divided = scorer if processes.number() == 1 else DividedScorer(scorer)
-            figures = self._validation.figures(divided, advance)
+        model, number = self._module.model, len(self._validation.targets)
+        scorer = self._validation.scorer_class(model, self._run.max_branches)
+        if processes.number() > 1 and not model.backbone.is_sharded:
+            scorer, number = DividedScorer(scorer), len(processes.part(number))
+        with counting("validating", number) as advance:
+            figures = self._validation.figures(scorer, advance)
         # By them a run ends and weights are kept: in every process alike, whatever rounds there.
         figures = processes.of_main(figures)
         named = {f"{metric_key_prefix}_{name}": value for name, value in figures.items()}

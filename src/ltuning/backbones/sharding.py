@@ -1,0 +1,69 @@
+"""The frozen weights of a backbone divided over processes that train together, by torch's FSDP2.
+
+Each process keeps a part of every weight, and all of a layer is gathered in all of them while it
+runs. So every pass of a process is one of all: they make the same ones, in the same order. What is
+trained comes beside the backbone later and is whole in each process. FSDP by accelerate would
+divide what transformers' Trainer sees, and that is the adapter alone.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from ltuning import processes
+from ltuning.backbones import layers
+from ltuning.backbones.frozen_model import FrozenModel
+from ltuning.errors import BackboneError
+
+
+def shard(backbone: FrozenModel) -> None:
+    """Leave this process its part of a backbone's weights, on its device; all processes call it.
+
+    Weights are cut along their first dimension. A layer is gathered while it runs, the word
+    embeddings while words are looked up, and what is left (norms, positions) for a whole pass.
+
+    Args:
+        backbone: whole, wherever its weights are.
+
+    Raises:
+        BackboneError: processes on devices of different kinds.
+        TrainingError: one of them is gone.
+    """
+    with torch.inference_mode(False), processes.together():
+        mesh = init_device_mesh(device_type(), (processes.number(),))
+        divide = partial(fully_shard, mesh=mesh, reshard_after_forward=True)
+        _ = backbone.fingerprint  # it reads whole weights, and is kept
+        model = backbone.model
+        words = model.get_input_embeddings()
+        model.set_input_embeddings(words)  # T5 has the same weights in two modules
+        for layer in layers.find(model, backbone.family):
+            divide(layer)
+        divide(words).set_unshard_in_backward(False)
+        divide(model)
+        backbone.is_sharded = True
+        # What the first pass makes for weights to be gathered into is kept: made where there are
+        # no gradients, as a scorer's passes are, it would serve no training.
+        backbone.encode_ids(torch.zeros(1, 1, dtype=torch.long), key_values=False)
+
+
+def recover(backbone: FrozenModel) -> None:
+    """Make a backbone fit for another pass after one that an error ended, in all processes."""
+    if isinstance(backbone.model, FSDPModule):
+        backbone.model.reset_iter_state()
+
+
+def device_type() -> str:
+    """Where all processes run."""
+    kinds = processes.gathered("cuda" if torch.cuda.is_available() else "cpu")
+    if len(set(kinds)) > 1:
+        without = ", ".join(str(rank) for rank, kind in enumerate(kinds) if kind == "cpu")
+        raise BackboneError(
+            "expected a GPU for every process, or for none, with device=shard, got none for "
+            f"process {without}; start them on machines that are alike, or hide the GPUs of the "
+            "others with CUDA_VISIBLE_DEVICES="
+        )
+    return kinds[0]

@@ -1,0 +1,173 @@
+"""A backbone that is divided over two processes; each test looks at the same two."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ltuning import LabelClassifier
+from ltuning.backbones.backbone import Backbone
+from ltuning.config import BackboneOptions
+from ltuning.errors import BackboneError, ConfigError
+
+from ..conformance.tiny import FAMILIES
+from ..processes import run_distributed
+from . import shards
+from .compared import assert_as_alone, write_given
+
+
+@pytest.fixture(scope="module")
+def models(
+    tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    t5 = FAMILIES["t5"].save(tmp_path_factory.mktemp("models") / "t5")
+    return {"llama": str(tiny_models["llama"]), "bert": str(tiny_models["bert"]), "t5": str(t5)}
+
+
+@pytest.fixture(scope="module")
+def both(
+    plain: dict[str, Any], models: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """The folder of what two processes did together."""
+    folder = tmp_path_factory.mktemp("both")
+    write_given(folder, plain, models)
+    for ended in run_distributed(Path(shards.__file__), folder, folder=folder):
+        assert ended.code == 0, ended.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(both: Path) -> list[dict[str, Any]]:
+    return [json.loads((both / f"rank-{rank}" / "said.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def whole(models: dict[str, str]) -> dict[str, Backbone]:
+    return {family: Backbone.load(path) for family, path in models.items()}
+
+
+@pytest.mark.parametrize("name", shards.FITS)
+def test_they_come_to_the_weights_and_the_losses_of_one_process_with_a_whole_backbone(
+    both: Path, whole: dict[str, Backbone], plain: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    family, fit = shards.FITS[name]
+    assert_as_alone(both, name, fit(whole[family], plain), tmp_path / "alone")
+
+
+def test_each_holds_half_of_the_weights_before_and_after_training(
+    said: list[dict[str, Any]], whole: dict[str, Backbone]
+) -> None:
+    weights = [*whole["llama"].model.parameters()]
+    elements = sum(weight.numel() for weight in weights)
+    # Of a weight whose first dimension is odd the other process has one row less.
+    rows = sum(weight[0].numel() for weight in weights if len(weight) % 2)
+    for when in ("loaded", "trained"):
+        first, second = (one[when]["held"] for one in said)
+        assert {one[when]["whole"] for one in said} == {elements}
+        assert first + second == elements
+        assert first - second == rows
+    # Nothing else is in memory: neither the weights that were read, nor those that were gathered.
+    for one in said:
+        assert one["loaded"]["bytes"] < 4 * (elements + rows) / 2 + 4096
+
+
+def test_no_more_than_a_layer_is_gathered_at_a_time(
+    said: list[dict[str, Any]], whole: dict[str, Backbone]
+) -> None:
+    layer = sum(weight.numel() for weight in whole["llama"].model.layers[0].parameters())
+    for one in said:
+        # As it came from the processes, and as it runs; a text's own states are small beside it.
+        assert one["passing"] - one["loaded"]["bytes"] < 2.5 * 4 * layer
+
+
+def test_a_pass_that_an_error_ended_is_followed_by_others(said: list[dict[str, Any]]) -> None:
+    assert [one["recovers"] for one in said] == [True, True]
+
+
+def test_they_score_what_one_process_scores(
+    said: list[dict[str, Any]], whole: dict[str, Backbone], plain: dict[str, Any]
+) -> None:
+    alone = shards.scores(shards.FITS["lt-prefix"][1](whole["llama"], plain), plain)
+    for one in said:
+        np.testing.assert_allclose(one["scores"], alone, atol=1e-5)
+
+
+def test_a_classifier_that_was_trained_so_predicts_on_a_whole_backbone(
+    both: Path, plain: dict[str, Any]
+) -> None:
+    loaded = LabelClassifier.from_pretrained(both / "run")
+    assert len(loaded.predict(plain["test_texts"])) == len(plain["test_texts"])
+
+
+def test_a_method_that_changes_the_backbone_is_refused(said: list[dict[str, Any]]) -> None:
+    for one in said:
+        by_name, by_copy = one["refusals"]
+        assert by_name.endswith(
+            "method.name: expected a method with virtual tokens, or 'probe', with backbone.device "
+            "'shard', whose layers stay as they are, got 'full'; leave device out"
+        )
+        assert by_copy.endswith(
+            "whole in this process, for a method that changes its weights or its mask, got it with "
+            "device=shard; use a method with virtual tokens, or probe"
+        )
+
+
+# --- what is refused before weights are read ---------------------------------------------------
+
+
+def test_one_process_is_refused(tiny_bert: Path) -> None:
+    with pytest.raises(
+        BackboneError,
+        match="^expected several processes for device=shard, each of which holds a part of the "
+        "weights, got one; start them with torchrun, or leave device out$",
+    ):
+        Backbone.load(BackboneOptions(name=str(tiny_bert), device="shard"))
+
+
+def test_processes_with_a_gpu_beside_others_without_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ltuning.backbones import sharding
+
+    monkeypatch.setattr("ltuning.processes.gathered", lambda _: ["cuda", "cpu", "cuda", "cpu"])
+    with pytest.raises(
+        BackboneError,
+        match="^expected a GPU for every process, or for none, with device=shard, got none for "
+        "process 1, 3; start them on machines that are alike, or hide the GPUs of the others",
+    ):
+        sharding.device_type()
+
+
+@pytest.mark.parametrize(
+    ("options", "method", "message"),
+    [
+        (
+            {},
+            "full",
+            "method.name: expected a method with virtual tokens, or 'probe', with backbone.device "
+            "'shard', whose layers stay as they are, got 'full'; leave device out",
+        ),
+        (
+            {"backbone.quantize": "4bit"},
+            "prefix",
+            "backbone.quantize: expected weights in floats with device 'shard', got 4bit; leave "
+            "one of them out",
+        ),
+        (
+            {"data.long_texts": "windows"},
+            "prefix",
+            "data.long_texts: expected 'cut' with backbone.device 'shard', where all processes run "
+            "as many texts at a time, got 'windows'; leave one of them out",
+        ),
+    ],
+)
+def test_options_that_do_not_go_with_it_are_refused(
+    options: dict[str, object], method: str, message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        LabelClassifier(method=method, options={"backbone.device": "shard", **options})
+    assert [str(problem) for problem in refused.value.problems] == [message]
