@@ -53,7 +53,11 @@ FITS: dict[str, tuple[str, Callable[[Backbone, Toy], Any]]] = {
     "again": ("llama", again),
     "micro-batches": ("bert", fits.weighted),
     "tags": ("bert", tags),
-    "t5": ("t5", lambda backbone, toy: fits.texts_of(backbone, toy, "prefix")),
+    # One table of words in two modules; layers that return views, and a model that does.
+    **{
+        family: (family, lambda backbone, toy: fits.texts_of(backbone, toy, "prefix"))
+        for family in ("t5", "opt", "gpt2")
+    },
 }
 
 

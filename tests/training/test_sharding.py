@@ -24,8 +24,10 @@ from .compared import assert_as_alone, write_given
 def models(
     tiny_models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
-    t5 = FAMILIES["t5"].save(tmp_path_factory.mktemp("models") / "t5")
-    return {"llama": str(tiny_models["llama"]), "bert": str(tiny_models["bert"]), "t5": str(t5)}
+    folder = tmp_path_factory.mktemp("models")
+    others = {family: FAMILIES[family].save(folder / family) for family in ("t5", "opt", "gpt2")}
+    found = {"llama": tiny_models["llama"], "bert": tiny_models["bert"], **others}
+    return {family: str(path) for family, path in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,7 @@ def both(
     write_given(folder, plain, models)
     for ended in run_distributed(Path(shards.__file__), folder, folder=folder):
         assert ended.code == 0, ended.stderr
+        assert "FSDP" not in ended.stderr
     return folder
 
 

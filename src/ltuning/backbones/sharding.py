@@ -8,6 +8,7 @@ divide what transformers' Trainer sees, and that is the adapter alone.
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import torch
@@ -33,6 +34,8 @@ def shard(backbone: FrozenModel) -> None:
         BackboneError: processes on devices of different kinds.
         TrainingError: one of them is gone.
     """
+    # OPT's layers, and GPT-2 as a whole, return views; nothing is written into what they return.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     with torch.inference_mode(False), processes.together():
         mesh = init_device_mesh(device_type(), (processes.number(),))
         divide = partial(fully_shard, mesh=mesh, reshard_after_forward=True)
