@@ -631,7 +631,9 @@ def _large_speed(job: Job, method: str, tokenizer: Any, options: argparse.Namesp
     few = fit(4).seconds
     fitted = fit(20)
     peak = _gpu_gib()
-    each = (fitted.seconds - few) / 16
+    each: float | None = (fitted.seconds - few) / 16
+    if each <= 0:  # the short one was not warm
+        each = None
     texts = job.train.texts
     tokens = sum(len(tokenizer(*pair)["input_ids"]) for pair in texts) / len(texts)
     fitted.probabilities(texts)
@@ -642,8 +644,8 @@ def _large_speed(job: Job, method: str, tokenizer: Any, options: argparse.Namesp
     return {
         "tokens_of_text": round(tokens, 1),
         "texts_in_step": fitted.texts_per_step,
-        "step_seconds": round(each, 4),
-        "trained_tokens_per_second": round(fitted.texts_per_step * tokens / each),
+        "step_seconds": each and round(each, 4),
+        "trained_tokens_per_second": each and round(fitted.texts_per_step * tokens / each),
         "training_peak_gib": peak,
         "scored_tokens_per_second": round(len(texts) * tokens / scored),
         "scoring_peak_gib": _gpu_gib(),
@@ -674,7 +676,7 @@ def report_large(rows: Sequence[Row]) -> str:
     ]
     lines += [
         f"| {row['labels']} | {row['method']} | {row['texts_in_step']} "
-        f"| {row['trained_tokens_per_second']:,} | {row['training_peak_gib']} "
+        f"| {row['trained_tokens_per_second'] or 'not known'} | {row['training_peak_gib']} "
         f"| {row['scored_tokens_per_second']:,} | {row['scoring_peak_gib']} "
         f"| {row['trainable_parameters']:,} |"
         for row in rows

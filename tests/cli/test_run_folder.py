@@ -80,6 +80,21 @@ def goes_on(folder: RunFolder, verb: str) -> bool:
     return True
 
 
+def test_a_divided_run_goes_on_with_a_whole_backbone_and_the_other_way_round(
+    tmp_path: Path,
+) -> None:
+    whole, divided = (
+        Config.from_dict({"backbone": {"device": device}}) for device in ("cpu", "shard")
+    )
+    other = Config.from_dict({"backbone": {"device": "cuda"}})
+    for began, now in ((whole, divided), (divided, whole)):
+        folder = RunFolder(tmp_path / str(began.backbone.device))
+        folder.begin(began, "data")
+        folder.check_same(now)
+    with pytest.raises(ArtifactError, match="backbone.device: 'cpu' -> 'cuda'"):
+        RunFolder(tmp_path / "cpu").check_same(other)
+
+
 def said(folder: RunFolder) -> str:
     with pytest.raises(ArtifactError) as caught:
         folder.check(overwrite=False)

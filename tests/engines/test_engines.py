@@ -100,6 +100,19 @@ def test_parts_have_every_row_in_its_order_and_every_column(
     ]
 
 
+def test_freed_memory_is_given_back_after_each_piece(
+    run_folder: Path,
+    files: Path,
+    few_rows: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    returned: list[int] = []
+    monkeypatch.setattr(job_module, "return_memory", lambda: returned.append(1))
+    call(run_folder, files / "*", "--engine", "local", "--output", tmp_path / "out")
+    assert len(returned) == 6
+
+
 def test_the_same_command_goes_on_and_another_is_refused(
     run_folder: Path,
     files: Path,

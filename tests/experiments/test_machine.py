@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import ltuning
-from ltuning.experiments.machine import PeakMemory, git_hash, return_memory, versions
+from ltuning.experiments.machine import PeakMemory, git_hash, versions
+from ltuning.memory import return_memory
 
 
 def test_the_commit_is_that_of_the_source() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,6 @@ from torch.distributed.tensor import DTensor
 from ltuning import LabelClassifier, TokenClassifier, processes
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.copies import own_copy
-from ltuning.backbones.sharding import recover
 from ltuning.config import BackboneOptions
 from ltuning.errors import LTuningError
 
@@ -118,7 +118,6 @@ def recovers(backbone: Backbone, toy: Toy) -> bool:
     with contextlib.suppress(ValueError):
         backbone.encode(toy["texts"][:3])
     hook.remove()
-    recover(backbone)
     return torch.equal(before, backbone.encode(toy["texts"][:3])[0])
 
 
@@ -160,6 +159,8 @@ def main(folder: Path) -> None:
     said["trained"] = counts(backbones["llama"])
     said["recovers"] = recovers(backbones["llama"], toy)
     said["refusals"] = refusals(backbones["llama"], toy)
+    said["others"] = fits.refused(backbones["llama"], toy)
+    (own / "classifier.pickle").write_bytes(pickle.dumps(made["lt-prefix"]))
     (own / "said.json").write_text(json.dumps(said))
     processes.leave = lambda: None
     words = fits.command(folder / "data", paths["llama"], folder / "run")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from ltuning import LabelClassifier
+from ltuning.backbones import sharding
 from ltuning.backbones.backbone import Backbone
-from ltuning.config import BackboneOptions
+from ltuning.cli.main import app
+from ltuning.config import BackboneOptions, Config
 from ltuning.errors import BackboneError, ConfigError
+from ltuning.training.lower_store import LowerStore
 
 from ..conformance.tiny import FAMILIES
 from ..processes import run_distributed
-from . import shards
+from . import fits, shards
 from .compared import assert_as_alone, write_given
 
 
@@ -100,10 +107,30 @@ def test_they_score_what_one_process_scores(
 
 
 def test_a_classifier_that_was_trained_so_predicts_on_a_whole_backbone(
-    both: Path, plain: dict[str, Any]
+    both: Path, models: dict[str, str], plain: dict[str, Any], tmp_path: Path
 ) -> None:
-    loaded = LabelClassifier.from_pretrained(both / "run")
-    assert len(loaded.predict(plain["test_texts"])) == len(plain["test_texts"])
+    words = fits.command(both / "data", Path(models["llama"]), tmp_path / "run")
+    assert CliRunner().invoke(app, words).exit_code == 0
+    divided, alone = (
+        LabelClassifier.from_pretrained(folder / "run").predict_proba(plain["test_texts"])
+        for folder in (both, tmp_path)
+    )
+    np.testing.assert_allclose(divided, alone, atol=1e-5)
+
+
+def test_a_pickle_of_it_predicts_in_one_process(both: Path, said: list[dict[str, Any]]) -> None:
+    plain = json.loads((both / "given.json").read_text())["toy"]
+    for rank, one in enumerate(said):
+        loaded = pickle.loads((both / f"rank-{rank}" / "classifier.pickle").read_bytes())
+        assert loaded.config.backbone.device == "auto"
+        np.testing.assert_allclose(shards.scores(loaded, plain), one["scores"], atol=1e-5)
+
+
+def test_texts_that_differ_between_processes_are_refused(said: list[dict[str, Any]]) -> None:
+    for one in said:
+        assert one["others"].startswith(
+            "expected the same texts and labels in every process, each of which sees to its part"
+        )
 
 
 def test_a_method_that_changes_the_backbone_is_refused(said: list[dict[str, Any]]) -> None:
@@ -126,7 +153,7 @@ def test_one_process_is_refused(tiny_bert: Path) -> None:
     with pytest.raises(
         BackboneError,
         match="^expected several processes for device=shard, each of which holds a part of the "
-        "weights, got one; start them with torchrun, or leave device out$",
+        "weights, got one; start them with torchrun, or choose another device$",
     ):
         Backbone.load(BackboneOptions(name=str(tiny_bert), device="shard"))
 
@@ -134,8 +161,6 @@ def test_one_process_is_refused(tiny_bert: Path) -> None:
 def test_processes_with_a_gpu_beside_others_without_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from ltuning.backbones import sharding
-
     monkeypatch.setattr("ltuning.processes.gathered", lambda _: ["cuda", "cpu", "cuda", "cpu"])
     with pytest.raises(
         BackboneError,
@@ -143,6 +168,45 @@ def test_processes_with_a_gpu_beside_others_without_are_refused(
         "process 1, 3; start them on machines that are alike, or hide the GPUs of the others",
     ):
         sharding.device_type()
+
+
+def test_processes_with_other_weights_or_another_precision_are_refused(
+    bert: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [("torch.float32", "a"), ("torch.float32", "a"), ("torch.bfloat16", "a")]
+    monkeypatch.setattr("ltuning.processes.gathered", lambda _: found)
+    with pytest.raises(
+        BackboneError, match=r"another precision, in process 2 than in process 0 \(torch.float32\)"
+    ):
+        sharding._check_alike(bert)
+
+
+def test_a_whole_backbone_is_no_divided_one(bert: Backbone) -> None:
+    options = {"backbone": {"name": bert.name, "device": "shard"}, "method": {"name": "prefix"}}
+    with pytest.raises(ConfigError, match="expected a backbone that is divided over processes"):
+        LabelClassifier(bert, config=Config.from_dict(options))
+
+
+def test_windows_that_an_artifact_brings_are_refused_in_fit(plain: dict[str, Any]) -> None:
+    made = LabelClassifier(method="prefix", options={"backbone.device": "shard"})
+    data = dataclasses.replace(made.config.data, long_texts="windows")
+    made.config = dataclasses.replace(made.config, data=data)
+    with pytest.raises(ConfigError, match="data.long_texts: expected 'cut' with backbone.device"):
+        made.fit(plain["texts"], plain["labels"])
+
+
+@pytest.mark.parametrize("has_own", [True, False])
+def test_lower_layers_are_kept_by_all_or_none(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_own: bool
+) -> None:
+    store: Any = object() if has_own else None
+    monkeypatch.setattr("ltuning.processes.gathered", lambda own: [own, False])
+    with caplog.at_level(logging.WARNING):
+        assert LowerStore._of_all(store, 2) is None
+    # Who has none himself has said so.
+    assert ("no room in process 1" in caplog.text) == has_own
+    monkeypatch.setattr("ltuning.processes.gathered", lambda own: [own, own])
+    assert LowerStore._of_all(store, 2) is store
 
 
 @pytest.mark.parametrize(
@@ -153,6 +217,12 @@ def test_processes_with_a_gpu_beside_others_without_are_refused(
             "full",
             "method.name: expected a method with virtual tokens, or 'probe', with backbone.device "
             "'shard', whose layers stay as they are, got 'full'; leave device out",
+        ),
+        (
+            {},
+            "auto",
+            "method.name: expected a method with virtual tokens, or 'probe', with backbone.device "
+            "'shard', got 'auto', which may choose one that changes the layers; name one",
         ),
         (
             {"backbone.quantize": "4bit"},

@@ -73,4 +73,6 @@ class Backbone(FrozenModel):
                 f"'{self.name}', which was made of a model; save the model and its tokenizer in a "
                 "folder and take Backbone.load(folder)"
             )
-        return Backbone.load, (replace(self.options, name=self.name),)
+        # A pickle may go where there is one process.
+        device = "auto" if self.is_sharded else self.options.device
+        return Backbone.load, (replace(self.options, name=self.name, device=device),)

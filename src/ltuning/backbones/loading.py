@@ -425,7 +425,7 @@ def _device(name: str) -> torch.device:
     if name == SHARD and not several:
         raise BackboneError(
             f"expected several processes for device={SHARD}, each of which holds a part of the "
-            "weights, got one; start them with torchrun, or leave device out"
+            "weights, got one; start them with torchrun, or choose another device"
         )
     if several and name == SPLIT:
         raise BackboneError(

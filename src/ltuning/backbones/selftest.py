@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ltuning import processes
 from ltuning.backbones.cache import user_cache
 from ltuning.backbones.frozen_model import FrozenModel, Problems
 from ltuning.backbones.masks import unmasked
@@ -61,10 +62,6 @@ def examine(backbone: FrozenModel) -> list[Finding]:
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
             holds, found = False, f"{type(error).__name__}: {reason}"
-            if backbone.is_sharded:
-                from ltuning.backbones.sharding import recover
-
-                recover(backbone)
         findings.append(Finding(name, holds, found, needed_by))
     return findings
 
@@ -82,7 +79,10 @@ def require(backbone: FrozenModel) -> Problems:
     passed = _record(backbone)
     if passed is not None and _exists(passed):
         return problems
-    failed = [finding for finding in examine(backbone) if not finding.holds]
+    findings = examine(backbone)
+    if backbone.is_sharded:  # all go on, or none
+        findings = processes.of_main(findings)
+    failed = [finding for finding in findings if not finding.holds]
     for finding in failed:
         sentence = (
             f"expected of '{backbone.name}' (model type '{backbone.family.name}', attention "

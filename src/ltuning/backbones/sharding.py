@@ -13,7 +13,7 @@ from functools import partial
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 
 from ltuning import processes
 from ltuning.backbones import layers
@@ -37,9 +37,9 @@ def shard(backbone: FrozenModel) -> None:
     # OPT's layers, and GPT-2 as a whole, return views; nothing is written into what they return.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module", UserWarning)
     with torch.inference_mode(False), processes.together():
+        _check_alike(backbone)
         mesh = init_device_mesh(device_type(), (processes.number(),))
         divide = partial(fully_shard, mesh=mesh, reshard_after_forward=True)
-        _ = backbone.fingerprint  # it reads whole weights, and is kept
         model = backbone.model
         words = model.get_input_embeddings()
         model.set_input_embeddings(words)  # T5 has the same weights in two modules
@@ -48,15 +48,24 @@ def shard(backbone: FrozenModel) -> None:
         divide(words).set_unshard_in_backward(False)
         divide(model)
         backbone.is_sharded = True
-        # What the first pass makes for weights to be gathered into is kept: made where there are
-        # no gradients, as a scorer's passes are, it would serve no training.
+        # What the first pass makes for weights to be gathered into is kept: made in inference mode,
+        # as a scorer's passes are, it would serve no training.
         backbone.encode_ids(torch.zeros(1, 1, dtype=torch.long), key_values=False)
 
 
-def recover(backbone: FrozenModel) -> None:
-    """Make a backbone fit for another pass after one that an error ended, in all processes."""
-    if isinstance(backbone.model, FSDPModule):
-        backbone.model.reset_iter_state()
+def _check_alike(backbone: FrozenModel) -> None:
+    """Refuse weights that are others in another process: they would be mixed into one model.
+
+    The fingerprint reads whole weights, and is kept.
+    """
+    found = processes.gathered((str(backbone.dtype), backbone.fingerprint))
+    others = [str(rank) for rank, one in enumerate(found) if one != found[0]]
+    if others:
+        raise BackboneError(
+            f"expected the same weights of '{backbone.name}' in every process with device=shard, "
+            f"got others, or another precision, in process {', '.join(others)} than in process 0 "
+            f"({found[0][0]}); give every machine the same files, and set dtype"
+        )
 
 
 def device_type() -> str:

@@ -12,12 +12,13 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltuning.artifacts import folders, store
 from ltuning.cli.configuration import differences
-from ltuning.config import Config, yaml
+from ltuning.config import SHARD, Config, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import ArtifactError
 
@@ -116,6 +117,9 @@ class RunFolder:
         """
         # With the defaults of options that were not there yet when the run began.
         began = Config.from_dict(self.options())
+        if SHARD in (began.backbone.device, config.backbone.device):
+            # What one process computes, and several, whether they divide the backbone or not.
+            began = replace(began, backbone=replace(began.backbone, device=config.backbone.device))
         if changed := differences(began.to_dict(), config.to_dict()):
             lines = "\n  ".join(changed)
             raise ArtifactError(

@@ -32,6 +32,7 @@ from ltuning.data.pieces import Piece, pieces_of, state_of
 from ltuning.data.sources import Columns, Dialect
 from ltuning.errors import ArtifactError, DataError
 from ltuning.locks import held
+from ltuning.memory import return_memory
 from ltuning.predicting import Nobody, Wanted, Writing, predicted
 from ltuning.tasks.table import TASKS
 
@@ -152,6 +153,11 @@ class Worker:
 
     def answer(self, asked: Asked) -> Done:
         """Write the part of a piece; what is wrong with the piece is its answer."""
+        done = self._answer(asked)
+        return_memory()
+        return done
+
+    def _answer(self, asked: Asked) -> Done:
         job, piece = self._job, asked.piece
         name = asked.part(job)
         write = Writing(Path(job.output) / name, False, job.replace_columns)

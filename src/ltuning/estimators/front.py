@@ -50,7 +50,7 @@ from ltuning.estimators.parameters import Parameters, SharedBackbone
 from ltuning.estimators.run_record import Fitted, artifact_record
 from ltuning.locks import temporary_folder
 from ltuning.methods import catalog
-from ltuning.methods.checks import check, configure
+from ltuning.methods.checks import check, configure, sharding_problems
 from ltuning.metrics import Report
 from ltuning.scoring import Progress
 from ltuning.stages import loading
@@ -340,7 +340,11 @@ class Front(Parameters, ABC, Generic[F]):
             adapter = fitted.model.adapter
             record, files = self._record(fitted), self._files(fitted)
             saved = store.unwritten(adapter.tensors(), record, files)
-        return {**vars(self), "_fitted": None, "_saved": saved}
+        state = {**vars(self), "_fitted": None, "_saved": saved}
+        if self.config.backbone.device == SHARD:  # it may go where there is one process
+            state["config"] = _undivided(self.config)
+            state["_given"] = {**self._given, **_undivided_arguments(self._given)}
+        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         """Whether it is trained."""
@@ -561,8 +565,9 @@ class Front(Parameters, ABC, Generic[F]):
 
         on_cpu = not torch.cuda.is_available() or self.config.backbone.device == "cpu"
         defaults = catalog.training_defaults(self.config.method)
-        found = check_training(self.config.training) or trainer_problems(
-            self._chosen(defaults, has_validation, on_cpu)
+        found = sharding_problems(self.config) + (
+            check_training(self.config.training)
+            or trainer_problems(self._chosen(defaults, has_validation, on_cpu))
         )
         if found:
             raise ConfigError(found)
@@ -641,6 +646,18 @@ def check_device(backbone: Backbone) -> None:
     )
 
 
+def check_inputs(backbone: Backbone, *given: object) -> None:
+    """Refuse inputs that are others in another process, where every pass is one of all of them.
+
+    Raises:
+        DataError: says where.
+    """
+    if backbone.is_sharded:
+        from ltuning.training.parallel import check_same_inputs
+
+        check_same_inputs(*given)
+
+
 def loaded_options(backbone: Backbone) -> dict[str, Any]:
     """Options that load the same backbone again; those that it was loaded without are left out."""
     default = BackboneOptions()
@@ -655,6 +672,17 @@ def loaded_options(backbone: Backbone) -> dict[str, Any]:
     if backbone.is_sharded:
         changed["device"] = SHARD
     return {**changed, "name": absolute_path(backbone.name)}
+
+
+def _undivided(config: Config) -> Config:
+    """With a backbone that one process can load."""
+    return replace(config, backbone=replace(config.backbone, device=BackboneOptions().device))
+
+
+def _undivided_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    options, config = given["options"], given["config"]
+    kept = {path: of for path, of in (options or {}).items() if path != "backbone.device"}
+    return {"options": kept or None, "config": config and _undivided(config)}
 
 
 def _dtype_name(backbone: Backbone) -> str:
@@ -769,6 +797,12 @@ def _agreed(options: BackboneOptions, backbone: Backbone | None) -> BackboneOpti
         if name == "name" or getattr(options, name) != getattr(default, name)
         if getattr(options, name) not in (of_loaded, loaded.get(name))
     ]
+    if options.device == SHARD and not backbone.is_sharded:
+        message = (
+            f"expected a backbone that is divided over processes for device '{SHARD}', got a whole "
+            "one; leave device out, or load the backbone with it"
+        )
+        problems.append(Problem("backbone.device", message))
     if problems:
         raise ConfigError(problems)
     return replace(options, **loaded)

@@ -37,7 +37,7 @@ from ltuning.errors import (
 )
 from ltuning.estimators.answers import check_abstain, label_array, labels_said, warn_of_others
 from ltuning.estimators.choosing import chosen
-from ltuning.estimators.front import Front, check_device, steps_shown, training
+from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
@@ -392,6 +392,7 @@ class TextClassifier(Front[FittedLabels]):
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
         with training(checkpoints) as folder:
+            check_inputs(self.backbone, labels.names, data, held_out)
             fitted = self._build(labels, len(data[0]))
             result, figures = self._train(
                 fitted, data, weights, held_out, folder, resume, callbacks

@@ -15,7 +15,7 @@ from ltuning.backbones.words import windows_of
 from ltuning.errors import DataError
 from ltuning.estimators.answers import Entity as Entity
 from ltuning.estimators.answers import entities_of, sentences_to_read
-from ltuning.estimators.front import Front, check_device, steps_shown, training
+from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import pair_of, sentences_of, tag_lists_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.methods import catalog
@@ -109,6 +109,7 @@ class TokenClassifier(Front[_Fitted]):
         callbacks = self._callbacks(callbacks, checkpoints)
         with training(checkpoints) as folder, steps_shown(progress) as bars:
             callbacks = [*callbacks, *bars]
+            check_inputs(self.backbone, types, sentences, spans, held_out)
             fitted = self._build(types, scheme, len(sentences))
             result = self._train(fitted, (sentences, spans), held_out, folder, resume, callbacks)
         # Only now: a run that fails leaves the tagger as it was.

@@ -26,9 +26,10 @@ from ltuning.experiments.entries import Search
 from ltuning.experiments.fitting import Fitted, Job, is_better
 from ltuning.experiments.grid import Cell
 from ltuning.experiments.labelling import label_texts
-from ltuning.experiments.machine import PeakMemory, git_hash, machine, return_memory, versions
+from ltuning.experiments.machine import PeakMemory, git_hash, machine, versions
 from ltuning.experiments.peers import PEERS
 from ltuning.experiments.results import Predictions, ResultFolder
+from ltuning.memory import return_memory
 from ltuning.sentences import Sentence
 from ltuning.tasks.task import Labelled, Task
 from ltuning.texts import Text

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import subprocess
-from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -72,15 +70,6 @@ class PeakMemory:
             return {"bytes": torch.cuda.max_memory_allocated(), "of": "GPU"}
         found = _status("VmHWM") if self._is_known else None
         return None if found is None else {"bytes": found, "of": "process"}
-
-
-def return_memory() -> None:
-    """Give what the C library keeps of freed memory back to the system, where it does that (glibc).
-
-    Otherwise a process holds what its largest cell took, and the peak of the next one is that.
-    """
-    with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _reset_peak() -> bool:

@@ -21,7 +21,7 @@ def check(config: Config) -> None:
         ConfigError: with all of them.
     """
     found = _label_problems(config) + catalog.problems(config) + _task_problems(config)
-    found += _sharding_problems(config) + check_training(config.training)
+    found += sharding_problems(config) + check_training(config.training)
     if isinstance(config.stopping.patience, int) and config.training.get("eval_strategy") == "no":
         message = "training.eval_strategy is 'no': without evaluations nothing stops early"
         found.append(Problem("stopping.patience", message))
@@ -150,15 +150,24 @@ def _task_problems(config: Config) -> list[Problem]:
     return found + (_tag_problems(config) if facts.of_words else [])
 
 
-def _sharding_problems(config: Config) -> list[Problem]:
+def sharding_problems(config: Config) -> list[Problem]:
     """Options that do not go with a backbone that is divided over processes."""
-    if config.backbone.device != SHARD or config.data.long_texts == "cut":
-        return []
-    message = (
-        f"expected 'cut' with backbone.device '{SHARD}', where all processes run as many texts at "
-        f"a time, got '{config.data.long_texts}'; leave one of them out"
-    )
-    return [Problem("data.long_texts", message)]
+    found: list[Problem] = []
+    if config.backbone.device != SHARD:
+        return found
+    if config.method.name == catalog.AUTO:
+        message = (
+            f"expected a method with virtual tokens, or 'probe', with backbone.device '{SHARD}', "
+            f"got '{catalog.AUTO}', which may choose one that changes the layers; name one"
+        )
+        found.append(Problem("method.name", message))
+    if config.data.long_texts != "cut":
+        message = (
+            f"expected 'cut' with backbone.device '{SHARD}', where all processes run as many texts "
+            f"at a time, got '{config.data.long_texts}'; leave one of them out"
+        )
+        found.append(Problem("data.long_texts", message))
+    return found
 
 
 def _tag_problems(config: Config) -> list[Problem]:

@@ -76,7 +76,7 @@ class LowerStore:
         """
         lengths = [len(row["input_ids"]) for row in tokens]
         order = sorted(range(len(tokens)), key=lengths.__getitem__, reverse=True)
-        store, kept = None, True
+        store = None
         with counting(f"keeping what layers below {layer} make", len(tokens)) as advance:
             for start in range(0, len(order), batch_size):
                 rows = order[start : start + batch_size]
@@ -84,12 +84,26 @@ class LowerStore:
                 lower = backbone.run_lower(batch, layer, room)
                 if store is None:
                     store = cls._empty(lower, lengths, limit, folder)
-                    # All keep it or none: a pass may be one of all processes.
-                    kept = all(processes.gathered(store is not None))
-                if store is None or not kept:
+                    if backbone.is_sharded:
+                        store = cls._of_all(store, layer)
+                if store is None:
                     return None
                 store._put(rows, lower.states[batch.mask.to(lower.states.device)])
                 advance(len(rows))
+        return store
+
+    @classmethod
+    def _of_all(cls, store: LowerStore | None, layer: int) -> LowerStore | None:
+        """None where some process has none: every pass is one of all of them."""
+        without = [rank for rank, has in enumerate(processes.gathered(bool(store))) if not has]
+        if without and store is not None:
+            logger.warning(
+                "no room in process %s: the output of the layers below %d is computed in every "
+                "epoch",
+                ", ".join(map(str, without)),
+                layer,
+            )
+            return None
         return store
 
     @classmethod

@@ -1,7 +1,7 @@
 """What processes that train together add up, hand on and divide; each of them calls all of this.
 
 A step is drawn for the whole batch in every process, by the same seed, and each computes the part
-of it that `processes.part` gives it. The loss of a part weighs what it is of the whole one, so that
+of it that `datasets.runs` gives it. The loss of a part weighs what it is of the whole one, so that
 gradients need only be added up. accelerate's own wrapper is left out: it takes the mean, it waits
 for a gradient of every weight, which a process without a text has not, and of small adapters one
 message a step is faster than its many.
@@ -61,7 +61,20 @@ def check_same(data: TokenDataset[Any]) -> None:
     digest = hashlib.sha256(repr((data.targets, data.weights, data.counts)).encode())
     for row in data.tokens:
         digest.update(repr(list(row["input_ids"])).encode())
-    found = processes.gathered(digest.hexdigest())
+    _refuse_others(digest.hexdigest())
+
+
+def check_same_inputs(*given: object) -> None:
+    """The same of texts and labels as they were given, before a pass is made of any.
+
+    Raises:
+        DataError: says where.
+    """
+    _refuse_others(hashlib.sha256(repr(given).encode()).hexdigest())
+
+
+def _refuse_others(digest: str) -> None:
+    found = processes.gathered(digest)
     others = [str(place) for place, one in enumerate(found) if one != found[0]]
     if others:
         raise DataError(

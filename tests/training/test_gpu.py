@@ -19,27 +19,16 @@ from ltuning.experiments.fitting import Job
 from ltuning.experiments.peers import PEERS
 from ltuning.tasks.table import TASKS
 
-from .training import fits
+from . import fits
 
 if TYPE_CHECKING:
-    from .conftest import Toy
+    from ..conftest import Toy
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 METHODS = (
     "prefix", "prompt", "lt-prefix", "lt-prompt", "probe", "full", "ls-lora", "ls-unmask",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def plain(toy: Toy) -> dict[str, Any]:
-    return {
-        "texts": toy.texts[: fits.SIZE],
-        "labels": toy.labels[: fits.SIZE],
-        "test_texts": toy.test_texts,
-        "test_labels": toy.test_labels,
-        "label_texts": toy.label_texts,
-    }
 
 
 def weights(classifier: Any) -> dict[str, torch.Tensor]:
