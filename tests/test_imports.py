@@ -51,6 +51,7 @@ ALLOWED = {
     "stages": {"stages"},
     "processes": {"errors", "processes"},
     "values": {"values"},
+    "memory": {"memory"},
     "config": {"errors", "suggestions", "texts", "values", "config"},
     "labels": LABELS,
     "data": DATA,
@@ -75,9 +76,9 @@ ALLOWED = {
     "tasks": TASKS,
     "predicting": TASKS | {"predicting"},
     "ray_cluster": {"errors"},
-    "engines": TASKS | {"engines", "onnx", "predicting", "ray_cluster"},
+    "engines": TASKS | {"engines", "memory", "onnx", "predicting", "ray_cluster"},
     "spark": TASKS | {"engines", "spark"},
-    "experiments": TASKS | {"experiments", "ray_cluster"},
+    "experiments": TASKS | {"experiments", "memory", "ray_cluster"},
     "serving": TASKS | {"serving"},
     "cli": TASKS
     | {"cli", "engines", "experiments", "exporting", "onnx", "predicting", "ray_cluster", "serving"}
