@@ -88,8 +88,6 @@ def gathered(value: T) -> list[T]:
     Raises:
         TrainingError: one of them is gone.
     """
-    if number() == 1:
-        return [value]
     from torch import distributed
 
     found: list[Any] = [None] * number()

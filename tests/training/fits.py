@@ -27,6 +27,7 @@ SIZE = 33
 APART = {"method.labels": "apart"}
 # Gradients as they are: Adam makes steps of any size of what rounding leaves of a gradient of 0.
 PLAIN = {"training.optim": "sgd", "training.learning_rate": 0.1}
+NO_DROPOUT = {"method.dropout": 0.0}
 VALIDATED = {**PLAIN, "training.eval_strategy": "epoch"}
 
 
@@ -70,12 +71,11 @@ def several(backbone: Backbone, toy: Toy, **options: Any) -> MultilabelClassifie
     return made.fit(toy["texts"], labels, (toy["texts"][:9], labels[:9]))
 
 
-def tags(backbone: Backbone, toy: Toy) -> TokenClassifier:
+def tags(backbone: Backbone, toy: Toy, method: str, **options: Any) -> TokenClassifier:
     """Sentences of which each third word is tagged."""
     words = [text.split() for text in toy["texts"]]
     given = [["O" if place % 3 else "B-x" for place, _ in enumerate(one)] for one in words]
-    options = {**VALIDATED, "method.dropout": 0.0}
-    made = TokenClassifier(backbone, method="ls-lora", epochs=2, options=options)
+    made = TokenClassifier(backbone, method=method, epochs=2, options=VALIDATED | options)
     return made.fit(words, given, (words[:7], given[:7]))
 
 
@@ -87,9 +87,7 @@ FITS: dict[str, tuple[str, Callable[[Backbone, Toy], Any]]] = {
     **{
         name: (
             "llama",
-            lambda backbone, toy, name=name: texts_of(
-                backbone, toy, name, **{"method.dropout": 0.0}
-            ),
+            lambda backbone, toy, name=name: texts_of(backbone, toy, name, **NO_DROPOUT),
         )
         for name in ("ls-lora", "ls-unmask")
     },
@@ -107,7 +105,7 @@ FITS: dict[str, tuple[str, Callable[[Backbone, Toy], Any]]] = {
         "bert",
         lambda backbone, toy: several(backbone, toy, **APART, **{"method.negatives": 1}),
     ),
-    "tags": ("bert", tags),
+    "tags": ("bert", lambda backbone, toy: tags(backbone, toy, "ls-lora", **NO_DROPOUT)),
 }
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from ltuning import LabelClassifier, TokenClassifier, processes
+from ltuning import LabelClassifier, processes
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.copies import own_copy
 from ltuning.config import BackboneOptions
@@ -28,14 +28,6 @@ else:
     from . import fits
 
 Toy = fits.Toy
-
-
-def tags(backbone: Backbone, toy: Toy) -> TokenClassifier:
-    """Sentences of which each third word is tagged."""
-    words = [text.split() for text in toy["texts"]]
-    given = [["O" if place % 3 else "B-x" for place, _ in enumerate(one)] for one in words]
-    made = TokenClassifier(backbone, method="probe", epochs=1, options=fits.PLAIN)
-    return made.fit(words, given, (words[:7], given[:7]))
 
 
 def again(backbone: Backbone, toy: Toy) -> LabelClassifier:
@@ -52,7 +44,7 @@ FITS: dict[str, tuple[str, Callable[[Backbone, Toy], Any]]] = {
     },
     "again": ("llama", again),
     "micro-batches": ("bert", fits.weighted),
-    "tags": ("bert", tags),
+    "tags": ("bert", lambda backbone, toy: fits.tags(backbone, toy, "probe")),
     # One table of words in two modules; layers that return views, and a model that does.
     **{
         family: (family, lambda backbone, toy: fits.texts_of(backbone, toy, "prefix"))

@@ -9,6 +9,7 @@ from ltuning.config import SHARD, TASK_FACTS, Config, check_training, name_as_te
 from ltuning.errors import ConfigError, LabelError, Problem
 from ltuning.labels import Labels
 from ltuning.methods import catalog
+from ltuning.methods.weight_methods import WEIGHT_METHODS
 from ltuning.suggestions import listed, unknown
 
 
@@ -155,11 +156,13 @@ def sharding_problems(config: Config) -> list[Problem]:
     found: list[Problem] = []
     if config.backbone.device != SHARD:
         return found
-    if config.method.name == catalog.AUTO:
-        message = (
-            f"expected a method with virtual tokens, or 'probe', with backbone.device '{SHARD}', "
-            f"got '{catalog.AUTO}', which may choose one that changes the layers; name one"
-        )
+    name = config.method.name
+    message = f"expected a method with virtual tokens, or 'probe', with backbone.device '{SHARD}', "
+    if name == catalog.AUTO:
+        message += f"got '{name}', which may choose one that changes the layers; name one"
+        found.append(Problem("method.name", message))
+    elif name in WEIGHT_METHODS and WEIGHT_METHODS[name].trains != "nothing":
+        message += f"whose layers stay as they are, got '{name}'; leave device out"
         found.append(Problem("method.name", message))
     if config.data.long_texts != "cut":
         message = (

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ltuning.backbones.families import Family
-from ltuning.config import SHARD, TASK_FACTS, Config, MethodOptions, layer_numbers
+from ltuning.config import TASK_FACTS, Config, MethodOptions, layer_numbers
 from ltuning.errors import BackboneError, Problem
 
 
@@ -128,12 +128,6 @@ def problems(config: Config) -> list[Problem]:
             f"{config.method.bias!r}; leave it out"
         )
         found.append(Problem("method.bias", message))
-    if config.backbone.device == SHARD and method.trains != "nothing":
-        message = (
-            f"expected a method with virtual tokens, or 'probe', with backbone.device '{SHARD}', "
-            f"whose layers stay as they are, got '{method.name}'; leave device out"
-        )
-        found.append(Problem("method.name", message))
     quantize = config.backbone.quantize
     if quantize and (method.trains == "everything" or config.method.merge):
         what = "method.merge" if config.method.merge else f"method '{method.name}'"

@@ -95,7 +95,9 @@ class LowerStore:
     @classmethod
     def _of_all(cls, store: LowerStore | None, layer: int) -> LowerStore | None:
         """None where some process has none: every pass is one of all of them."""
-        without = [rank for rank, has in enumerate(processes.gathered(bool(store))) if not has]
+        without = [
+            rank for rank, has in enumerate(processes.gathered(store is not None)) if not has
+        ]
         if without and store is not None:
             logger.warning(
                 "no room in process %s: the output of the layers below %d is computed in every "
