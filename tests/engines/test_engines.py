@@ -100,7 +100,7 @@ def test_parts_have_every_row_in_its_order_and_every_column(
     ]
 
 
-def test_freed_memory_is_given_back_after_each_piece(
+def test_freed_memory_is_given_back_after_each_piece_and_within_it(
     run_folder: Path,
     files: Path,
     few_rows: None,
@@ -109,8 +109,12 @@ def test_freed_memory_is_given_back_after_each_piece(
 ) -> None:
     returned: list[int] = []
     monkeypatch.setattr(job_module, "return_memory", lambda: returned.append(1))
-    call(run_folder, files / "*", "--engine", "local", "--output", tmp_path / "out")
+    words = (run_folder, files / "*", "--engine", "local", "--output")
+    call(*words, tmp_path / "out")
     assert len(returned) == 6
+    monkeypatch.setattr(job_module, "_TIDY_AFTER", 2)
+    call(*words, tmp_path / "again")
+    assert len(returned) == 6 + 11  # and within the five pieces that have as many rows
 
 
 def test_the_same_command_goes_on_and_another_is_refused(

@@ -16,7 +16,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -40,6 +40,8 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 # Rows of a piece: some seconds of work to some minutes, which is what a death costs.
 ROWS = 8192
+# Texts of a piece after which a worker gives freed memory back; that takes a fiftieth of the time.
+_TIDY_AFTER = 256
 _LOCK = ".lock"
 _PART = re.compile(r"part-\d{7,}-\d{8,}\.(parquet|jsonl)")
 _SHOWN = 5
@@ -161,7 +163,7 @@ class Worker:
         job, piece = self._job, asked.piece
         name = asked.part(job)
         write = Writing(Path(job.output) / name, False, job.replace_columns)
-        place = (lambda: self._door, Nobody())
+        place = (lambda: self._door, _Tidy())
         try:
             if piece.format == "jsonl" and job.columns.text is None:
                 raise DataError(
@@ -175,6 +177,28 @@ class Worker:
             return Done(asked.file, name, 0, str(error))
         _put(data, Path(job.output) / name)
         return Done(asked.file, name, piece.rows)
+
+
+class _Tidy(Nobody):
+    """Gives freed memory back all along.
+
+    Batches of every length leave holes, each a little elsewhere; what a piece takes at its most
+    grows by a third over hundreds of thousands of texts otherwise, though all of it is free.
+    """
+
+    @contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        """Count the texts since memory was last given back."""
+        since = 0
+
+        def advance(count: int) -> None:
+            nonlocal since
+            since += count
+            if since >= _TIDY_AFTER:
+                since = 0
+                return_memory()
+
+        yield advance
 
 
 def _put(data: bytes, path: Path) -> None:
