@@ -41,7 +41,6 @@ from ltuning.calibration import (
     Answers,
     Threshold,
     kept,
-    prediction_set,
     probabilities_of,
     sigmoid,
 )
@@ -54,6 +53,7 @@ from ltuning.estimators.answers import (
     labels_reached,
     labels_said,
     sentences_to_read,
+    sets_said,
     warn_of_others,
 )
 from ltuning.estimators.inputs import sentences_of, texts_of
@@ -462,10 +462,8 @@ class OnnxClassifier(_Exported):
             if abstain is not None:
                 raise DataError("expected no abstain where several labels may apply; leave it out")
             return labels_reached(self._labels, self._probabilities(scores) >= thresholds)
-        outside = for_none = None
-        if self.description.oos_label is not None and self.description.oos_threshold is not None:
-            outside = self.is_outside(scores)
-            for_none = label_of(self.description.oos_label, self.description.label_type)
+        for_none = self._for_none
+        outside = None if for_none is None else self.is_outside(scores)
         chances = self._probabilities(scores)
         return labels_said(self.classes_, chances, abstain, outside, for_none)
 
@@ -495,8 +493,9 @@ class OnnxClassifier(_Exported):
             DataError: no held-out answers, or too few for this coverage.
         """
         least = self.answers_.least_probability(coverage)
-        chances = self.predict_proba(texts, progress)
-        return [[self._labels[one] for one in prediction_set(row, least)] for row in chances]
+        scores = self.scores(texts, progress)
+        chances, outside = self._probabilities(scores), self.is_outside(scores)
+        return sets_said(self._labels, chances, least, outside, self._for_none)
 
     def threshold_for(self, precision: float) -> Threshold:
         """The probability from which on so many answers are right, for `predict(abstain=...)`.
@@ -530,6 +529,14 @@ class OnnxClassifier(_Exported):
         if self.description.long_texts == "cut":
             warn_of_cut(given, lengths, self.description.max_length)
         return scores
+
+    @property
+    def _for_none(self) -> Label | None:
+        """What texts get that belong to no label; None without such."""
+        oos_label = self.description.oos_label
+        if oos_label is None or self.description.oos_threshold is None:
+            return None
+        return label_of(oos_label, self.description.label_type)
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
         """`[N]` bool: the texts that belong to no label, by the `scores` of theirs."""

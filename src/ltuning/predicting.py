@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -289,9 +290,9 @@ def _labelled(
     place: _Place, config: Config, table: Table, columns: Columns, wanted: Wanted, write: Writing
 ) -> Table:
     """The table with the columns of the prediction behind its own."""
-    from ltuning.calibration import prediction_set
     from ltuning.data.examples import BY_CONVENTION
     from ltuning.data.sources import examples_from_table
+    from ltuning.estimators.answers import sets_said
     from ltuning.tasks.table import TASKS
     from ltuning.values import label_name
 
@@ -324,14 +325,19 @@ def _labelled(
             f"reaches {threshold:.4f}"
         )
 
-    def row_of(one: Any, chances: Any, is_withheld: bool, is_outside: bool) -> list[object]:
+    in_sets: Any = repeat(None)
+    if least_in_set is not None:
+        in_sets = sets_said(names, scored, least_in_set, outside, oos_label)
+
+    def row_of(
+        one: Any, chances: Any, in_set: list[str] | None, is_withheld: bool, is_outside: bool
+    ) -> list[object]:
         first, *rest = task.output_row(one, chances, names)
-        if least_in_set is not None:
-            rest.append([names[label] for label in prediction_set(chances, least_in_set)])
+        rest += [] if in_set is None else [in_set]
         first = oos_label if is_outside else None if is_withheld else first
         return [first, *rest, *(chances.tolist() if every else [])]
 
-    said = map(row_of, decided, scored, withheld, outside)
+    said = map(row_of, decided, scored, in_sets, withheld, outside)
     values = (
         [round(value, DIGITS) if isinstance(value, float) else value for value in row]
         for row in said

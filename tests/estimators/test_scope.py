@@ -152,10 +152,53 @@ def test_too_few_validation_texts_have_labels(bert: Backbone, toy: Any) -> None:
     )
     with pytest.raises(DataError) as caught:
         made.fit(toy.texts, toy.labels)
+    held = "texts held out, 0.1 of those to train on, of other labels"
+    part = message.replace("validation texts of other labels", held)
+    assert str(caught.value) == part.format(6)
+    none = LabelClassifier(
+        config=replace(made.config, data=replace(made.config.data, validation_fraction=0.0))
+    )
+    with pytest.raises(DataError) as caught:
+        none.fit(toy.texts, toy.labels)
     assert str(caught.value) == message.format(0)
     with pytest.raises(DataError) as caught:
         made.fit(toy.texts, toy.labels, (toy.texts[:18] + STRANGE, toy.labels[:18] + [NONE] * 3))
     assert str(caught.value) == message.format(18)
+
+
+def test_without_validation_a_part_is_held_out_for_it(bert: Backbone, toy: Any) -> None:
+    from sklearn.model_selection import cross_val_score
+
+    made = LabelClassifier(bert, method="prefix", steps=2, oos_label=NONE)
+    texts, labels = toy.texts * 8, toy.labels * 8
+    made.fit(texts, labels, sample_weight=[1.0] * len(texts))
+    counts = {name: labels.count(name) for name in toy.names}
+    held = sum(round(0.1 * count) for count in counts.values())
+    assert held >= 19
+    assert made.figures["training"]["texts"] == len(texts) - held
+    assert made._trained().oos_threshold is not None
+    assert made.predict(STRANGE).dtype == object
+    # And so it can be measured over folds, with texts of no label among them.
+    scores = cross_val_score(
+        made, texts + STRANGE * 2, labels + [NONE] * 6, cv=3, error_score="raise"
+    )
+    assert len(scores) == 3 and all(0 <= score <= 1 for score in scores)
+
+
+def test_prediction_sets_say_that_a_text_may_belong_nowhere(
+    without: LabelClassifier, with_some: LabelClassifier, toy: Any
+) -> None:
+    texts = toy.test_texts + STRANGE
+    for made in (without, with_some):
+        outside = made.is_outside(made.scores(texts))
+        assert outside.any() and not outside.all()
+        least = made.answers_.least_probability(0.9)
+        chances = made.predict_proba(texts)
+        for one, chance, out in zip(made.predict_sets(texts, 0.9), chances, outside, strict=True):
+            likely = {str(made.classes_[k]) for k in np.flatnonzero(chance >= least)}
+            assert ({*one} - {NONE} if out else {*one}) == likely - ({NONE} if out else set())
+            assert (one[:1] == [NONE]) >= out
+            assert len({*one}) == len(one)
 
 
 def test_too_few_texts_to_calibrate_with_have_labels(with_some: LabelClassifier, toy: Any) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Sequence
 from typing import TypeVar
 
 from ltuning.data.examples import Examples
 from ltuning.data.label_sets import MultilabelExamples
 from ltuning.errors import DataError
+from ltuning.holding_out import draw, held_rows, rows_by_class
 
 E = TypeVar("E", Examples, MultilabelExamples)
 
@@ -29,11 +29,7 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
     """
     if not 0 < fraction < 1:
         raise DataError(f"expected a validation fraction between 0 and 1, got {fraction!r}")
-    held: set[int] = set()
-    for label, indices in _by_class(examples).items():
-        if len(indices) >= 2:
-            count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
-            held.update(_draw(indices, count, label, seed))
+    held = {*held_rows(_classes(examples), fraction, seed)}
     if isinstance(examples, MultilabelExamples):
         held -= _needed(examples.labels, held)
     if not held:
@@ -56,7 +52,7 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
     """
     if shots < 1:
         raise DataError(f"expected 1 or more shots, got {shots!r}")
-    classes = _by_class(examples)
+    classes = rows_by_class(_classes(examples))
     few = [f"{label!r} ({len(found)})" for label, found in classes.items() if len(found) < shots]
     if few:
         _log.warning(
@@ -68,7 +64,7 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
     drawn = (
         index
         for label, indices in classes.items()
-        for index in _draw(indices, min(shots, len(indices)), label, seed)
+        for index in draw(indices, min(shots, len(indices)), label, seed)
     )
     return examples.part(sorted(drawn))
 
@@ -84,16 +80,8 @@ def _needed(labels: Sequence[Sequence[str]], held: set[int]) -> set[int]:
     return needed
 
 
-def _by_class(examples: Examples | MultilabelExamples) -> dict[str, list[int]]:
+def _classes(examples: Examples | MultilabelExamples) -> list[str]:
     found = examples.classes
     if found is None:
         raise DataError(f"{examples.origin}: expected examples with labels, got texts only")
-    classes: dict[str, list[int]] = {}
-    for index, label in enumerate(found):
-        classes.setdefault(label, []).append(index)
-    return classes
-
-
-def _draw(indices: list[int], count: int, label: str, seed: int) -> list[int]:
-    # Seeded per class, so that one class more does not change what is drawn of the others.
-    return random.Random(f"{seed}:{label}").sample(indices, count)
+    return found

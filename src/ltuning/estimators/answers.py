@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ltuning.calibration import prediction_set
 from ltuning.errors import DataError
 from ltuning.estimators.inputs import check_whole, rows_of
 from ltuning.sentences import Sentence, spans_of
@@ -83,6 +84,29 @@ def labels_said(
     if outside is not None:
         said[outside] = for_none
     return said
+
+
+def sets_said(
+    labels: Sequence[T],
+    probabilities: np.ndarray,
+    least: float,
+    outside: np.ndarray,
+    for_none: T | None,
+) -> list[list[T]]:
+    """The labels of each text that may be true, the most probable one first.
+
+    Args:
+        labels: K labels.
+        probabilities: `[N, K]`.
+        least: from which probability on a label is in a set.
+        outside: `[N]` the texts that belong to no label.
+        for_none: what these get: it stands first in their sets, which keep what else may be true.
+    """
+    sets = [[labels[one] for one in prediction_set(row, least)] for row in probabilities]
+    if for_none is not None:
+        for row in outside.nonzero()[0]:
+            sets[row] = [for_none, *(label for label in sets[row] if label != for_none)]
+    return sets
 
 
 def labels_reached(labels: Sequence[T], reached: np.ndarray) -> list[list[T]]:

@@ -25,7 +25,6 @@ from ltuning.calibration import (
     fit_scope,
     fit_temperature,
     kept,
-    prediction_set,
     probabilities_of,
     probability_figures,
 )
@@ -35,13 +34,20 @@ from ltuning.errors import (
     DataError,
     LabelError,
 )
-from ltuning.estimators.answers import check_abstain, label_array, labels_said, warn_of_others
+from ltuning.estimators.answers import (
+    check_abstain,
+    label_array,
+    labels_said,
+    sets_said,
+    warn_of_others,
+)
 from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
+from ltuning.holding_out import held_rows
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
@@ -570,7 +576,8 @@ class LabelClassifier(TextClassifier):
             validation: texts and labels that choose the best weights and stop early. They are not
                 weighted, neither by `sample_weight` nor by `class_weight`, as in scikit-learn:
                 where weights are to make up for rare labels, choose by `stopping.metric`
-                `macro_f1`.
+                `macro_f1`. With an `oos_label` and without validation a tenth of the texts of each
+                label is held out of training for it.
             sample_weight: what each training text counts in the loss, 0 or more, in any of these;
                 times the `class_weight` of its label, and scaled to the mean one. A text of weight
                 2 counts as if it stood there twice.
@@ -597,16 +604,23 @@ class LabelClassifier(TextClassifier):
         known = self._label_set(labels, type_)
         for label in dict.fromkeys(labels):
             known.index(label)
-        own, class_weight = [weight for _, weight in weighted], self.config.data.class_weight
-        weights = scaled(with_class_weight(own, class_weight, labels, known))
-        held_out = None
+        own, data = [weight for _, weight in weighted], self.config.data
+        held_out: Rows | None = None
+        what = "validation texts"
         if validation is not None:
             some, given = pair_of(validation)
             held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
-            held_out = of_labels(*held_out, known.names, self.config.data.oos_label)
+            held_out = of_labels(*held_out, known.names, data.oos_label)
             _check_validation(held_out[1], labels, known, self.config)
-        if self.config.data.oos_label is not None:
-            check_scope(held_out[1] if held_out else [], self.config.data.oos_label)
+        elif data.oos_label is not None and data.validation_fraction:
+            held = {*held_rows(labels, data.validation_fraction, self.config.seed)}
+            held_out = _part(texts, held), _part(labels, held)
+            rest = {*range(len(texts))} - held
+            texts, labels, own = _part(texts, rest), _part(labels, rest), _part(own, rest)
+            what = f"texts held out, {data.validation_fraction:g} of those to train on,"
+        if data.oos_label is not None:
+            check_scope(held_out[1] if held_out else [], data.oos_label, what)
+        weights = scaled(with_class_weight(own, data.class_weight, labels, known))
         num_held_out = len(held_out[0]) if held_out else 0
         with steps_shown(progress) as bars, self._choosing(known, texts, num_held_out):
             every = [*callbacks, *bars]
@@ -646,13 +660,18 @@ class LabelClassifier(TextClassifier):
     def _labels_said(
         self, fitted: FittedLabels, scores: np.ndarray, abstain: float | None
     ) -> np.ndarray:
-        outside = for_none = None
-        if fitted.oos_threshold is not None and self.config.data.oos_label is not None:
-            outside = self._outside(fitted, scores)
-            for_none = fitted.labels.value(self.config.data.oos_label)
+        for_none = self._for_none(fitted)
+        outside = None if for_none is None else self._outside(fitted, scores)
         probabilities = self._probabilities(fitted, scores)
         classes = label_array(fitted.labels.values)
         return labels_said(classes, probabilities, abstain, outside, for_none)
+
+    def _for_none(self, fitted: FittedLabels) -> Label | None:
+        """What texts get that belong to no label, of the type of the labels; None without such."""
+        oos_label = self.config.data.oos_label
+        if oos_label is None or fitted.oos_threshold is None:
+            return None
+        return fitted.labels.value(oos_label)
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
         """`[N]` bool: the texts that belong to no label, by the `scores` of theirs.
@@ -694,7 +713,8 @@ class LabelClassifier(TextClassifier):
         ones (on average over draws of both; split conformal prediction, see
         `calibration.Answers.least_probability`). Held out are the validation texts, which have also
         chosen the weights and the temperature, or the texts of `calibrate`, which only chose the
-        latter. A set has no label where none is probable enough.
+        latter. A set has no label where none is probable enough. Texts that look like those of no
+        label have the `oos_label` before what else may be true.
 
         Args:
             texts: as `fit` takes them.
@@ -707,9 +727,11 @@ class LabelClassifier(TextClassifier):
         """
         fitted = self._answering()
         least = _kept(fitted).least_probability(coverage)
-        probabilities = self._probabilities(fitted, self._scores(fitted, texts, progress))
-        labels = fitted.labels.values
-        return [[labels[one] for one in prediction_set(row, least)] for row in probabilities]
+        scores = self._scores(fitted, texts, progress)
+        probabilities, outside = self._probabilities(fitted, scores), self._outside(fitted, scores)
+        return sets_said(
+            fitted.labels.values, probabilities, least, outside, self._for_none(fitted)
+        )
 
     def calibrate(self, texts: object, labels: object, progress: Progress | None = None) -> Self:
         """Fit the temperature anew, on texts that were not trained on; predictions stay the same.
@@ -999,6 +1021,10 @@ def checked_texts(texts: object, labels: Sequence[L], empty: str) -> tuple[list[
     if not kept:
         raise DataError("expected at least one text with words in it, got none")
     return [text for text, _ in kept], [label for _, label in kept]
+
+
+def _part(values: Sequence[L], rows: set[int]) -> list[L]:
+    return [value for row, value in enumerate(values) if row in rows]
 
 
 def _check_validation(
