@@ -192,7 +192,7 @@ def plot(options: argparse.Namespace) -> None:
     for row in read_rows(options.output):
         if row["part"] == "run":
             seconds, mib = zip(*row["memory_mib"], strict=True)
-            pyplot.plot(seconds, mib, label=f"{row['engine']}, {row['workers']}")
+            pyplot.plot(seconds, mib, label=f"{row['engine']}, {row['workers']} workers")
     pyplot.xlabel("seconds")
     pyplot.ylabel("MiB of all processes")
     pyplot.ylim(bottom=0)
