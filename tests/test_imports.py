@@ -38,7 +38,7 @@ ONNX = {
     "suggestions", "tag_decoding", "texts", "values",
 }  # fmt: skip
 ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
-ESTIMATORS = TRAINING | ARTIFACTS | {"holding_out", "estimators"}
+ESTIMATORS = TRAINING | ARTIFACTS | {"checks", "data", "holding_out", "estimators"}
 DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "holding_out", "data"}
 CHECKS = SCORING | DATA | {"checks"}
 TASKS = ESTIMATORS | CHECKS | {"reviewing", "tasks"}

@@ -406,12 +406,10 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
 
 def _warn_of_rows(splits: Mapping[str, Any], task: Task) -> None:
     """Say what `ltuning check` finds without a model, but for labels that all have few texts."""
-    from ltuning.checks.examples import FEW, check_examples, label_counts
+    from ltuning.checks.examples import worth_saying
 
-    by_choice = max(label_counts(splits["train"]).values(), default=0) < FEW
-    for finding in check_examples(splits, one_of_each=task.one_of_each):
-        if finding.kind != "few texts" or not by_choice:
-            logger.warning("%s: %s", splits[finding.split].origin, finding.sentence)
+    for finding in worth_saying(splits, one_of_each=task.one_of_each):
+        logger.warning("%s: %s", splits[finding.split].origin, finding.sentence)
 
 
 def _warn_of_fraction(data: DataOptions) -> None:
@@ -453,6 +451,7 @@ def _fit(
     terminal: Terminal,
 ) -> Front[Any]:
     from ltuning.cli.training_bar import TrainingBar
+    from ltuning.estimators.rows import unsaid
     from ltuning.tasks.table import TASKS
 
     task = TASKS[config.task]
@@ -473,7 +472,7 @@ def _fit(
     # Whatever is wrong so far is said, once.
     processes.of_main((config, folder.checkpoints, kept is not None))
     try:
-        with folder.writing(), bar:
+        with folder.writing(), bar, unsaid():
             classifier.fit(
                 training.inputs,
                 training.labels,

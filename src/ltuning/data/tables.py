@@ -28,6 +28,7 @@ _log = logging.getLogger("ltuning")
 # Python's codecs that are text but no encoding of files.
 _NOT_OF_FILES = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")
 _NAMED = 5  # of many problems
+_SEVERAL = {"line": "lines", "row": "rows", "index": "indices"}
 # Of UTF-16 without a mark, this many bytes tell it apart.
 _SAMPLE = 200
 
@@ -68,8 +69,8 @@ class Places:
     """Where rows stand in their source.
 
     Attributes:
-        unit: `line` of a file of text, else `row`.
-        numbers: of each row, counted from 1.
+        unit: `line` of a file of text, else `row`; `index` of what is in memory.
+        numbers: of each row, counted from 1, indices from 0.
     """
 
     unit: str
@@ -83,7 +84,8 @@ class Places:
         """The first of these rows in words: `lines 3, 5`, `row 2`."""
         named = ", ".join(str(self.numbers[row]) for row in rows[:_NAMED])
         more = ", ..." if len(rows) > _NAMED else ""
-        return f"{self.unit}{'s' if len(rows) != 1 else ''} {named}{more}"
+        unit = self.unit if len(rows) == 1 else _SEVERAL[self.unit]
+        return f"{unit} {named}{more}"
 
 
 @dataclass(frozen=True)

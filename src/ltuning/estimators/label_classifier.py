@@ -44,6 +44,7 @@ from ltuning.estimators.answers import (
 from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
+from ltuning.estimators.rows import LabelledRows, warn_of_rows
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
@@ -599,18 +600,21 @@ class LabelClassifier(TextClassifier):
         empty = self.config.data.empty_texts
         names, type_ = labels_of(labels, "training")
         weighted = list(zip(names, weights_of(sample_weight, len(names)), strict=True))
-        texts, weighted = checked_texts(texts, weighted, empty)
+        whole = texts_of(texts)
+        texts, weighted = checked_texts(whole, weighted, empty)
         labels = [label for label, _ in weighted]
         known = self._label_set(labels, type_)
         for label in dict.fromkeys(labels):
             known.index(label)
         own, data = [weight for _, weight in weighted], self.config.data
+        splits = {"training": LabelledRows.of(whole, [[name] for name in names])}
         held_out: Rows | None = None
         what = "validation texts"
         if validation is not None:
             some, given = pair_of(validation)
-            held_out = checked_texts(some, labels_of(given, "validation")[0], empty)
-            held_out = of_labels(*held_out, known.names, data.oos_label)
+            some, given = texts_of(some), labels_of(given, "validation")[0]
+            held_out = of_labels(*checked_texts(some, given, empty), known.names, data.oos_label)
+            splits["validation"] = LabelledRows.of(some, [[name] for name in given])
             _check_validation(held_out[1], labels, known, self.config)
         elif data.oos_label is not None and data.validation_fraction:
             held = {*held_rows(labels, data.validation_fraction, self.config.seed)}
@@ -621,6 +625,7 @@ class LabelClassifier(TextClassifier):
         if data.oos_label is not None:
             check_scope(held_out[1] if held_out else [], data.oos_label, what)
         weights = scaled(with_class_weight(own, data.class_weight, labels, known))
+        warn_of_rows(splits, one_of_each=True)
         num_held_out = len(held_out[0]) if held_out else 0
         with steps_shown(progress) as bars, self._choosing(known, texts, num_held_out):
             every = [*callbacks, *bars]

@@ -16,8 +16,9 @@ from ltuning.calibration import sigmoid
 from ltuning.errors import DataError
 from ltuning.estimators.answers import labels_reached
 from ltuning.estimators.front import steps_shown
-from ltuning.estimators.inputs import label_lists_of, pair_of, weights_of
+from ltuning.estimators.inputs import label_lists_of, pair_of, texts_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
+from ltuning.estimators.rows import LabelledRows, warn_of_rows
 from ltuning.estimators.text_weights import scaled, weighted_share
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
@@ -95,7 +96,9 @@ class MultilabelClassifier(TextClassifier):
         empty = self.config.data.empty_texts
         read, type_ = label_lists_of(label_lists, "training", self._given_labels())
         weighted = list(zip(read, weights_of(sample_weight, len(read)), strict=True))
-        texts, weighted = checked_texts(texts, weighted, empty)
+        whole = texts_of(texts)
+        texts, weighted = checked_texts(whole, weighted, empty)
+        splits = {"training": LabelledRows.of(whole, read)}
         lists = [names for names, _ in weighted]
         weights = scaled([weight for _, weight in weighted])
         known = self._label_set(_used(lists), type_)
@@ -104,8 +107,10 @@ class MultilabelClassifier(TextClassifier):
         held_out = None
         if validation is not None:
             some, given = pair_of(validation)
-            read, _ = label_lists_of(given, "validation", known)
+            some, (read, _) = texts_of(some), label_lists_of(given, "validation", known)
             held_out = checked_texts(some, read, empty)
+            splits["validation"] = LabelledRows.of(some, read)
+        warn_of_rows(splits, one_of_each=False)
         with steps_shown(progress) as bars:
             every = [*callbacks, *bars]
             self._fit(known, (texts, lists), weights, held_out, checkpoints, resume, every)

@@ -9,6 +9,7 @@ from typing import Any
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import Config
 from ltuning.errors import ConfigError, Problem
+from ltuning.estimators.rows import unsaid
 from ltuning.experiments.fitting import Clock, Fitted, Job, history_of
 from ltuning.methods import catalog
 from ltuning.methods.checks import configure
@@ -40,13 +41,14 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
     trained = job.task.door()(backbone, config=config)
     clock = Clock(job.task.main)
     clock.start()
-    trained.fit(
-        job.train.inputs,
-        job.train.labels,
-        (job.validation.inputs, job.validation.labels),
-        callbacks=[clock],
-        progress=False,
-    )
+    with unsaid():
+        trained.fit(
+            job.train.inputs,
+            job.train.labels,
+            (job.validation.inputs, job.validation.labels),
+            callbacks=[clock],
+            progress=False,
+        )
     clock.stop()
     assert trained.result_ is not None  # it is fitted
     return Fitted(
