@@ -61,3 +61,9 @@ def test_texts_of_no_label_are_told(
     outcome = ltuning("predict", folder, "--format", "jsonl", "--abstain", ".9999", input=given)
     said = [json.loads(line)["predicted_label"] for line in outcome.stdout.splitlines()]
     assert said.count("none") == none
+    outcome = ltuning("predict", folder, "--format", "jsonl", "--coverage", ".9", input=given)
+    rows = [json.loads(line) for line in outcome.stdout.splitlines()]
+    assert [row["prediction_set"] for row in rows] == classifier.predict_sets(texts, 0.9)
+    assert all(
+        row["prediction_set"][0] == "none" for row in rows if row["predicted_label"] == "none"
+    )

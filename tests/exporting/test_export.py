@@ -144,7 +144,11 @@ def test_texts_out_of_scope_and_what_was_said_of_held_out_texts(
     said = list(ours.predict(texts, abstain=between))
     assert "none" in said and None in said
     assert said == list(door.predict(texts, abstain=between))
-    assert ours.predict_sets(OTHERS, 0.8) == door.predict_sets(OTHERS, 0.8)
+    new = texts_of(200, seed=4)[0]
+    sets = ours.predict_sets(new, 0.8)
+    assert sets == door.predict_sets(new, 0.8)
+    assert [one[:1] == ["none"] for one in sets] == (ours.predict(new) == "none").tolist()
+    assert ["none"] in [one[:1] for one in sets]
     assert ours.threshold_for(0.3) == door.threshold_for(0.3)
 
 
