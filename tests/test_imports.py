@@ -38,8 +38,8 @@ ONNX = {
     "suggestions", "tag_decoding", "texts", "values",
 }  # fmt: skip
 ARTIFACTS = METHODS | {"artifacts", "metrics", "calibration"}
-ESTIMATORS = TRAINING | ARTIFACTS | {"checks", "data", "holding_out", "estimators"}
-DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "holding_out", "data"}
+ESTIMATORS = TRAINING | ARTIFACTS | {"checks", "data", "estimators"}
+DATA = {"errors", "suggestions", "sentences", "texts", "locks", "values", "data"}
 CHECKS = SCORING | DATA | {"checks"}
 TASKS = ESTIMATORS | CHECKS | {"reviewing", "tasks"}
 # A part of the package, and the parts that it may import.
@@ -51,7 +51,6 @@ ALLOWED = {
     "stages": {"stages"},
     "processes": {"errors", "processes"},
     "values": {"values"},
-    "holding_out": {"holding_out"},
     "memory": {"memory"},
     "config": {"errors", "suggestions", "texts", "values", "config"},
     "labels": LABELS,

@@ -61,13 +61,6 @@ def check_examples(splits: Mapping[str, Labelled], *, one_of_each: bool) -> list
     return found
 
 
-def worth_saying(splits: Mapping[str, Labelled], *, one_of_each: bool) -> list[Finding]:
-    """`check_examples` before a training: without labels of few texts where all have few."""
-    by_choice = max(label_counts(splits["train"]).values(), default=0) < FEW
-    found = check_examples(splits, one_of_each=one_of_each)
-    return [finding for finding in found if finding.kind != "few texts" or not by_choice]
-
-
 def few_texts(training: Labelled) -> list[Finding]:
     """Labels with fewer than `FEW` training texts."""
     rare = {name: count for name, count in label_counts(training).items() if count < FEW}

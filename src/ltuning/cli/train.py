@@ -379,6 +379,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
     """
     from ltuning.cli.configuration import read_splits
     from ltuning.data.splits import take_shots
+    from ltuning.estimators.rows import warn_of_rows
     from ltuning.tasks.table import TASKS
 
     data, task = config.data, TASKS[config.task]
@@ -391,7 +392,7 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
         )
     training: Any = splits["train"]
     task.check(training)
-    _warn_of_rows(splits, task)
+    warn_of_rows(splits, one_of_each=task.one_of_each)
     if data.shots is not None:
         training = take_shots(training, data.shots, config.seed)
     if "validation" in splits:
@@ -402,14 +403,6 @@ def _examples(config: Config, terminal: Terminal) -> tuple[Labelled, Labelled | 
         _warn_of_fraction(data)
         return training, splits["validation"]
     return _held_out(config, task, training, terminal)
-
-
-def _warn_of_rows(splits: Mapping[str, Any], task: Task) -> None:
-    """Say what `ltuning check` finds without a model, but for labels that all have few texts."""
-    from ltuning.checks.examples import worth_saying
-
-    for finding in worth_saying(splits, one_of_each=task.one_of_each):
-        logger.warning("%s: %s", splits[finding.split].origin, finding.sentence)
 
 
 def _warn_of_fraction(data: DataOptions) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
+import random
 from collections.abc import Sequence
 from typing import TypeVar
 
 from ltuning.data.examples import Examples
 from ltuning.data.label_sets import MultilabelExamples
 from ltuning.errors import DataError
-from ltuning.holding_out import draw, held_rows, rows_by_class
 
 E = TypeVar("E", Examples, MultilabelExamples)
 
@@ -29,7 +29,7 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
     """
     if not 0 < fraction < 1:
         raise DataError(f"expected a validation fraction between 0 and 1, got {fraction!r}")
-    held = {*held_rows(_classes(examples), fraction, seed)}
+    held = held_rows(_classes(examples), fraction, seed)
     if isinstance(examples, MultilabelExamples):
         held -= _needed(examples.labels, held)
     if not held:
@@ -39,6 +39,16 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
         )
     rest = [index for index in range(len(examples)) if index not in held]
     return examples.part(rest), examples.part(sorted(held))
+
+
+def held_rows(classes: Sequence[str], fraction: float, seed: int) -> set[int]:
+    """The rows that `hold_out` takes of texts of these classes; none where no class has two."""
+    held: set[int] = set()
+    for label, indices in _by_class(classes).items():
+        if len(indices) >= 2:
+            count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
+            held.update(_draw(indices, count, label, seed))
+    return held
 
 
 def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
@@ -52,7 +62,7 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
     """
     if shots < 1:
         raise DataError(f"expected 1 or more shots, got {shots!r}")
-    classes = rows_by_class(_classes(examples))
+    classes = _by_class(_classes(examples))
     few = [f"{label!r} ({len(found)})" for label, found in classes.items() if len(found) < shots]
     if few:
         _log.warning(
@@ -64,7 +74,7 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
     drawn = (
         index
         for label, indices in classes.items()
-        for index in draw(indices, min(shots, len(indices)), label, seed)
+        for index in _draw(indices, min(shots, len(indices)), label, seed)
     )
     return examples.part(sorted(drawn))
 
@@ -85,3 +95,15 @@ def _classes(examples: Examples | MultilabelExamples) -> list[str]:
     if found is None:
         raise DataError(f"{examples.origin}: expected examples with labels, got texts only")
     return found
+
+
+def _by_class(classes: Sequence[str]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for index, label in enumerate(classes):
+        found.setdefault(label, []).append(index)
+    return found
+
+
+def _draw(indices: list[int], count: int, label: str, seed: int) -> list[int]:
+    # Seeded per class, so that one class more does not change what is drawn of the others.
+    return random.Random(f"{seed}:{label}").sample(indices, count)

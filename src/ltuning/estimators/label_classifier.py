@@ -29,6 +29,8 @@ from ltuning.calibration import (
     probability_figures,
 )
 from ltuning.config import TASK_FACTS, Config, MethodOptions
+from ltuning.data.examples import Examples
+from ltuning.data.splits import held_rows
 from ltuning.errors import (
     BackboneError,
     DataError,
@@ -44,11 +46,10 @@ from ltuning.estimators.answers import (
 from ltuning.estimators.choosing import chosen
 from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
-from ltuning.estimators.rows import LabelledRows, warn_of_rows
+from ltuning.estimators.rows import indexed, warn_of_rows
 from ltuning.estimators.run_record import run_figures
 from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
-from ltuning.holding_out import held_rows
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
@@ -607,17 +608,17 @@ class LabelClassifier(TextClassifier):
         for label in dict.fromkeys(labels):
             known.index(label)
         own, data = [weight for _, weight in weighted], self.config.data
-        splits = {"training": LabelledRows.of(whole, [[name] for name in names])}
+        splits = {"train": indexed(whole, names, Examples, "training")}
         held_out: Rows | None = None
         what = "validation texts"
         if validation is not None:
             some, given = pair_of(validation)
             some, given = texts_of(some), labels_of(given, "validation")[0]
             held_out = of_labels(*checked_texts(some, given, empty), known.names, data.oos_label)
-            splits["validation"] = LabelledRows.of(some, [[name] for name in given])
+            splits["validation"] = indexed(some, given, Examples, "validation")
             _check_validation(held_out[1], labels, known, self.config)
         elif data.oos_label is not None and data.validation_fraction:
-            held = {*held_rows(labels, data.validation_fraction, self.config.seed)}
+            held = held_rows(labels, data.validation_fraction, self.config.seed)
             held_out = _part(texts, held), _part(labels, held)
             rest = {*range(len(texts))} - held
             texts, labels, own = _part(texts, rest), _part(labels, rest), _part(own, rest)

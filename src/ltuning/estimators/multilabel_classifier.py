@@ -13,12 +13,13 @@ import numpy as np
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.frozen_model import TextBatch
 from ltuning.calibration import sigmoid
+from ltuning.data.label_sets import MultilabelExamples
 from ltuning.errors import DataError
 from ltuning.estimators.answers import labels_reached
 from ltuning.estimators.front import steps_shown
 from ltuning.estimators.inputs import label_lists_of, pair_of, texts_of, weights_of
 from ltuning.estimators.label_classifier import FittedLabels, TextClassifier, checked_texts
-from ltuning.estimators.rows import LabelledRows, warn_of_rows
+from ltuning.estimators.rows import indexed, warn_of_rows
 from ltuning.estimators.text_weights import scaled, weighted_share
 from ltuning.labels import Label, Labels
 from ltuning.methods.model import Model
@@ -98,7 +99,7 @@ class MultilabelClassifier(TextClassifier):
         weighted = list(zip(read, weights_of(sample_weight, len(read)), strict=True))
         whole = texts_of(texts)
         texts, weighted = checked_texts(whole, weighted, empty)
-        splits = {"training": LabelledRows.of(whole, read)}
+        splits = {"train": indexed(whole, read, MultilabelExamples, "training")}
         lists = [names for names, _ in weighted]
         weights = scaled([weight for _, weight in weighted])
         known = self._label_set(_used(lists), type_)
@@ -109,7 +110,7 @@ class MultilabelClassifier(TextClassifier):
             some, given = pair_of(validation)
             some, (read, _) = texts_of(some), label_lists_of(given, "validation", known)
             held_out = checked_texts(some, read, empty)
-            splits["validation"] = LabelledRows.of(some, read)
+            splits["validation"] = indexed(some, read, MultilabelExamples, "validation")
         warn_of_rows(splits, one_of_each=False)
         with steps_shown(progress) as bars:
             every = [*callbacks, *bars]

@@ -1,17 +1,20 @@
-"""What `fit` says of labelled texts before it trains on them."""
+"""What is said of labelled texts before a training."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Self
+from typing import Any, TypeVar
 
 from ltuning import processes
-from ltuning.checks.examples import worth_saying
+from ltuning.checks.examples import FEW, check_examples, label_counts
+from ltuning.data.examples import Examples
+from ltuning.data.label_sets import MultilabelExamples
 from ltuning.data.tables import Places
 from ltuning.texts import Text, is_empty
+
+E = TypeVar("E", Examples, MultilabelExamples)
 
 logger = logging.getLogger("ltuning.rows")
 
@@ -26,41 +29,30 @@ def unsaid() -> Iterator[None]:
         logger.disabled = before
 
 
-@dataclass(frozen=True)
-class LabelledRows:
-    """Texts with their labels, and where they stood in what was given.
-
-    Attributes:
-        texts: the texts.
-        names: the labels of each.
-        places: their indices.
-    """
-
-    texts: list[Text]
-    names: list[list[str]]
-    places: Places
-
-    @classmethod
-    def of(cls, texts: Sequence[Text], names: Sequence[list[str]]) -> Self:
-        """The texts that have words in them."""
-        rows = [row for row, text in enumerate(texts) if not is_empty(text)]
-        places = Places("index", rows)
-        return cls([texts[row] for row in rows], [names[row] for row in rows], places)
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-
-def warn_of_rows(splits: Mapping[str, LabelledRows], *, one_of_each: bool) -> None:
-    """Say what can be seen of texts without a model: rare labels, repeated texts, overlaps.
+def indexed(texts: Sequence[Text], labels: Sequence[Any], make: Callable[..., E], of: str) -> E:
+    """Texts that have words in them, with their labels and indices.
 
     Args:
-        splits: `training`, and `validation` where there is one.
+        texts: as given.
+        labels: of each.
+        make: of which kind they are.
+        of: `training` or `validation`.
+    """
+    places = Places("index", range(len(texts)))
+    rows = [row for row, text in enumerate(texts) if not is_empty(text)]
+    return make([*texts], [*labels], f"{of} texts", places).part(rows)
+
+
+def warn_of_rows(splits: Mapping[str, Any], *, one_of_each: bool) -> None:
+    """Say what `ltuning check` finds without a model, but for labels that all have few texts.
+
+    Args:
+        splits: examples, those to train on as `train`.
         one_of_each: whether a text has one label.
     """
     if logger.disabled or not processes.is_main():
         return
-    found = {"train" if name == "training" else name: rows for name, rows in splits.items()}
-    for finding in worth_saying(found, one_of_each=one_of_each):
-        of = "training" if finding.split == "train" else finding.split
-        logger.warning("%s texts: %s", of, finding.sentence)
+    by_choice = max(label_counts(splits["train"]).values(), default=0) < FEW
+    for finding in check_examples(splits, one_of_each=one_of_each):
+        if finding.kind != "few texts" or not by_choice:
+            logger.warning("%s: %s", splits[finding.split].origin, finding.sentence)
