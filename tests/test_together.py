@@ -12,7 +12,7 @@ import torch
 
 from ltuning import LabelClassifier, MultilabelClassifier
 from ltuning.backbones.backbone import Backbone
-from ltuning.methods.heads import CentredMatchHead
+from ltuning.methods.heads import CentredMatchHead, pool
 
 Make = Callable[..., Any]
 
@@ -44,10 +44,25 @@ def test_the_head_has_the_means_of_texts_and_of_labels_as_centres(
     mean = ((states * weights).sum(1) / weights.sum(1)).mean(0)
     torch.testing.assert_close(head.text_center, mean, atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(head.label_center, fitted.scorer().model.labels.mean.mean(0))
+    assert torch.equal(head.scale, torch.ones(32))
     # Label texts that come later are none that training knew.
     assert int(head.trained) == 3
     fitted.add_labels({"music": ["song", "a drum"]})
     assert int(head.trained) == 3 and len(fitted.scorer().model.labels.mean) == 5
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_with_a_decoder_the_head_divides_by_the_spread_of_the_texts(
+    llama: Backbone, classifier: Make, toy: Any, tmp_path: Path, pooling: str
+) -> None:
+    fitted = classifier(llama, steps=1, pooling=pooling, **TOGETHER).fit(toy.texts, toy.labels)
+    states, mask = llama.encode(toy.texts)
+    head = fitted.scorer().model.adapter.head
+    spread = pool(states, mask, pooling).std(0, correction=0)
+    torch.testing.assert_close(head.scale, spread / spread.median(), atol=1e-5, rtol=1e-4)
+    fitted.save_pretrained(tmp_path / "saved")
+    loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=llama)
+    assert torch.equal(loaded.scorer().model.adapter.head.scale, head.scale)
 
 
 @pytest.mark.parametrize("label_tokens", ["all", "mean"])

@@ -58,7 +58,7 @@ def scores(
 MATCH = {"head.tau": (), "head.read.weight": (1, 32), "head.map.weight": (32, 32)}
 CENTRED = {"head.tau": (), "head.map.weight": (32, 32)}
 # What a head that compares from centres keeps beside its weights.
-KEPT = {"head.text_center", "head.label_center", "head.trained"}
+KEPT = {"head.text_center", "head.label_center", "head.scale", "head.trained"}
 CLASSES = {"head.out.weight": (3, 32)}
 BINARY = {"head.out.weight": (2, 32)}
 # M = 4 layers, H = 32, L = 5, K = 3, r = 64. Keys and values of one layer and token are 64 numbers

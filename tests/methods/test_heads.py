@@ -92,10 +92,10 @@ def by_formula(
 ) -> torch.Tensor:
     """Label by label: the map whole or half of its way, and a tenth of tau where there is no b."""
     rows = []
-    for place, label in enumerate(labels - head.label_center):
+    for place, label in enumerate((labels - head.label_center) / head.scale):
         whole = head.map.weight @ label  # type: ignore[union-attr, operator]
         mapped = whole if place < trained else (label + whole) / 2
-        texts = states - head.text_center
+        texts = (states - head.text_center) / head.scale
         cosine = texts @ mapped / (texts.norm(dim=1) * mapped.norm())
         if head.bias is not None:
             rows.append(head.tau * cosine + head.bias)
@@ -107,12 +107,40 @@ def by_formula(
 @pytest.mark.parametrize("bias", [False, True])
 def test_labels_that_came_after_training_are_read_by_half_of_the_map(bias: bool) -> None:
     head, states, labels = centred(bias), torch.randn(7, 6), torch.randn(5, 6)
-    head.center(torch.randn(9, 6) + 1, labels[:3])
+    head.center(torch.randn(9, 6) + 1, labels[:3], scaled=True)
     torch.testing.assert_close(head.label_center, labels[:3].mean(0))
     found = head(states, labels)
     torch.testing.assert_close(found, by_formula(head, states, labels, trained=3))
     # Those of the training have the scores that they have without the others.
     torch.testing.assert_close(found[:, :3], head(states, labels[:3]))
+
+
+def test_a_feature_that_is_far_wider_than_the_others_decides_no_cosine() -> None:
+    head = CentredMatchHead(6, tau=5.0)
+    widths = torch.tensor([1.0, 1.0, 1.0, 1.0, 1.0, 500.0])
+    states, labels = torch.randn(400, 6), torch.randn(4, 6)
+    labels[:, 5] = torch.tensor([1.0, 2.0, -1.0, -2.0])
+    head.center(states * widths, labels * widths, scaled=True)
+    expected = CentredMatchHead(6, tau=5.0)
+    expected.center(states, labels, scaled=True)
+    torch.testing.assert_close(
+        head(states * widths, labels * widths), expected(states, labels), atol=1e-4, rtol=1e-4
+    )
+    # Without a scale there is nothing but the sign of the last feature.
+    signs = torch.sign((states - states.mean(0))[:, 5:] * (labels - labels.mean(0))[:, 5])
+    alone = CentredMatchHead(6, tau=5.0)
+    alone.center(states * widths, labels * widths, scaled=False)
+    assert ((alone(states * widths, labels * widths) - 5 * signs).abs() < 0.5).float().mean() > 0.9
+
+
+def test_texts_of_one_state_give_no_scale_and_a_constant_feature_does_not_blow_up() -> None:
+    head = CentredMatchHead(6, tau=5.0)
+    head.center(torch.ones(1, 6), torch.randn(3, 6), scaled=True)
+    assert torch.equal(head.scale, torch.ones(6))
+    states = torch.randn(9, 6)
+    states[:, 2] = 7.0
+    head.center(states, torch.randn(3, 6), scaled=True)
+    assert head.scale[2] == pytest.approx(1e-2) and head.scale.isfinite().all()
 
 
 def test_before_there_are_centres_no_label_is_a_later_one() -> None:
@@ -123,7 +151,7 @@ def test_before_there_are_centres_no_label_is_a_later_one() -> None:
 
 def test_what_training_knew_is_kept_with_the_weights() -> None:
     head, states, labels = centred(bias=False), torch.randn(7, 6), torch.randn(5, 6)
-    head.center(torch.randn(9, 6), labels[:3])
+    head.center(torch.randn(9, 6), labels[:3], scaled=True)
     again = CentredMatchHead(6, tau=5.0)
     again.load_state_dict(head.state_dict())
     assert torch.equal(again(states, labels), head(states, labels))

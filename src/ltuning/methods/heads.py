@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ MATCH_RANK = 64
 TAU = 10.0
 # Of tau: what a label that came after training gets on top.
 _OF_LATER = 0.05
+# Of the median spread of all features: below it a feature is no more divided.
+_LEAST_SPREAD = 1e-2
 
 
 def pool(states: Tensor, mask: Tensor, how: Pooling) -> Tensor:
@@ -144,12 +146,14 @@ class MatchHead(nn.Module):
 
 
 class CentredMatchHead(nn.Module):
-    """`tau cos(r - r0, (h - h0) G)`: a text's state against every label's mean state.
+    """`tau cos((r - r0) / s, G ((h - h0) / s))`: a text's state against every label's mean state.
 
     The centres r0 and h0 are the means over the training texts and over the label texts: states of
-    decoders have most of their length in common. G starts as the identity. For a label that came
-    after training G goes half of its way, `(I + G) / 2`, and where labels compete its score is
-    raised a little: no text of its own ever drew it.
+    decoders have most of their length in common. So have they a few features that are far wider
+    than the others and would decide every cosine; with them s is the spread of each feature over
+    the training texts, otherwise 1. G starts as the identity. For a label that came after training
+    G goes half of its way, `(I + G) / 2`, and where labels compete its score is raised a little: no
+    text of its own ever drew it.
 
     Args:
         hidden: H.
@@ -159,6 +163,7 @@ class CentredMatchHead(nn.Module):
 
     text_center: Tensor
     label_center: Tensor
+    scale: Tensor
     trained: Tensor
 
     def __init__(self, hidden: int, tau: float, bias: bool = False):
@@ -168,19 +173,38 @@ class CentredMatchHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(())) if bias else None
         self.register_buffer("text_center", torch.zeros(hidden))
         self.register_buffer("label_center", torch.zeros(hidden))
+        self.register_buffer("scale", torch.ones(hidden))
         # Label texts that training knew; those beyond came later, before training none.
         self.register_buffer("trained", torch.tensor(torch.iinfo(torch.long).max))
 
-    def center(self, texts: Tensor, labels: Tensor) -> None:
-        """Take the centres of `[N, H]` states of texts and `[V, H]` mean states of label texts."""
+    def center(self, texts: Tensor, labels: Tensor, *, scaled: bool) -> None:
+        """Take the centres of `[N, H]` states of texts and `[V, H]` mean states of label texts.
+
+        Args:
+            texts: all of one state, such as a single one, have no spread and give no scale.
+            labels: those that training knows.
+            scaled: whether features are divided by their spread.
+        """
         self.text_center.copy_(texts.mean(0))
         self.label_center.copy_(labels.mean(0))
         self.trained.fill_(len(labels))
+        spread = texts.float().std(0, correction=0)
+        middle = spread.median()
+        if scaled and middle > 0:
+            self.scale.copy_((spread / middle).clamp_min(_LEAST_SPREAD))
+
+    @staticmethod
+    def completed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Saved tensors of a model with its head; one saved before heads had a scale gets 1."""
+        found = dict(tensors)
+        if "head.text_center" in found:
+            found.setdefault("head.scale", torch.ones_like(found["head.text_center"]))
+        return found
 
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """`[B, H]` states of texts and `[V, H]` mean states of label texts `-> [B, V]` scores."""
-        texts = nn.functional.normalize(states - self.text_center, dim=-1)
-        centered = labels - self.label_center
+        texts = nn.functional.normalize((states - self.text_center) / self.scale, dim=-1)
+        centered = (labels - self.label_center) / self.scale
         is_later = torch.arange(len(labels), device=labels.device) >= self.trained
         mapped = self.map(centered)
         mapped = torch.where(is_later[:, None], (centered + mapped) / 2, mapped)

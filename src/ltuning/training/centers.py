@@ -36,4 +36,4 @@ def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, se
     assert pooling is not None  # resolved
     with counting("averaging training texts", len(chosen)) as advance:
         states = mean_states(model.backbone, chosen, batch_size, pooling, advance)
-    head.center(states, labels.mean)
+    head.center(states, labels.mean, scaled=model.backbone.family.causal)
