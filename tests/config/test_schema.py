@@ -59,6 +59,7 @@ def test_the_defaults():
             "quantize": None,
             "device": "auto",
             "attention": "auto",
+            "start_token": "auto",
             "max_length": None,
             "max_branches": 256,
             "cache_size": 2.0,
@@ -460,7 +461,7 @@ def test_yaml_text_is_in_the_order_of_the_fields():
     lines = Config(labels={"b": ["x"], "a": ["ü"]}).to_yaml().splitlines()
     sections = [line.split(":")[0] for line in lines if not line.startswith(" ")]
     assert sections == [item.name for item in dataclasses.fields(Config)]
-    assert lines[13:18] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
+    assert lines[14:19] == ["labels:", "  b:", "  - x", "  a:", "  - ü"]
 
 
 def test_texts_that_look_like_numbers_stay_texts(tmp_path):

@@ -116,7 +116,7 @@ BEGIN = Vocabulary(
     "<s> $A",
     "<s> $A $B",
 )
-BARE = Vocabulary(("<unk>", "<end>"), {"unk_token": "<unk>", "eos_token": "<end>"})
+BARE = Vocabulary(("<unk>", "<|endoftext|>"), {"unk_token": "<unk>", "eos_token": "<|endoftext|>"})
 QWEN = replace(BARE, byte_level=True)
 
 

@@ -53,6 +53,8 @@ def test_cells_are_told_as_results_of_before_have_them() -> None:
     assert {*cell.config["backbone"]} == {
         "name", "revision", "trust_remote_code", "dtype", "quantize", "device", "attention",
         "max_length", "max_branches", "cache_size",
+        # Results of before had no token before the texts of a decoder: they do not count.
+        "start_token",
     }  # fmt: skip
     assert {*cell.config["data"]} == {
         "path", "labels", "text_column", "text_pair_column", "label_column", "measure_on",

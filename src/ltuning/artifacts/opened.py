@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from ltuning.artifacts import hub, store
 from ltuning.artifacts.folders import CONFIG
+from ltuning.backbones.families import FAMILIES
 from ltuning.calibration import TEMPERATURES, Answers
 from ltuning.config import (
     TASK_FACTS,
@@ -149,7 +150,10 @@ def untrained(config: Config) -> Config:
 
 
 def _of_today(saved: Mapping[str, object], problems: list[Problem]) -> Mapping[str, Any]:
-    """What older versions wrote, in the words of this one: a reading of labels, no shortlist."""
+    """What older versions wrote, in the words of this one.
+
+    They had a reading of labels and no shortlist, and put nothing before the texts of a decoder.
+    """
     method = saved.get("method")
     if not isinstance(method, Mapping):
         return saved
@@ -163,8 +167,20 @@ def _of_today(saved: Mapping[str, object], problems: list[Problem]) -> Mapping[s
     made = {**saved, "method": _in_words_of_today(method, is_older)}
     config = saved.get("config")
     if isinstance(config, Mapping) and isinstance(config.get("method"), Mapping):
-        made["config"] = {**config, "method": _in_words_of_today(config["method"], is_older)}
+        config = {**config, "method": _in_words_of_today(config["method"], is_older)}
+        made["config"] = _with_start_token(config, saved.get("backbone"))
     return made
+
+
+def _with_start_token(config: dict[str, Any], backbone: object) -> dict[str, Any]:
+    options = config.get("backbone")
+    if not isinstance(options, Mapping) or "start_token" in options:
+        return config
+    name = backbone.get("family") if isinstance(backbone, Mapping) else None
+    family = FAMILIES.get(name) if isinstance(name, str) else None
+    # An encoder has none in either case: one that is shared stays one.
+    start = "none" if family is None or family.causal else "auto"
+    return {**config, "backbone": {**options, "start_token": start}}
 
 
 def _in_words_of_today(method: Mapping[str, object], is_older: bool) -> dict[str, Any]:
@@ -259,7 +275,9 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_backbone(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), str) for key in _BACKBONE)
+    if not isinstance(value, dict) or not isinstance(value.get("start_token"), str | None):
+        return False
+    return all(isinstance(value.get(key), str) for key in _BACKBONE)
 
 
 def _is_method(value: object) -> bool:

@@ -36,13 +36,14 @@ class Backbone(FrozenModel):
         if isinstance(options, str):
             options = BackboneOptions(name=options)
         config, family = load_config(options)
-        tokenizer = load_tokenizer(options)
+        tokenizer, start_token = load_tokenizer(options, config, family)
         backbone = cls(
             load_model(config, family, options),
             tokenizer,
             name=absolute_path(options.name),
             revision=options.revision,
             max_length=options.max_length,
+            start_token=start_token,
         )
         backbone.options = options
         if options.device == SHARD:

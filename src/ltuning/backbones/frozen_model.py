@@ -114,6 +114,7 @@ class FrozenModel:
         name: what the user gave, for messages and artifacts.
         revision: hub revision, if one was given.
         max_length: most tokens of a text, special tokens included; None = the model's own limit.
+        start_token: what the tokenizer was made to put before every text; see `load_tokenizer`.
 
     Attributes:
         problems: what the self-test found at load; nothing, of one that was made by hand.
@@ -133,8 +134,10 @@ class FrozenModel:
         name: str,
         revision: str | None = None,
         max_length: int | None = None,
+        start_token: str | None = None,
     ):
         self.name = name
+        self.start_token = start_token
         self.revision = revision
         self.config = model.config
         self.family = family_of(self.config)

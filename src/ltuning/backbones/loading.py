@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ltuning")
 
+# Before, between and after the documents that many decoders were trained on.
+_DOCUMENT = "<|endoftext|>"
+
 BUILTIN = "builtin:minilm"
 DECODER = "builtin:smollm2"
 SPLIT = "split"
@@ -112,8 +115,17 @@ def _gguf_file(options: BackboneOptions) -> Path | None:
         ) from error
 
 
-def load_tokenizer(options: BackboneOptions) -> PreTrainedTokenizerBase:
-    """The tokenizer of a backbone, without its model.
+def load_tokenizer(
+    options: BackboneOptions, config: PreTrainedConfig, family: Family
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """The tokenizer of a backbone, and the token that it was made to put before every text.
+
+    None where it puts its own there, or the options or the family ask for none.
+
+    Args:
+        options: of the backbone.
+        config: of its model.
+        family: of its model.
 
     Raises:
         BackboneError: there is none.
@@ -127,7 +139,41 @@ def load_tokenizer(options: BackboneOptions) -> PreTrainedTokenizerBase:
             f"expected to find the tokenizer of the backbone '{options.name}' {_where(source)}, "
             "got one without a vocabulary; save the tokenizer's files beside the model"
         )
-    return tokenizer
+    token = None
+    if family.causal and options.start_token == "auto":
+        token = _start_token(tokenizer, config)
+    if token is not None:
+        _put_before_texts(token, tokenizer)
+    return tokenizer, token
+
+
+def _start_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> str | None:
+    """What stood before a document in training, where a tokenizer puts nothing around a text.
+
+    The first token that a decoder reads draws most of the attention of those after it. Where that
+    is a word of the text, its state says little of the word, and those after it less.
+    """
+    if not tokenizer.is_fast or tokenizer("")["input_ids"]:
+        return None
+    # A tokenizer may have a begin token that its model does not know.
+    words = config.get_text_config().vocab_size
+    known = {token for token, number in tokenizer.get_vocab().items() if number < words}
+    return next((token for token in (_DOCUMENT, tokenizer.bos_token) if token in known), None)
+
+
+def _put_before_texts(token: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    from tokenizers.processors import Sequence, TemplateProcessing
+
+    backend = tokenizer.backend_tokenizer
+    number = tokenizer.convert_tokens_to_ids(token)
+    made = TemplateProcessing(
+        single=[token, "$A"], pair=[token, "$A", "$B:1"], special_tokens=[(token, number)]
+    )
+    # A template that adds nothing, or the bounds of words in bytes, which a token does not change.
+    is_template = backend.post_processor is None or isinstance(
+        backend.post_processor, TemplateProcessing
+    )
+    backend.post_processor = made if is_template else Sequence([backend.post_processor, made])
 
 
 def tokenized(tokenizer: PreTrainedTokenizerBase, *texts: Any, **options: Any) -> BatchEncoding:
@@ -231,7 +277,8 @@ def load_classifier(
         BackboneError: no such classifier for the model, or what `load_model` refuses.
     """
     config, family = load_config(options)
-    tokenizer = with_padding(load_tokenizer(options), options.name)
+    tokenizer, _ = load_tokenizer(options, config, family)
+    tokenizer = with_padding(tokenizer, options.name)
     if family.causal:
         tokenizer.padding_side = "left"
     device = _device(options.device)

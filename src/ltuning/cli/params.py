@@ -191,11 +191,11 @@ def _length(config: Config, method: MethodOptions) -> int:
 
 
 def _longest_label(config: Config) -> int:
-    from ltuning.backbones.loading import load_tokenizer
+    from ltuning.backbones.loading import load_config, load_tokenizer
     from ltuning.labels import Labels
 
     try:
-        tokenizer = load_tokenizer(config.backbone)
+        tokenizer, _ = load_tokenizer(config.backbone, *load_config(config.backbone))
     except BackboneError as error:
         raise BackboneError(f"{error}; or give --label-length instead of --labels") from error
     texts = Labels.from_any(config.labels or {}).flat_texts

@@ -99,6 +99,9 @@ class BackboneOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...; `split`: over all GPUs (`device_map` of
             transformers); `shard`: over all processes that train together (torch's FSDP2).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
+        start_token: `auto`: a decoder whose tokenizer puts nothing before a text reads it after the
+            token that stood between documents when it was trained, or its begin token; `none`:
+            the text alone.
         max_length: tokens that are read at a time, of a text or of a window of it, special tokens
             included; None is the model's own limit.
         max_branches: most texts, or (text, label) pairs where labels are read apart, scored at a
@@ -115,6 +118,7 @@ class BackboneOptions:
     quantize: Literal["8bit", "4bit"] | None = None
     device: str = "auto"
     attention: Literal["auto", "sdpa", "eager"] = "auto"
+    start_token: Literal["auto", "none"] = "auto"
     max_length: int | None = number_option(None, FROM_ONE)
     max_branches: int = number_option(256, FROM_ONE)
     cache_size: float = number_option(2.0, FROM_ZERO)

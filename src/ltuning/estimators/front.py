@@ -82,7 +82,9 @@ _PATHS = {
 # What `fit` itself reads of the options of data.
 _DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts", "data.oos_label")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
-_OF_LOADED = ("name", "gguf_file", "revision", "dtype", "quantize", "attention", "max_length")
+_OF_LOADED = (
+    "name", "gguf_file", "revision", "dtype", "quantize", "attention", "start_token", "max_length",
+)  # fmt: skip
 
 
 class Front(Parameters, ABC, Generic[F]):
@@ -508,6 +510,14 @@ class Front(Parameters, ABC, Generic[F]):
                 "give the folder or hub id of the first one as backbone, in Python with its "
                 "revision"
             )
+        start, found = saved["backbone"].get("start_token"), self.backbone.start_token
+        if start != found:
+            option = "none" if start is None else "auto"
+            raise ArtifactError(
+                f"expected a backbone that reads {_start(start)}, as the classifier in '{folder}' "
+                f"was trained, got '{self.backbone.name}', which reads {_start(found)}; load it by "
+                f"its name with start_token={option}"
+            )
 
     def _run(
         self,
@@ -580,6 +590,10 @@ class Front(Parameters, ABC, Generic[F]):
 
         is_timed = checkpoints is not None and self.config.training.get("save_strategy") != "no"
         return [*given, *([TimedCheckpoints()] if is_timed else [])]
+
+
+def _start(token: str | None) -> str:
+    return "texts alone" if token is None else f"texts after the token '{token}'"
 
 
 def _not_fitted(message: str) -> NotFittedError:

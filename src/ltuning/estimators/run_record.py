@@ -73,6 +73,7 @@ def artifact_record(
             "revision": backbone.revision,
             "fingerprint": backbone.fingerprint,
             "family": backbone.family.name,
+            "start_token": backbone.start_token,
         },
         "method": asdict(fitted.model.method),
         "length": fitted.model.length,

@@ -77,9 +77,11 @@ def _collect() -> None:
 
 def outline(options: BackboneOptions) -> Backbone:
     """A backbone without weights: its tokenizer, sizes and limits."""
-    model, _ = meta_backbone(options)
-    tokenizer = load_tokenizer(options)
-    return Backbone(model, tokenizer, name=options.name, max_length=options.max_length)
+    model, family = meta_backbone(options)
+    tokenizer, start = load_tokenizer(options, model.config, family)
+    return Backbone(
+        model, tokenizer, name=options.name, max_length=options.max_length, start_token=start
+    )
 
 
 def run_cell(

@@ -36,7 +36,7 @@ from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 
 # Options that results of before do not have, and what they were measured with.
-_LATER = {"task": DataSet.task, "gguf_file": BackboneOptions.gguf_file}
+_LATER = {"task": DataSet.task, "gguf_file": BackboneOptions.gguf_file, "start_token": "none"}
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
 
 
