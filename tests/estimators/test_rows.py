@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ltuning import LabelClassifier, MultilabelClassifier
+from ltuning import LabelClassifier, MultilabelClassifier, TokenClassifier
 from ltuning.backbones.backbone import Backbone
 from ltuning.errors import DataError
 from ltuning.estimators.rows import unsaid
@@ -68,3 +68,20 @@ def test_few_texts_of_every_label_are_a_choice_and_it_can_be_turned_off(
         made.fit([*toy.texts, toy.texts[0]], toy.labels)
     assert said(caplog) == []
     assert not logging.getLogger("ltuning.rows").disabled
+
+
+def test_of_sentences_repeats_and_rare_types_are_named(
+    bert: Backbone, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = [["the", f"team{row}", "plays"] for row in range(9)]
+    tags = [["O", "B-club", "O"]] * 9
+    made = TokenClassifier(bert, method="probe", steps=1)
+    made.fit([*words, words[2], ["rome"]], [*tags, tags[2], ["B-place"]], (words[4:5], tags[4:5]))
+    assert said(caplog) == [
+        "training sentences: 1 label with fewer than 8 texts: 'place' (1); label more texts of it, "
+        "or join it with others",
+        "training sentences: 1 text more than once, 1 row too many: 'the team2 plays' 2 times "
+        "(indices 2, 9); keep one of each",
+        "validation sentences: 1 of 1 text are training texts too: 'the team4 plays' (index 0, of "
+        "train index 4); figures of validation are too good with them, take them out of train",
+    ]

@@ -12,11 +12,14 @@ import torch
 
 from ltuning.artifacts.opened import Opened
 from ltuning.backbones.words import windows_of
+from ltuning.data.tables import Places
+from ltuning.data.tagged import TaggedExamples
 from ltuning.errors import DataError
 from ltuning.estimators.answers import Entity as Entity
 from ltuning.estimators.answers import entities_of, sentences_to_read
 from ltuning.estimators.front import Front, check_device, check_inputs, steps_shown, training
 from ltuning.estimators.inputs import pair_of, sentences_of, tag_lists_of
+from ltuning.estimators.rows import warn_of_rows
 from ltuning.estimators.run_record import run_figures
 from ltuning.methods import catalog
 from ltuning.methods.checks import with_texts
@@ -100,10 +103,12 @@ class TokenClassifier(Front[_Fitted]):
         """
         sentences, spans, scheme = _checked(token_lists, tag_lists, "training")
         types = self._types(spans)
-        held_out = None
+        splits, held_out = {"train": _indexed(sentences, spans, "training")}, None
         if validation is not None:
             held_out = _checked(*pair_of(validation), "validation")[:2]
             _check_types(held_out[1], types, "validation")
+            splits["validation"] = _indexed(*held_out, "validation")
+        warn_of_rows(splits, one_of_each=False)
         self._check_training(validation is not None)
         check_device(self.backbone)
         callbacks = self._callbacks(callbacks, checkpoints)
@@ -305,6 +310,15 @@ def _checked(
             )
         spans.append(spans_of(tags, scheme, where))
     return sentences, spans, scheme
+
+
+def _indexed(sentences: list[Sentence], spans: Sequence[Sequence[Span]], of: str) -> TaggedExamples:
+    tags = [
+        tags_of(found, len(sentence.words))
+        for sentence, found in zip(sentences, spans, strict=True)
+    ]
+    places = Places("index", range(len(sentences)))
+    return TaggedExamples(sentences, tags, f"{of} sentences", places)
 
 
 def _check_types(spans: Sequence[Sequence[Span]], types: Sequence[str], what: str) -> None:
