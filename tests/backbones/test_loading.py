@@ -498,13 +498,13 @@ def test_counting_needs_only_a_configuration(tiny_roberta: Path, tmp_path: Path)
 
 
 def test_every_family_says_how_it_is_read() -> None:
-    read = {name: (row.pooling, row.positions) for name, row in FAMILIES.items()}
-    assert read["bert"] == ("mean", "absolute")
-    assert read["modernbert"] == ("mean", "rotary")
-    assert read["t5"] == ("mean", "relative")
-    assert read["gpt2"] == ("last", "absolute")
-    assert read["llama"] == ("last", "rotary")
-    assert read["bloom"] == ("last", "relative")
+    read = {name: (row.causal, row.positions) for name, row in FAMILIES.items()}
+    assert read["bert"] == (False, "absolute")
+    assert read["modernbert"] == (False, "rotary")
+    assert read["t5"] == (False, "relative")
+    assert read["gpt2"] == (True, "absolute")
+    assert read["llama"] == (True, "rotary")
+    assert read["bloom"] == (True, "relative")
 
 
 def test_an_attention_without_a_twin_is_refused(tiny_llama: Path) -> None:

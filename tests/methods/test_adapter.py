@@ -195,7 +195,8 @@ def test_label_kv_adds_the_map_to_the_backbones_own_keys_and_values(
 def test_a_decoder_starts_label_kv_by_reading_the_label_before_the_text(
     llama: Backbone, pad: Pad
 ) -> None:
-    adapter, labels = on(llama, "lt-prefix", labels="apart", start="label-kv", first_layer=0)
+    options = {"labels": "apart", "start": "label-kv", "first_layer": 0, "pooling": "last"}
+    adapter, labels = on(llama, "lt-prefix", **options)
     assert labels is not None
     torch.nn.init.zeros_(adapter.tokens.up.weight)
     tokens = adapter.virtual_tokens(labels, llama.embed)

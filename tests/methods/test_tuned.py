@@ -304,8 +304,10 @@ def test_every_option_has_a_value_that_fits() -> None:
             assert training_defaults(chosen)["learning_rate"] > 0
     lora = resolve(MethodOptions("ls-lora"), FAMILIES["llama"], 6)
     assert (lora.rank, lora.alpha, lora.dropout) == (12, 32, 0.1)
-    assert (lora.pooling, lora.unmask_layers) == ("last", None)
-    assert resolve(MethodOptions("ls-lora"), FAMILIES["bert"], 6).pooling == "mean"
+    assert (lora.pooling, lora.unmask_layers) == ("mean", None)
+    paper = MethodOptions("ls-lora", recipe="paper")
+    assert resolve(paper, FAMILIES["llama"], 6).pooling == "last"
+    assert resolve(paper, FAMILIES["bert"], 6).pooling == "mean"
     free = resolve(MethodOptions("ls-unmask", unmask_layers="0,5"), FAMILIES["llama"], 6)
     assert (free.pooling, free.unmask_layers) == ("mean", "0,5")
 

@@ -68,11 +68,6 @@ class Family:
     lora: tuple[str, ...] = ("q_proj", "v_proj")
 
     @property
-    def pooling(self) -> Pooling:
-        """Which state stands for the text, unless an option says otherwise."""
-        return "last" if self.causal else "mean"
-
-    @property
     def prefix_spends_positions(self) -> bool:
         """Whether a prefix takes places of the position table, as words before the text would."""
         return self.causal and self.positions == "absolute"

@@ -369,10 +369,10 @@ def reads_texts(options: MethodOptions) -> bool:
 
 
 def _pooling(recipe: Recipe, family: Family) -> Pooling:
+    if recipe.pooling is None:
+        return "mean"
     # A causal model's first token has seen nothing, so the paper's pooled state is its last one.
-    if family.pooling == "last" or recipe.pooling is None:
-        return family.pooling
-    return recipe.pooling
+    return "last" if family.causal else recipe.pooling
 
 
 def _or(value: Any, otherwise: Any) -> Any:

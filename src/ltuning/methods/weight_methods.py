@@ -86,7 +86,8 @@ def resolve(options: MethodOptions, family: Family, num_layers: int) -> MethodOp
     method = WEIGHT_METHODS[options.name]
     objective = options.objective or "classes"
     filled: dict[str, Any] = {"head": options.head or "classes", "objective": objective}
-    filled["pooling"] = options.pooling or ("mean" if method.removes_mask else family.pooling)
+    is_last = options.recipe == "paper" and family.causal and not method.removes_mask
+    filled["pooling"] = options.pooling or ("last" if is_last else "mean")
     if method.trains == "lora":
         filled["rank"] = _RANK if options.rank is None else options.rank
         filled["alpha"] = _ALPHA if options.alpha is None else options.alpha
