@@ -53,7 +53,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification, LlamaModel
 from transformers.utils import logging as transformers_logging
 
 from ltuning import Backbone, LabelClassifier
-from ltuning.backbones.loading import load_tokenizer
+from ltuning.backbones.loading import load_config, load_tokenizer
 from ltuning.config import BackboneOptions
 from ltuning.data.examples import Examples
 from ltuning.data.sources import read_splits
@@ -569,7 +569,7 @@ LARGE_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 def run_large(options: argparse.Namespace) -> None:
     """Each method in turn; PEFT's have a model of their own."""
     named = BackboneOptions(name=options.backbone)
-    tokenizer = load_tokenizer(named)
+    tokenizer, _ = load_tokenizer(named, *load_config(named))
     texts = read_splits(options.data / "rte", splits=("train",))["train"].texts[:LARGE_TEXTS]
     done = {(row["labels"], row["method"]) for row in read_rows(options.output)}
     for number in options.labels or LARGE_LABELS:

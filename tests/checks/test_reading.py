@@ -16,10 +16,12 @@ UNKNOWN = "gestern immer wieder heute brot käse"
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_bert: Path) -> Any:
-    from ltuning.backbones.loading import load_tokenizer
+    from ltuning.backbones.loading import load_config, load_tokenizer
     from ltuning.config import BackboneOptions
 
-    return load_tokenizer(BackboneOptions(name=str(tiny_bert)))
+    options = BackboneOptions(name=str(tiny_bert))
+    tokenizer, _ = load_tokenizer(options, *load_config(options))
+    return tokenizer
 
 
 def test_tokens_are_counted_before_anything_is_cut(tokenizer: Any) -> None:

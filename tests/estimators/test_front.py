@@ -143,7 +143,7 @@ def test_a_training_shows_its_steps_where_that_is_asked_for(
     door: Any, bert: Backbone, toy: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if door is TokenClassifier:
-        data: Any = ([["the", "bread"]] * 4, [["O", "B-x"]] * 4)
+        data: Any = ([["the", f"bread{row}"] for row in range(8)], [["O", "B-x"]] * 8)
     else:
         lists = [[name] for name in toy.labels]
         data = (toy.texts, lists if door is MultilabelClassifier else toy.labels)

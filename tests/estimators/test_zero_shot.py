@@ -31,7 +31,7 @@ def cosines(backbone: Backbone, texts: list[Any], labels: list[str]) -> np.ndarr
         found = mean_states(backbone, backbone.tokenize(texts), 1, how).numpy()
         return found / np.linalg.norm(found, axis=1, keepdims=True)
 
-    return states(texts, backbone.family.pooling) @ states(list(labels), "mean").T
+    return states(texts, "mean") @ states(list(labels), "mean").T
 
 
 def test_the_nearest_label_text_answers_before_fit(backbone: Backbone) -> None:
