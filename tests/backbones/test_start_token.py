@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from ltuning import Backbone, LabelClassifier
 from ltuning.artifacts import store
-from ltuning.config import BackboneOptions
-from ltuning.errors import ArtifactError
+from ltuning.config import BackboneOptions, Config
+from ltuning.errors import ArtifactError, ConfigError
 
 from ..conformance.tiny import FAMILIES
 
@@ -125,3 +126,37 @@ def test_one_of_before_there_was_a_start_token_reads_texts_alone(
         ArtifactError, match="which reads texts after the token .* start_token=none"
     ):
         LabelClassifier.from_pretrained(saved, backbone=loaded(folder))
+
+
+def test_a_backbone_made_by_hand_reads_texts_alone_and_so_does_what_it_saved(
+    folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    made = LabelClassifier(Backbone(model, tokenizer, name=str(folder)), method="probe", steps=2)
+    made.fit(TEXTS, LABELS).save_pretrained(tmp_path / "saved")
+    again = LabelClassifier.from_pretrained(tmp_path / "saved")
+    assert again.backbone.start_token is None
+    np.testing.assert_allclose(again.scores(TEXTS), made.scores(TEXTS), atol=1e-5)
+
+
+def test_a_configuration_that_says_another_than_the_backbone_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="backbone.start_token: expected 'auto', as the loaded"):
+        LabelClassifier(
+            loaded(folder),
+            config=Config(backbone=BackboneOptions(name=str(folder), start_token="none")),
+        )
+
+
+def test_a_checkpoint_of_before_heads_had_a_scale_goes_on(folder: Path, tmp_path: Path) -> None:
+    every = {"training.save_steps": 2, "training.save_strategy": "steps"}
+    made = LabelClassifier(loaded(folder), steps=4, options=every)
+    made.fit(TEXTS, LABELS, checkpoints=tmp_path)
+    shutil.rmtree(tmp_path / "checkpoint-4")
+    path = tmp_path / "checkpoint-2" / "model.safetensors"
+    tensors = load_file(path)
+    assert tensors.pop("adapter.head.scale").shape == (32,)
+    save_file(tensors, path, metadata={"format": "pt"})
+    made.fit(TEXTS, LABELS, checkpoints=tmp_path, resume=True)
+    assert made.scorer().model.adapter.head.scale.eq(1).all()

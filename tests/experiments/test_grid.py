@@ -47,14 +47,18 @@ def test_an_entry_may_have_a_name_of_its_own() -> None:
     assert cell.settings.backbone.name == "x/y"
 
 
+def test_a_backbone_without_a_start_token_stays_one() -> None:
+    grid = Grid.from_dict(small(backbones={"bare": {"name": "x/y", "start_token": "none"}}))
+    assert Grid.from_dict(yaml.safe_load(grid.to_yaml())) == grid
+    assert next(grid.cells()).config["backbone"]["start_token"] == "none"
+
+
 def test_cells_are_told_as_results_of_before_have_them() -> None:
     """A later option is left out where it says what was so: those results still count."""
     cell = next(Grid.from_dict(small()).cells())
     assert {*cell.config["backbone"]} == {
         "name", "revision", "trust_remote_code", "dtype", "quantize", "device", "attention",
         "max_length", "max_branches", "cache_size",
-        # Results of before had no token before the texts of a decoder: they do not count.
-        "start_token",
     }  # fmt: skip
     assert {*cell.config["data"]} == {
         "path", "labels", "text_column", "text_pair_column", "label_column", "measure_on",

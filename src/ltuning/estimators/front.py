@@ -682,6 +682,8 @@ def loaded_options(backbone: Backbone) -> dict[str, Any]:
         dtype = _dtype_name(backbone)
         known = dtype in get_args(get_type_hints(BackboneOptions)["dtype"])
         chosen = {"revision": backbone.revision, "dtype": dtype if known else default.dtype}
+        is_bare = backbone.family.causal and backbone.start_token is None
+        chosen["start_token"] = "none" if is_bare else default.start_token
     changed = {name: of for name, of in chosen.items() if of != getattr(default, name)}
     if backbone.is_sharded:
         changed["device"] = SHARD
@@ -799,6 +801,7 @@ def _agreed(options: BackboneOptions, backbone: Backbone | None) -> BackboneOpti
         "dtype": _dtype_name(backbone),
         "quantize": None if backbone.options is None else backbone.options.quantize,
         "attention": backbone.attention,
+        "start_token": loaded.get("start_token", default.start_token),
         "max_length": backbone.max_length,
     }
     problems = [

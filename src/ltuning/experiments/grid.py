@@ -36,7 +36,12 @@ from ltuning.tasks.table import TASKS
 from ltuning.tasks.task import Task
 
 # Options that results of before do not have, and what they were measured with.
-_LATER = {"task": DataSet.task, "gguf_file": BackboneOptions.gguf_file, "start_token": "none"}
+_LATER = {
+    "task": DataSet.task,
+    "gguf_file": BackboneOptions.gguf_file,
+    # Of encoders. What was measured on a decoder before there was one is to be measured again.
+    "start_token": BackboneOptions.start_token,
+}
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")
 
 

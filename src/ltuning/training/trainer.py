@@ -130,9 +130,12 @@ class TrainingModel(nn.Module):
 
 
 def _in_names_of_today(_: nn.Module, state: dict[str, object], *__: object) -> None:
-    """Checkpoints of taggers had another name for what is trained."""
+    """Checkpoints of taggers had another name for what is trained, and centred heads no scale."""
     for name in [name for name in state if name.startswith("tuned.")]:
         state[f"adapter.{name.removeprefix('tuned.')}"] = state.pop(name)
+    center = state.get("adapter.head.text_center")
+    if isinstance(center, Tensor):
+        state.setdefault("adapter.head.scale", torch.ones_like(center))
 
 
 class HeldOut(Protocol):
