@@ -56,7 +56,7 @@ def test_a_text_that_is_cut_keeps_it(folder: Path) -> None:
 
 
 def test_tokenizers_that_put_tokens_themselves_and_encoders_get_none(
-    backbone: Backbone, tmp_path: Path
+    backbone: Backbone,
 ) -> None:
     # BERT, RoBERTa, and a Llama that begins with a token of its own.
     assert backbone.start_token is None

@@ -322,9 +322,9 @@ class FrozenModel:
     ) -> LabelStates:
         """Run the label texts through the backbone once.
 
-        In a decoder a label ends right before the text, which so reads it as the words before it:
-        before position 0 where positions are rotary, before the position of its room where they
-        are absolute.
+        In a decoder a label ends right before the text, with what begins it, which so reads it as
+        the words before it: before position 0 where positions are rotary, before the position of
+        its room where they are absolute.
 
         Args:
             texts: V label texts.

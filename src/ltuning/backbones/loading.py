@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,20 +134,23 @@ def load_tokenizer(
     source = source_of(options)
     tokenizer = _load(AutoTokenizer, source, options, "tokenizer")
     # Where its files are missing, transformers may make up one that knows no word.
-    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):
+    vocabulary = tokenizer.get_vocab()
+    if set(vocabulary) <= set(tokenizer.all_special_tokens):
         raise BackboneError(
             f"expected to find the tokenizer of the backbone '{options.name}' {_where(source)}, "
             "got one without a vocabulary; save the tokenizer's files beside the model"
         )
     token = None
     if family.causal and options.start_token == "auto":
-        token = _start_token(tokenizer, config)
+        # A tokenizer may have a begin token that its model does not know.
+        words = config.get_text_config().vocab_size
+        token = _start_token(tokenizer, {word for word in vocabulary if vocabulary[word] < words})
     if token is not None:
-        _put_before_texts(token, tokenizer)
+        _put_before_texts(token, vocabulary[token], tokenizer)
     return tokenizer, token
 
 
-def _start_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> str | None:
+def _start_token(tokenizer: PreTrainedTokenizerBase, known: Set[str]) -> str | None:
     """What stood before a document in training, where a tokenizer puts nothing around a text.
 
     The first token that a decoder reads draws most of the attention of those after it. Where that
@@ -155,17 +158,13 @@ def _start_token(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -
     """
     if not tokenizer.is_fast or tokenizer("")["input_ids"]:
         return None
-    # A tokenizer may have a begin token that its model does not know.
-    words = config.get_text_config().vocab_size
-    known = {token for token, number in tokenizer.get_vocab().items() if number < words}
     return next((token for token in (_DOCUMENT, tokenizer.bos_token) if token in known), None)
 
 
-def _put_before_texts(token: str, tokenizer: PreTrainedTokenizerBase) -> None:
+def _put_before_texts(token: str, number: int, tokenizer: PreTrainedTokenizerBase) -> None:
     from tokenizers.processors import Sequence, TemplateProcessing
 
     backend = tokenizer.backend_tokenizer
-    number = tokenizer.convert_tokens_to_ids(token)
     made = TemplateProcessing(
         single=[token, "$A"], pair=[token, "$A", "$B:1"], special_tokens=[(token, number)]
     )

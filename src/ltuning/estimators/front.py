@@ -410,7 +410,7 @@ class Front(Parameters, ABC, Generic[F]):
         given = backbone if isinstance(backbone, Backbone) else None
         door = cls(given, config=untrained(config))
         door.config = door._given["config"] = replace(door.config, **on_record)
-        door._check_fingerprint(folder, opened.fields)
+        door._check_backbone(folder, opened.fields)
         opened.check_fits(door.backbone)
         door._take_up(opened)
         door.figures = dict(opened.fields["figures"])
@@ -487,7 +487,7 @@ class Front(Parameters, ABC, Generic[F]):
 
     def _trained(self) -> F:
         if self._fitted is None and (saved := self._saved) is not None:
-            self._check_fingerprint(saved.folder, saved.config)
+            self._check_backbone(saved.folder, saved.config)
             # Apart, so that no other thread finds it half made.
             made = object.__new__(type(self))
             vars(made).update(vars(self), _saved=None)
@@ -500,7 +500,7 @@ class Front(Parameters, ABC, Generic[F]):
             )
         return self._fitted
 
-    def _check_fingerprint(self, folder: Path, saved: Mapping[str, Any]) -> None:
+    def _check_backbone(self, folder: Path, saved: Mapping[str, Any]) -> None:
         expected, got = saved["backbone"]["fingerprint"], self.backbone.fingerprint
         if expected != got:
             raise ArtifactError(

@@ -39,7 +39,7 @@ from ltuning.tasks.task import Task
 _LATER = {
     "task": DataSet.task,
     "gguf_file": BackboneOptions.gguf_file,
-    # Of encoders. What was measured on a decoder before there was one is to be measured again.
+    # So with encoders. Older results of a decoder count too, and had none: begin their folder anew.
     "start_token": BackboneOptions.start_token,
 }
 LABEL_TEXTS = ("names", "descriptions", "shuffled", "random-tokens", "single-token")

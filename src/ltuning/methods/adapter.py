@@ -89,7 +89,6 @@ class Adapter(Trainable):
                 f"the options of method '{method.name}' in '{folder}' make no adapter ({error}); "
                 "restore the folder from where it was first saved, or train again"
             ) from error
-        tensors = CentredMatchHead.completed(tensors)
         fit = fitting(tensors, adapter.state_dict(), folder)
         adapter.load_state_dict(fit, assign=True)
         return adapter

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -193,14 +194,6 @@ class CentredMatchHead(nn.Module):
         if scaled and middle > 0:
             self.scale.copy_((spread / middle).clamp_min(_LEAST_SPREAD))
 
-    @staticmethod
-    def completed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Saved tensors of a model with its head; one saved before heads had a scale gets 1."""
-        found = dict(tensors)
-        if "head.text_center" in found:
-            found.setdefault("head.scale", torch.ones_like(found["head.text_center"]))
-        return found
-
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """`[B, H]` states of texts and `[V, H]` mean states of label texts `-> [B, V]` scores."""
         texts = nn.functional.normalize((states - self.text_center) / self.scale, dim=-1)
@@ -217,6 +210,19 @@ class CentredMatchHead(nn.Module):
         """Add a number to every score, where there is a bias."""
         assert self.bias is not None
         self.bias.data += by
+
+
+def missing_scale(saved: Mapping[str, Any], head: str) -> dict[str, Tensor]:
+    """What a centred head saved before it had a scale lacks: one of 1, which is none.
+
+    Args:
+        saved: tensors by name.
+        head: what the names of those of the head begin with.
+    """
+    center = saved.get(f"{head}text_center")
+    if center is None or f"{head}scale" in saved:
+        return {}
+    return {f"{head}scale": torch.ones_like(center)}
 
 
 def mean_over_texts(scores: Tensor, owners: Tensor, num_labels: int) -> Tensor:

@@ -128,7 +128,6 @@ class Tuned(Trainable):
         own = tuned.state_dict()
         if WEIGHT_METHODS[method.name].trains == "lora":
             own = {name: weight for name, weight in own.items() if name.startswith("head.")}
-        tensors = CentredMatchHead.completed(tensors)
         tuned.load_state_dict(fitting(tensors, own, folder), strict=False)
         return tuned
 
