@@ -569,7 +569,7 @@ LARGE_METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 def run_large(options: argparse.Namespace) -> None:
     """Each method in turn; PEFT's have a model of their own."""
     named = BackboneOptions(name=options.backbone)
-    tokenizer, _ = load_tokenizer(named, *load_config(named))
+    tokenizer = load_tokenizer(named, *load_config(named))
     texts = read_splits(options.data / "rte", splits=("train",))["train"].texts[:LARGE_TEXTS]
     done = {(row["labels"], row["method"]) for row in read_rows(options.output)}
     for number in options.labels or LARGE_LABELS:

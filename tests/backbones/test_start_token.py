@@ -59,7 +59,9 @@ def test_tokenizers_that_put_tokens_themselves_and_encoders_get_none(
     backbone: Backbone,
 ) -> None:
     # BERT, RoBERTa, and a Llama that begins with a token of its own.
-    assert backbone.start_token is None
+    assert backbone.has_own_start()
+    assert backbone.start_token == ("<s>" if backbone.family.causal else None)
+    assert words(backbone, "soup").count("<s>") <= 1
 
 
 def test_without_a_document_token_it_is_the_begin_token(tmp_path: Path, folder: Path) -> None:
@@ -115,10 +117,7 @@ def test_one_of_before_there_was_a_start_token_reads_texts_alone(
     made = LabelClassifier(bare, method="probe", steps=2).fit(TEXTS, LABELS)
     saved = tmp_path / "saved"
     made.save_pretrained(saved)
-    path = saved / "ltuning_config.json"
-    fields = json.loads(path.read_text())
-    del fields["backbone"]["start_token"], fields["config"]["backbone"]["start_token"]
-    path.write_bytes(store.signed(fields))
+    _before_start_tokens(saved)
     again = LabelClassifier.from_pretrained(saved)
     assert again.backbone.start_token is None
     assert np.array_equal(again.scores(TEXTS), made.scores(TEXTS))
@@ -126,6 +125,82 @@ def test_one_of_before_there_was_a_start_token_reads_texts_alone(
         ArtifactError, match="which reads texts after the token .* start_token=none"
     ):
         LabelClassifier.from_pretrained(saved, backbone=loaded(folder))
+
+
+@pytest.fixture
+def saved_with_it(folder: Path, tmp_path: Path) -> Path:
+    """The same decoder with a tokenizer that was saved while it had the token put before texts."""
+    again = Path(shutil.copytree(folder, tmp_path / "again"))
+    loaded(folder).tokenizer.save_pretrained(again)
+    return again
+
+
+def test_a_tokenizer_saved_with_the_token_reads_texts_as_it_did(
+    trained: LabelClassifier, folder: Path, saved_with_it: Path, tmp_path: Path
+) -> None:
+    backbone = loaded(saved_with_it)
+    assert words(backbone, TEXTS[0]) == words(loaded(folder), TEXTS[0])
+    assert backbone.start_token == START and backbone.has_own_start()
+    assert not loaded(folder).has_own_start()
+    trained.save_pretrained(tmp_path / "saved")
+    again = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=backbone)
+    assert np.array_equal(again.scores(TEXTS), trained.scores(TEXTS))
+    LabelClassifier(backbone, method="probe", steps=2).fit(TEXTS, LABELS).save_pretrained(
+        tmp_path / "other"
+    )
+    other = LabelClassifier.from_pretrained(tmp_path / "other", backbone=loaded(folder))
+    assert len(other.predict(TEXTS)) == 4
+
+
+def test_another_token_before_texts_is_refused(
+    trained: LabelClassifier, folder: Path, tmp_path: Path
+) -> None:
+    trained.save_pretrained(tmp_path / "saved")
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    for path in other.glob("tokenizer*.json"):
+        path.write_text(path.read_text().replace(START, "<begin>"))
+    path = other / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"bos_token": "<begin>"}))
+    with pytest.raises(
+        ArtifactError,
+        match="which reads texts after the token '<begin>'; load it with the tokenizer that it had "
+        "then$",
+    ):
+        LabelClassifier.from_pretrained(tmp_path / "saved", backbone=loaded(other))
+
+
+def test_one_of_before_goes_on_with_a_token_of_the_tokenizer_itself(tmp_path: Path) -> None:
+    FAMILIES["llama"].save(tmp_path / "llama")
+    made = LabelClassifier(loaded(tmp_path / "llama"), method="probe", steps=2).fit(TEXTS, LABELS)
+    made.save_pretrained(tmp_path / "saved")
+    _before_start_tokens(tmp_path / "saved")
+    again = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=loaded(tmp_path / "llama"))
+    assert np.array_equal(again.scores(TEXTS), made.scores(TEXTS))
+
+
+def _before_start_tokens(saved: Path) -> None:
+    """A saved classifier as it was written before there were start tokens."""
+    path = saved / "ltuning_config.json"
+    fields = json.loads(path.read_text())
+    del fields["backbone"]["start_token"], fields["config"]["backbone"]["start_token"]
+    path.write_bytes(store.signed(fields))
+
+
+def test_separators_between_the_texts_of_a_pair_stay(folder: Path, tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    path = str(other / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    number = tokenizer.token_to_id(START)
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A", pair=f"$A {START} $B:1", special_tokens=[(START, number)]
+    )
+    tokenizer.save(path)
+    backbone = loaded(other)
+    assert backbone.start_token is None
+    assert words(backbone, *TEXTS[:2]).count(START) == 1
 
 
 def test_a_backbone_made_by_hand_reads_texts_alone_and_so_does_what_it_saved(

@@ -20,7 +20,7 @@ def tokenizer(tiny_bert: Path) -> Any:
     from ltuning.config import BackboneOptions
 
     options = BackboneOptions(name=str(tiny_bert))
-    tokenizer, _ = load_tokenizer(options, *load_config(options))
+    tokenizer = load_tokenizer(options, *load_config(options))
     return tokenizer
 
 

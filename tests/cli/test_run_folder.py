@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 
 from ltuning.artifacts import store
 from ltuning.cli.run_folder import RunFolder
-from ltuning.config import Config
+from ltuning.config import BackboneOptions, Config, MethodOptions
 from ltuning.errors import ArtifactError
 
+from ..conformance.tiny import FAMILIES
 from ..conftest import Faults, PowerCut
 
 BEFORE, NOW = Config(seed=1), Config(seed=2)
@@ -257,3 +258,47 @@ def test_what_is_no_folder_is_said_before_anything_is_read(
         assert (outcome.code, outcome.stdout) == (1, "")
         assert message in outcome.stderr
     assert [*tmp_path.iterdir()] == []
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("decoder") / "gpt2"
+    FAMILIES["gpt2"].save(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("task", "pooling", "expected"),
+    [("classes", None, "last"), ("classes", "mean", "mean"), ("tags", None, None)],
+)
+def test_a_run_on_a_decoder_of_before_start_tokens_goes_on_as_it_began(
+    tmp_path: Path, decoder: str, task: Any, pooling: Any, expected: str | None
+) -> None:
+    method = MethodOptions(name="ls-lora", pooling=pooling)
+    begun = Config(task=task, backbone=BackboneOptions(name=decoder), method=method)
+    folder = begun_before_start_tokens(tmp_path / "run", begun)
+    options = folder.options()
+    assert options["backbone"]["start_token"] == "none"
+    assert options["method"].get("pooling") == expected
+    folder.check_same(Config.from_dict(options))
+    with pytest.raises(ArtifactError, match=r"\n  backbone.start_token: 'none' -> 'auto'\n"):
+        folder.check_same(begun)
+
+
+def test_a_run_on_an_encoder_of_before_start_tokens_stays_as_it_is(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    encoder = tmp_path_factory.mktemp("encoder")
+    FAMILIES["bert"].save(encoder)
+    begun = Config(backbone=BackboneOptions(name=str(encoder)))
+    begun_before_start_tokens(tmp_path / "run", begun).check_same(begun)
+
+
+def begun_before_start_tokens(path: Path, config: Config) -> RunFolder:
+    folder = RunFolder(path)
+    folder.begin(config, "digest")
+    file = folder.checkpoints / "config.yaml"
+    lines = file.read_text().splitlines(keepends=True)
+    (line,) = [line for line in lines if "start_token:" in line]
+    file.write_text("".join(other for other in lines if other != line))
+    return folder

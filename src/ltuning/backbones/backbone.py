@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ltuning.backbones import selftest
 from ltuning.backbones.frozen_model import FrozenModel
-from ltuning.backbones.loading import load_config, load_model, load_tokenizer
+from ltuning.backbones.loading import load_config, load_model, load_tokenizer, start_token
 from ltuning.config import SHARD, BackboneOptions, absolute_path
 from ltuning.errors import BackboneError
 
@@ -36,14 +36,12 @@ class Backbone(FrozenModel):
         if isinstance(options, str):
             options = BackboneOptions(name=options)
         config, family = load_config(options)
-        tokenizer, start_token = load_tokenizer(options, config, family)
         backbone = cls(
             load_model(config, family, options),
-            tokenizer,
+            load_tokenizer(options, config, family),
             name=absolute_path(options.name),
             revision=options.revision,
             max_length=options.max_length,
-            start_token=start_token,
         )
         backbone.options = options
         if options.device == SHARD:
@@ -53,6 +51,14 @@ class Backbone(FrozenModel):
         if tested:
             backbone.problems = selftest.require(backbone)
         return backbone
+
+    def has_own_start(self) -> bool:
+        """Whether what stands before a text is what its tokenizer, as it was saved, puts there."""
+        if self.options is None or self.options.start_token == "none":
+            return True
+        options = replace(self.options, start_token="none")
+        of_own = load_tokenizer(options, self.config, self.family)
+        return start_token(of_own) == start_token(self.tokenizer)
 
     def __deepcopy__(self, _: object) -> Backbone:
         """Itself: it is frozen, and copies of what it serves share it."""

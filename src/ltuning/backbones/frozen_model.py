@@ -15,6 +15,7 @@ from ltuning.backbones.batch_sizes import alike
 from ltuning.backbones.families import Sizes, family_of
 from ltuning.backbones.loading import (
     fingerprint,
+    start_token,
     tokenized,
     with_padding,
 )
@@ -114,7 +115,6 @@ class FrozenModel:
         name: what the user gave, for messages and artifacts.
         revision: hub revision, if one was given.
         max_length: most tokens of a text, special tokens included; None = the model's own limit.
-        start_token: what the tokenizer was made to put before every text; see `load_tokenizer`.
 
     Attributes:
         problems: what the self-test found at load; nothing, of one that was made by hand.
@@ -134,10 +134,8 @@ class FrozenModel:
         name: str,
         revision: str | None = None,
         max_length: int | None = None,
-        start_token: str | None = None,
     ):
         self.name = name
-        self.start_token = start_token
         self.revision = revision
         self.config = model.config
         self.family = family_of(self.config)
@@ -170,6 +168,11 @@ class FrozenModel:
     def position_budget(self) -> int | None:
         """Most tokens that the model has positions for, virtual ones included; None = no limit."""
         return self.family.position_budget(self.config)
+
+    @property
+    def start_token(self) -> str | None:
+        """The token that a decoder reads before every text; None = none, or no decoder."""
+        return start_token(self.tokenizer) if self.family.causal else None
 
     @property
     def vocabulary_size(self) -> int:

@@ -117,10 +117,11 @@ def _gguf_file(options: BackboneOptions) -> Path | None:
 
 def load_tokenizer(
     options: BackboneOptions, config: PreTrainedConfig, family: Family
-) -> tuple[PreTrainedTokenizerBase, str | None]:
-    """The tokenizer of a backbone, and the token that it was made to put before every text.
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a backbone.
 
-    None where it puts its own there, or the options or the family ask for none.
+    That of a decoder is made to put a token before every text where it puts none there itself,
+    unless the options ask for none.
 
     Args:
         options: of the backbone.
@@ -147,7 +148,16 @@ def load_tokenizer(
         token = _start_token(tokenizer, {word for word in vocabulary if vocabulary[word] < words})
     if token is not None:
         _put_before_texts(token, vocabulary[token], tokenizer)
-    return tokenizer, token
+    return tokenizer
+
+
+def start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that a tokenizer puts first, before every text; None where it puts none there."""
+    alone = tokenizer(".", add_special_tokens=False)["input_ids"]
+    ids = tokenizer(".")["input_ids"]
+    if not ids or (alone and ids[: len(alone)] == alone):
+        return None
+    return str(tokenizer.convert_ids_to_tokens(ids[0]))
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase, known: Set[str]) -> str | None:
@@ -156,7 +166,8 @@ def _start_token(tokenizer: PreTrainedTokenizerBase, known: Set[str]) -> str | N
     The first token that a decoder reads draws most of the attention of those after it. Where that
     is a word of the text, its state says little of the word, and those after it less.
     """
-    if not tokenizer.is_fast or tokenizer("")["input_ids"]:
+    adds = tokenizer("")["input_ids"] or tokenizer.num_special_tokens_to_add(pair=True)
+    if adds or not tokenizer.is_fast:
         return None
     return next((token for token in (_DOCUMENT, tokenizer.bos_token) if token in known), None)
 
@@ -276,7 +287,7 @@ def load_classifier(
         BackboneError: no such classifier for the model, or what `load_model` refuses.
     """
     config, family = load_config(options)
-    tokenizer, _ = load_tokenizer(options, config, family)
+    tokenizer = load_tokenizer(options, config, family)
     tokenizer = with_padding(tokenizer, options.name)
     if family.causal:
         tokenizer.padding_side = "left"

@@ -187,7 +187,7 @@ def _of_reading(config: Config, splits: Mapping[str, Any], terminal: Terminal) -
         from ltuning.checks.reading import check_language, check_lengths, token_counts
 
         of_model, family = load_config(config.backbone)
-        tokenizer, _ = load_tokenizer(config.backbone, of_model, family)
+        tokenizer = load_tokenizer(config.backbone, of_model, family)
         room = text_room(tokenizer, family.position_budget(of_model), config.backbone.max_length)
     found = []
     for split, part in splits.items():

@@ -69,7 +69,7 @@ def _facts(backbone: Backbone) -> dict[str, str]:
         f"{sizes.kv_heads} key/value heads of {sizes.head_dim}",
         "positions": f"{family.positions}, {'no limit' if budget is None else f'{budget:,} tokens'}"
         f"; texts are read up to {backbone.max_length:,}",
-        "start token": backbone.start_token or "the tokenizer's own, or none",
+        **({"start token": backbone.start_token or "none"} if family.causal else {}),
         "attention": f"{backbone.attention}; a prefix enters {entry[family.attention]}",
         "computed": f"in {str(backbone.dtype).removeprefix('torch.')} on {backbone.device}",
         "fingerprint": backbone.fingerprint[:16],

@@ -195,7 +195,7 @@ def _longest_label(config: Config) -> int:
     from ltuning.labels import Labels
 
     try:
-        tokenizer, _ = load_tokenizer(config.backbone, *load_config(config.backbone))
+        tokenizer = load_tokenizer(config.backbone, *load_config(config.backbone))
     except BackboneError as error:
         raise BackboneError(f"{error}; or give --label-length instead of --labels") from error
     texts = Labels.from_any(config.labels or {}).flat_texts

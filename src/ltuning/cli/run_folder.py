@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ltuning.artifacts import folders, store
 from ltuning.cli.configuration import differences
-from ltuning.config import SHARD, Config, yaml
+from ltuning.config import SHARD, TASK_FACTS, Config, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import ArtifactError
 
@@ -107,7 +107,7 @@ class RunFolder:
             raise ArtifactError(
                 f"{path} cannot be read (it holds no options): start the run anew with --overwrite"
             )
-        return options
+        return _with_old_defaults(options)
 
     def check_same(self, config: Config) -> None:
         """Refuse to go on with other options than the run began with.
@@ -200,6 +200,27 @@ class RunFolder:
                 f"writing to {self.folder} failed: {error}; what it held before, and the "
                 "checkpoints written so far, are still there. Make room and go on with --resume"
             ) from error
+
+
+def _with_old_defaults(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what was so of decoders until it became an option: texts alone, and their last token."""
+    backbone, method = options.get("backbone"), options.get("method")
+    if not isinstance(backbone, Mapping) or "start_token" in backbone:
+        return options
+    # It loads transformers, which no other question here needs.
+    from ltuning.backbones.loading import load_config
+
+    config = Config.from_dict(options)
+    if not load_config(config.backbone)[1].causal:
+        return options
+    made = {**options, "backbone": {**backbone, "start_token": "none"}}
+    if (
+        not TASK_FACTS[config.task].of_words
+        and isinstance(method, Mapping)
+        and method.get("pooling") is None
+    ):
+        made["method"] = {**method, "pooling": "last"}
+    return made
 
 
 def digest(parts: Sequence[Labelled | None]) -> str:

@@ -511,13 +511,16 @@ class Front(Parameters, ABC, Generic[F]):
                 "revision"
             )
         start, found = saved["backbone"].get("start_token"), self.backbone.start_token
-        if start != found:
+        if start == found or (start is None and self.backbone.has_own_start()):
+            return
+        what = (
+            f"expected a backbone that reads {_start(start)}, as the classifier in '{folder}' was "
+            f"trained, got '{self.backbone.name}', which reads {_start(found)}; "
+        )
+        if None in (start, found):
             option = "none" if start is None else "auto"
-            raise ArtifactError(
-                f"expected a backbone that reads {_start(start)}, as the classifier in '{folder}' "
-                f"was trained, got '{self.backbone.name}', which reads {_start(found)}; load it by "
-                f"its name with start_token={option}"
-            )
+            raise ArtifactError(f"{what}load it by its name with start_token={option}")
+        raise ArtifactError(f"{what}load it with the tokenizer that it had then")
 
     def _run(
         self,

@@ -78,10 +78,8 @@ def _collect() -> None:
 def outline(options: BackboneOptions) -> Backbone:
     """A backbone without weights: its tokenizer, sizes and limits."""
     model, family = meta_backbone(options)
-    tokenizer, start = load_tokenizer(options, model.config, family)
-    return Backbone(
-        model, tokenizer, name=options.name, max_length=options.max_length, start_token=start
-    )
+    tokenizer = load_tokenizer(options, model.config, family)
+    return Backbone(model, tokenizer, name=options.name, max_length=options.max_length)
 
 
 def run_cell(
