@@ -14,7 +14,7 @@ from ltuning.config import label_texts, name_as_text, yaml
 from ltuning.config.yaml import YamlError
 from ltuning.errors import LabelError
 from ltuning.suggestions import listed, unknown
-from ltuning.values import OF_NAME, is_of_type, joined_names, label_name, label_of, plain_value
+from ltuning.values import OF_NAME, is_of_type, joined_names, label_name, plain_value
 from ltuning.values import Label as Label
 from ltuning.values import LabelType as LabelType
 from ltuning.values import label_type as label_type
@@ -118,14 +118,6 @@ class Labels:
     def values(self) -> tuple[Label, ...]:
         """`[K]` the labels as they are in the data."""
         return tuple(OF_NAME[self.type](name) for name in self.names)
-
-    def value(self, name: str) -> Label:
-        """The label of a name as the data has it; the name where none of this type has it.
-
-        Args:
-            name: of a label, or of what stands for none of them.
-        """
-        return label_of(name, self.type)
 
     def to_dict(self) -> dict[str, list[str]]:
         """Name -> texts; `from_any` makes equal labels of it, but for their type."""

@@ -57,12 +57,12 @@ from ltuning.estimators.answers import (
     warn_of_others,
 )
 from ltuning.estimators.inputs import sentences_of, texts_of
-from ltuning.estimators.scope import is_outside
+from ltuning.estimators.scope import Scope
 from ltuning.sentences import Sentence, spans_of, tags_of
 from ltuning.suggestions import unknown
 from ltuning.tag_decoding import best_tags, tag_names
 from ltuning.texts import Text, num_characters
-from ltuning.values import OF_NAME, Label, label_of
+from ltuning.values import OF_NAME, Label
 
 logger = logging.getLogger("ltuning")
 
@@ -462,10 +462,8 @@ class OnnxClassifier(_Exported):
             if abstain is not None:
                 raise DataError("expected no abstain where several labels may apply; leave it out")
             return labels_reached(self._labels, self._probabilities(scores) >= thresholds)
-        for_none = self._for_none
-        outside = None if for_none is None else self.is_outside(scores)
-        chances = self._probabilities(scores)
-        return labels_said(self.classes_, chances, abstain, outside, for_none)
+        chances, outside = self._probabilities(scores), self.is_outside(scores)
+        return labels_said(self.classes_, chances, abstain, outside, self._scope.for_none)
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]` of the labels, in the order of `classes_`.
@@ -495,7 +493,7 @@ class OnnxClassifier(_Exported):
         least = self.answers_.least_probability(coverage)
         scores = self.scores(texts, progress)
         chances, outside = self._probabilities(scores), self.is_outside(scores)
-        return sets_said(self._labels, chances, least, outside, self._for_none)
+        return sets_said(self._labels, chances, least, outside, self._scope.for_none)
 
     def threshold_for(self, precision: float) -> Threshold:
         """The probability from which on so many answers are right, for `predict(abstain=...)`.
@@ -531,19 +529,13 @@ class OnnxClassifier(_Exported):
         return scores
 
     @property
-    def _for_none(self) -> Label | None:
-        """What texts get that belong to no label; None without such."""
-        oos_label = self.description.oos_label
-        if oos_label is None or self.description.oos_threshold is None:
-            return None
-        return label_of(oos_label, self.description.label_type)
+    def _scope(self) -> Scope:
+        known = self.description
+        return Scope(known.labels, known.label_type, known.oos_label, known.oos_threshold)
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
         """`[N]` bool: the texts that belong to no label, by the `scores` of theirs."""
-        oos_label, threshold = self.description.oos_label, self.description.oos_threshold
-        if oos_label is None or threshold is None:
-            return np.zeros(len(scores), dtype=bool)
-        return is_outside(scores, self.description.labels, oos_label, threshold)
+        return self._scope.is_outside(scores)
 
     def _probabilities(self, scores: np.ndarray) -> np.ndarray:
         if self.description.thresholds is not None:

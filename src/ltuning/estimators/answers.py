@@ -63,7 +63,7 @@ def labels_said(
     classes: np.ndarray,
     probabilities: np.ndarray,
     abstain: float | None,
-    outside: np.ndarray | None,
+    outside: np.ndarray,
     for_none: Label | None,
 ) -> np.ndarray:
     """`[N]` the most probable label of each text.
@@ -72,16 +72,16 @@ def labels_said(
         classes: `[K]` labels.
         probabilities: `[N, K]`.
         abstain: from which probability on a label is said; other texts have None.
-        outside: `[N]` the texts that belong to no label; None where each belongs to one.
-        for_none: what these get.
+        outside: `[N]` the texts that belong to no label.
+        for_none: what these get; None where there are none.
     """
     predicted: np.ndarray = classes[probabilities.argmax(axis=1)]
-    if abstain is None and outside is None:
+    if abstain is None and for_none is None:
         return predicted
     said = predicted.astype(object)
     if abstain is not None:
         said[probabilities.max(axis=1) < abstain] = None
-    if outside is not None:
+    if for_none is not None:
         said[outside] = for_none
     return said
 

@@ -48,7 +48,7 @@ from ltuning.estimators.front import Front, check_device, check_inputs, steps_sh
 from ltuning.estimators.inputs import labels_of, pair_of, rows_of, texts_of, weights_of
 from ltuning.estimators.rows import indexed, warn_of_rows
 from ltuning.estimators.run_record import run_figures
-from ltuning.estimators.scope import check_scope, highest_in_scope, is_outside, of_labels
+from ltuning.estimators.scope import Scope, check_scope, highest_in_scope, of_labels
 from ltuning.estimators.text_weights import scaled, weighted_share, with_class_weight
 from ltuning.labels import Label, Labels, LabelType, joined_hints, wordless, wordless_hint
 from ltuning.methods import catalog
@@ -666,31 +666,20 @@ class LabelClassifier(TextClassifier):
     def _labels_said(
         self, fitted: FittedLabels, scores: np.ndarray, abstain: float | None
     ) -> np.ndarray:
-        for_none = self._for_none(fitted)
-        outside = None if for_none is None else self._outside(fitted, scores)
-        probabilities = self._probabilities(fitted, scores)
-        classes = label_array(fitted.labels.values)
-        return labels_said(classes, probabilities, abstain, outside, for_none)
-
-    def _for_none(self, fitted: FittedLabels) -> Label | None:
-        """What texts get that belong to no label, of the type of the labels; None without such."""
-        oos_label = self.config.data.oos_label
-        if oos_label is None or fitted.oos_threshold is None:
-            return None
-        return fitted.labels.value(oos_label)
+        scope, probabilities = self._scope(fitted), self._probabilities(fitted, scores)
+        classes, outside = label_array(fitted.labels.values), scope.is_outside(scores)
+        return labels_said(classes, probabilities, abstain, outside, scope.for_none)
 
     def is_outside(self, scores: np.ndarray) -> np.ndarray:
         """`[N]` bool: the texts that belong to no label, by the `scores` of theirs.
 
         They are none without an `oos_label`.
         """
-        return self._outside(self._answering(), scores)
+        return self._scope(self._answering()).is_outside(scores)
 
-    def _outside(self, fitted: FittedLabels, scores: np.ndarray) -> np.ndarray:
-        oos_label = self.config.data.oos_label
-        if oos_label is None or fitted.oos_threshold is None:
-            return np.zeros(len(scores), dtype=bool)
-        return is_outside(scores, fitted.labels.names, oos_label, fitted.oos_threshold)
+    def _scope(self, fitted: FittedLabels) -> Scope:
+        labels = fitted.labels
+        return Scope(labels.names, labels.type, self.config.data.oos_label, fitted.oos_threshold)
 
     def threshold_for(self, precision: float) -> Threshold:
         """The probability from which on so many answers are right, for `predict(abstain=...)`.
@@ -734,10 +723,9 @@ class LabelClassifier(TextClassifier):
         fitted = self._answering()
         least = _kept(fitted).least_probability(coverage)
         scores = self._scores(fitted, texts, progress)
-        probabilities, outside = self._probabilities(fitted, scores), self._outside(fitted, scores)
-        return sets_said(
-            fitted.labels.values, probabilities, least, outside, self._for_none(fitted)
-        )
+        scope, probabilities = self._scope(fitted), self._probabilities(fitted, scores)
+        outside = scope.is_outside(scores)
+        return sets_said(fitted.labels.values, probabilities, least, outside, scope.for_none)
 
     def calibrate(self, texts: object, labels: object, progress: Progress | None = None) -> Self:
         """Fit the temperature anew, on texts that were not trained on; predictions stay the same.
@@ -895,7 +883,7 @@ class LabelClassifier(TextClassifier):
         """The name that is predicted of each text."""
         names, oos_label = fitted.labels.names, self.config.data.oos_label
         said = [names[best] for best in scores.argmax(axis=1)]
-        for row in np.flatnonzero(self._outside(fitted, scores)):
+        for row in np.flatnonzero(self._scope(fitted).is_outside(scores)):
             said[row] = str(oos_label)
         return said
 

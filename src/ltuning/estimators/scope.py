@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from ltuning.calibration import LEAST_IN_SCOPE
 from ltuning.errors import DataError
 from ltuning.texts import Text
+from ltuning.values import Label, LabelType, label_of
 
 
 def highest_in_scope(scores: np.ndarray, names: Sequence[str], oos_label: str) -> np.ndarray:
@@ -18,22 +20,40 @@ def highest_in_scope(scores: np.ndarray, names: Sequence[str], oos_label: str) -
     return highest
 
 
-def is_outside(
-    scores: np.ndarray, names: Sequence[str], oos_label: str, threshold: float
-) -> np.ndarray:
-    """`[N]` bool: the texts whose highest score is below the threshold, or of the label for none.
+@dataclass(frozen=True)
+class Scope:
+    """Which texts belong to none of the labels, and what is said of them.
 
-    Args:
-        scores: `[N, K]`.
-        names: [K] of the labels.
-        oos_label: stands for none, whether it was trained or not.
-        threshold: see `calibration.fit_scope`.
+    Attributes:
+        names: K names of the labels.
+        type: of the labels in the data.
+        oos_label: stands for none, whether it was trained or not; None = every text has a label.
+        threshold: of the highest score, see `calibration.fit_scope`; None = likewise.
     """
-    below = highest_in_scope(scores, names, oos_label) < threshold
-    if oos_label not in names:
-        return below
-    outside: np.ndarray = below | (scores.argmax(axis=1) == names.index(oos_label))
-    return outside
+
+    names: Sequence[str]
+    type: LabelType
+    oos_label: str | None
+    threshold: float | None
+
+    @property
+    def for_none(self) -> Label | None:
+        """What texts get that belong to no label; None where there are none."""
+        if self.oos_label is None or self.threshold is None:
+            return None
+        return label_of(self.oos_label, self.type)
+
+    def is_outside(self, scores: np.ndarray) -> np.ndarray:
+        """`[N]` bool: texts whose highest score, of `[N, K]`, is too low, or of the label for none.
+
+        All False where every text has a label.
+        """
+        if self.oos_label is None or self.threshold is None:
+            return np.zeros(len(scores), dtype=bool)
+        outside: np.ndarray = highest_in_scope(scores, self.names, self.oos_label) < self.threshold
+        if self.oos_label in self.names:
+            outside |= scores.argmax(axis=1) == self.names.index(self.oos_label)
+        return outside
 
 
 def of_labels(
