@@ -59,7 +59,7 @@ def test_tokenizers_that_put_tokens_themselves_and_encoders_get_none(
     backbone: Backbone,
 ) -> None:
     # BERT, RoBERTa, and a Llama that begins with a token of its own.
-    assert backbone.has_own_start()
+    assert backbone.starts_texts_as("none")
     assert backbone.start_token == ("<s>" if backbone.family.causal else None)
     assert words(backbone, "soup").count("<s>") <= 1
 
@@ -140,8 +140,8 @@ def test_a_tokenizer_saved_with_the_token_reads_texts_as_it_did(
 ) -> None:
     backbone = loaded(saved_with_it)
     assert words(backbone, TEXTS[0]) == words(loaded(folder), TEXTS[0])
-    assert backbone.start_token == START and backbone.has_own_start()
-    assert not loaded(folder).has_own_start()
+    assert backbone.start_token == START and backbone.starts_texts_as("none")
+    assert not loaded(folder).starts_texts_as("none")
     trained.save_pretrained(tmp_path / "saved")
     again = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=backbone)
     assert np.array_equal(again.scores(TEXTS), trained.scores(TEXTS))

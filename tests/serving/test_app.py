@@ -21,6 +21,8 @@ from ltuning.serving.batcher import Batcher, TooLate
 from ltuning.serving.bounds import Bounds
 from ltuning.serving.registry import without, without_paths
 
+from ..conformance.tiny import FAMILIES
+
 if TYPE_CHECKING:
     from starlette.testclient import TestClient
 
@@ -779,6 +781,29 @@ def test_classifiers_of_one_backbone_share_it(client: TestClient, doors: dict[st
     assert len(registry.batchers) == 1
     loaded = [registry.entries[name].loaded for name in doors]
     assert len({id(one.classifier.backbone) for one in loaded}) == 1
+
+
+@pytest.mark.parametrize(("family", "backbones"), [("llama", 1), ("gpt2", 2)])
+def test_texts_with_and_without_a_start_token_share_where_both_read_alike(
+    toy: Toy, tmp_path: Path, family: str, backbones: int
+) -> None:
+    from ltuning import Backbone, LabelClassifier
+    from ltuning.config import BackboneOptions
+    from ltuning.serving.registry import Registry
+
+    FAMILIES[family].save(tmp_path / "model")
+    for start in ("none", "auto"):
+        options = BackboneOptions(name=str(tmp_path / "model"), start_token=start)
+        made = LabelClassifier(Backbone.load(options), method="probe", steps=1)
+        made.fit(toy.texts[:12], toy.labels[:12])
+        made.save_pretrained(tmp_path / start)
+    folders = {name: tmp_path / name for name in ("none", "auto")}
+    for order in (folders, dict(reversed(folders.items()))):
+        registry = Registry(order)
+        registry.load()
+        assert len(registry.batchers) == backbones
+        assert all(entry.loaded for entry in registry.entries.values())
+        registry.stop()
 
 
 def test_what_is_taken_is_finished_at_the_end(serve: Serve, saved: Path) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from ltuning.backbones import selftest
 from ltuning.backbones.frozen_model import FrozenModel
 from ltuning.backbones.loading import load_config, load_model, load_tokenizer, start_token
-from ltuning.config import SHARD, BackboneOptions, absolute_path
+from ltuning.config import SHARD, BackboneOptions, StartToken, absolute_path
 from ltuning.errors import BackboneError
 
 
@@ -52,13 +52,18 @@ class Backbone(FrozenModel):
             backbone.problems = selftest.require(backbone)
         return backbone
 
-    def has_own_start(self) -> bool:
-        """Whether what stands before a text is what its tokenizer, as it was saved, puts there."""
-        if self.options is None or self.options.start_token == "none":
+    def starts_texts_as(self, start: StartToken) -> bool:
+        """Whether texts begin as they do where it is loaded with this `start_token`.
+
+        One that was made by hand reads texts as its tokenizer was saved, which is `none`.
+        """
+        if self.options is None:
+            return start == "none"
+        if self.options.start_token == start:
             return True
-        options = replace(self.options, start_token="none")
-        of_own = load_tokenizer(options, self.config, self.family)
-        return start_token(of_own) == start_token(self.tokenizer)
+        options = replace(self.options, start_token=start)
+        other = load_tokenizer(options, self.config, self.family)
+        return start_token(other) == start_token(self.tokenizer)
 
     def __deepcopy__(self, _: object) -> Backbone:
         """Itself: it is frozen, and copies of what it serves share it."""

@@ -36,6 +36,7 @@ from ltuning.values import label_name, plain_value
 
 TaskName = Literal["classes", "multilabel", "tags"]
 LongTexts = Literal["cut", "windows"]
+StartToken = Literal["auto", "none"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class BackboneOptions:
     quantize: Literal["8bit", "4bit"] | None = None
     device: str = "auto"
     attention: Literal["auto", "sdpa", "eager"] = "auto"
-    start_token: Literal["auto", "none"] = "auto"
+    start_token: StartToken = "auto"
     max_length: int | None = number_option(None, FROM_ONE)
     max_branches: int = number_option(256, FROM_ONE)
     cache_size: float = number_option(2.0, FROM_ZERO)

@@ -511,7 +511,7 @@ class Front(Parameters, ABC, Generic[F]):
                 "revision"
             )
         start, found = saved["backbone"].get("start_token"), self.backbone.start_token
-        if start == found or (start is None and self.backbone.has_own_start()):
+        if start == found or (start is None and self.backbone.starts_texts_as("none")):
             return
         what = (
             f"expected a backbone that reads {_start(start)}, as the classifier in '{folder}' was "

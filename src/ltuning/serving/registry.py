@@ -292,15 +292,18 @@ class Registry:
             max_branches=default.max_branches,
             cache_size=default.cache_size,
         )
-        if key not in self._backbones:
-            backbone = Backbone.load(key)
-            batcher = Batcher(
-                self._most_waiting,
-                is_cpu=backbone.device.type == "cpu",
-                observe=self._observe,
-            )
-            self._backbones[key] = backbone, batcher
-        return self._backbones[key]
+        for known, pair in self._backbones.items():
+            is_same = replace(known, start_token=key.start_token) == key
+            if is_same and pair[0].starts_texts_as(key.start_token):
+                return pair
+        backbone = Backbone.load(key)
+        batcher = Batcher(
+            self._most_waiting,
+            is_cpu=backbone.device.type == "cpu",
+            observe=self._observe,
+        )
+        self._backbones[key] = backbone, batcher
+        return backbone, batcher
 
 
 def _check_size(texts: Sequence[str]) -> None:
