@@ -150,6 +150,40 @@ def test_a_tokenizer_saved_with_the_token_reads_texts_as_it_did(
     )
     other = LabelClassifier.from_pretrained(tmp_path / "other", backbone=loaded(folder))
     assert len(other.predict(TEXTS)) == 4
+    bare = LabelClassifier(loaded(folder, start_token="none"), method="probe", steps=2)
+    bare.fit(TEXTS, LABELS).save_pretrained(tmp_path / "bare")
+    for same in (backbone, loaded(saved_with_it, start_token="none")):
+        with pytest.raises(ArtifactError, match="reads texts alone, as .* which reads texts after"):
+            LabelClassifier.from_pretrained(tmp_path / "bare", backbone=same)
+
+
+def test_a_text_of_the_token_alone_does_not_hide_it(folder: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(folder, tmp_path / "other"))
+    path = other / "tokenizer.json"
+    fields = json.loads(path.read_text())
+    # What is read where a word is not known, such as the text that the tokenizer is asked with.
+    fields["model"]["unk_token"] = START
+    path.write_text(json.dumps(fields))
+    assert (loaded(other).start_token, loaded(other, start_token="none").start_token) == (
+        START,
+        None,
+    )
+
+
+def test_a_token_after_texts_is_none_before_them(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    FAMILIES["gpt2"].save(tmp_path)
+    path = str(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {START}", special_tokens=[(START, tokenizer.token_to_id(START))]
+    )
+    tokenizer.save(path)
+    backbone = loaded(tmp_path)
+    assert words(backbone, "soup") == ["soup", START]
+    assert backbone.start_token is None
 
 
 def test_another_token_before_texts_is_refused(

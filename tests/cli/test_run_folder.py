@@ -268,13 +268,18 @@ def decoder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.parametrize(
-    ("task", "pooling", "expected"),
-    [("classes", None, "last"), ("classes", "mean", "mean"), ("tags", None, None)],
+    ("task", "name", "pooling", "expected"),
+    [
+        ("classes", "ls-lora", None, "last"),
+        ("classes", "ls-lora", "mean", "mean"),
+        ("classes", "ls-unmask", None, None),
+        ("tags", "ls-lora", None, None),
+    ],
 )
 def test_a_run_on_a_decoder_of_before_start_tokens_goes_on_as_it_began(
-    tmp_path: Path, decoder: str, task: Any, pooling: Any, expected: str | None
+    tmp_path: Path, decoder: str, task: Any, name: Any, pooling: Any, expected: str | None
 ) -> None:
-    method = MethodOptions(name="ls-lora", pooling=pooling)
+    method = MethodOptions(name=name, pooling=pooling)
     begun = Config(task=task, backbone=BackboneOptions(name=decoder), method=method)
     folder = begun_before_start_tokens(tmp_path / "run", begun)
     options = folder.options()

@@ -120,8 +120,8 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """The tokenizer of a backbone.
 
-    That of a decoder is made to put a token before every text where it puts none there itself,
-    unless the options ask for none.
+    That of a decoder is made to put a token before every text where it puts none around texts
+    itself, unless the options ask for none.
 
     Args:
         options: of the backbone.
@@ -153,11 +153,12 @@ def load_tokenizer(
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The token that a tokenizer puts first, before every text; None where it puts none there."""
-    alone = tokenizer(".", add_special_tokens=False)["input_ids"]
-    ids = tokenizer(".")["input_ids"]
-    if not ids or (alone and ids[: len(alone)] == alone):
-        return None
-    return str(tokenizer.convert_ids_to_tokens(ids[0]))
+    read = tokenizer(".", return_special_tokens_mask=True)
+    ids, is_added = read["input_ids"], read["special_tokens_mask"]
+    if not tokenizer.is_fast:  # then the mask may not tell
+        alone = tokenizer(".", add_special_tokens=False)["input_ids"]
+        is_added = [ids[: len(alone)] != alone]
+    return str(tokenizer.convert_ids_to_tokens(ids[0])) if ids and is_added[0] else None
 
 
 def _start_token(tokenizer: PreTrainedTokenizerBase, known: Set[str]) -> str | None:

@@ -125,7 +125,8 @@ class RunFolder:
             raise ArtifactError(
                 f"--resume goes on with the options that the run in {self.folder} began with, "
                 f"but these changed:\n  {lines}\n"
-                "leave them as they were, or start the run anew with --overwrite"
+                "leave them as they were (without options it goes on with its own), or start the "
+                "run anew with --overwrite"
             )
 
     def check_same_data(self, digest: str) -> None:
@@ -204,7 +205,7 @@ class RunFolder:
 
 def _with_old_defaults(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """With what was so of decoders until it became an option: texts alone, and their last token."""
-    backbone, method = options.get("backbone"), options.get("method")
+    backbone = options.get("backbone")
     if not isinstance(backbone, Mapping) or "start_token" in backbone:
         return options
     # It loads transformers, which no other question here needs.
@@ -214,12 +215,10 @@ def _with_old_defaults(options: Mapping[str, Any]) -> Mapping[str, Any]:
     if not load_config(config.backbone)[1].causal:
         return options
     made = {**options, "backbone": {**backbone, "start_token": "none"}}
-    if (
-        not TASK_FACTS[config.task].of_words
-        and isinstance(method, Mapping)
-        and method.get("pooling") is None
-    ):
-        made["method"] = {**method, "pooling": "last"}
+    # Where tokens see what comes after them the mean was read.
+    reads_last = not TASK_FACTS[config.task].of_words and config.method.name != "ls-unmask"
+    if reads_last and config.method.pooling is None:
+        made["method"] = {**options.get("method", {}), "pooling": "last"}
     return made
 
 

@@ -100,7 +100,7 @@ class BackboneOptions:
         device: `auto`, `cpu`, `cuda`, `cuda:1`, ...; `split`: over all GPUs (`device_map` of
             transformers); `shard`: over all processes that train together (torch's FSDP2).
         attention: how attention is computed, by transformers' names; `auto` is the model's choice.
-        start_token: `auto`: a decoder whose tokenizer puts nothing before a text reads it after the
+        start_token: `auto`: a decoder whose tokenizer puts nothing around a text reads it after the
             token that stood between documents when it was trained, or its begin token; `none`:
             the text alone.
         max_length: tokens that are read at a time, of a text or of a window of it, special tokens

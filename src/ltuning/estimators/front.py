@@ -79,6 +79,8 @@ _PATHS = {
     "class_weight": "data.class_weight",
     "oos_label": "data.oos_label",
 }
+# Of artifacts that were written before there were start tokens.
+_NOT_SAID = object()
 # What `fit` itself reads of the options of data.
 _DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts", "data.oos_label")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
@@ -510,15 +512,18 @@ class Front(Parameters, ABC, Generic[F]):
                 "give the folder or hub id of the first one as backbone, in Python with its "
                 "revision"
             )
-        start, found = saved["backbone"].get("start_token"), self.backbone.start_token
-        if start == found or (start is None and self.backbone.starts_texts_as("none")):
+        found, loaded = self.backbone.start_token, self.backbone.options
+        start = saved["backbone"].get("start_token", _NOT_SAID)
+        if start is _NOT_SAID:  # its tokenizer was as it was saved
+            start = found if self.backbone.starts_texts_as("none") else None
+        if start == found:
             return
         what = (
             f"expected a backbone that reads {_start(start)}, as the classifier in '{folder}' was "
             f"trained, got '{self.backbone.name}', which reads {_start(found)}; "
         )
-        if None in (start, found):
-            option = "none" if start is None else "auto"
+        option = "none" if start is None else "auto"
+        if None in (start, found) and (loaded is None or loaded.start_token != option):
             raise ArtifactError(f"{what}load it by its name with start_token={option}")
         raise ArtifactError(f"{what}load it with the tokenizer that it had then")
 
