@@ -51,18 +51,46 @@ def test_the_head_has_the_means_of_texts_and_of_labels_as_centres(
     assert int(head.trained) == 3 and len(fitted.scorer().model.labels.mean) == 5
 
 
-@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize(
+    ("method", "pooling", "options"),
+    [
+        ("lt-prefix", "last", TOGETHER),
+        ("lt-prefix", "mean", TOGETHER),
+        ("lt-prefix", "mean", {"method__labels": "apart"}),
+        ("lt-prompt", "mean", {}),
+        ("probe", "mean", {"method__head": "match"}),
+    ],
+)
 def test_with_a_decoder_the_head_divides_by_the_spread_of_the_texts(
-    llama: Backbone, classifier: Make, toy: Any, tmp_path: Path, pooling: str
+    llama: Backbone,
+    classifier: Make,
+    toy: Any,
+    tmp_path: Path,
+    method: str,
+    pooling: str,
+    options: dict[str, Any],
 ) -> None:
-    fitted = classifier(llama, steps=1, pooling=pooling, **TOGETHER).fit(toy.texts, toy.labels)
+    fitted = classifier(llama, method, steps=1, pooling=pooling, **options)
+    fitted.fit(toy.texts, toy.labels)
     states, mask = llama.encode(toy.texts)
     head = fitted.scorer().model.adapter.head
-    spread = pool(states, mask, pooling).std(0, correction=0)
+    pooled = pool(states, mask, pooling)
+    spread = pooled.std(0, correction=0)
     torch.testing.assert_close(head.scale, spread / spread.median(), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(head.text_center, pooled.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(head.label_center, fitted.scorer().model.labels.mean.mean(0))
     fitted.save_pretrained(tmp_path / "saved")
     loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=llama)
     assert torch.equal(loaded.scorer().model.adapter.head.scale, head.scale)
+
+
+def test_labels_apart_of_an_encoder_are_compared_as_they_are(
+    bert: Backbone, classifier: Make, toy: Any
+) -> None:
+    fitted = classifier(bert, steps=1, method__labels="apart").fit(toy.texts, toy.labels)
+    head = fitted.scorer().model.adapter.head
+    assert not head.text_center.any() and not head.label_center.any()
+    assert torch.equal(head.scale, torch.ones(32))
 
 
 @pytest.mark.parametrize("label_tokens", ["all", "mean"])

@@ -258,14 +258,23 @@ def test_a_configuration_that_says_another_than_the_backbone_is_refused(folder: 
         )
 
 
-def test_a_checkpoint_of_before_heads_had_a_scale_goes_on(folder: Path, tmp_path: Path) -> None:
-    every = {"training.save_steps": 2, "training.save_strategy": "steps"}
+@pytest.mark.parametrize(
+    ("labels", "added"),
+    [("together", ["scale"]), ("apart", ["scale", "text_center", "label_center"])],
+)
+def test_a_checkpoint_of_before_heads_had_a_scale_goes_on(
+    folder: Path, tmp_path: Path, labels: str, added: list[str]
+) -> None:
+    every = {"training.save_steps": 2, "training.save_strategy": "steps", "method.labels": labels}
     made = LabelClassifier(loaded(folder), steps=4, options=every)
     made.fit(TEXTS, LABELS, checkpoints=tmp_path)
     shutil.rmtree(tmp_path / "checkpoint-4")
     path = tmp_path / "checkpoint-2" / "model.safetensors"
     tensors = load_file(path)
-    assert tensors.pop("adapter.head.scale").shape == (32,)
+    for name in added:
+        assert tensors.pop(f"adapter.head.{name}").shape == (32,)
     save_file(tensors, path, metadata={"format": "pt"})
     made.fit(TEXTS, LABELS, checkpoints=tmp_path, resume=True)
-    assert made.scorer().model.adapter.head.scale.eq(1).all()
+    head = made.scorer().model.adapter.head
+    assert head.scale.eq(1).all()
+    assert bool(head.text_center.any()) == (labels == "together")

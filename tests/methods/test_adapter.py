@@ -58,7 +58,8 @@ def scores(
 MATCH = {"head.tau": (), "head.read.weight": (1, 32), "head.map.weight": (32, 32)}
 CENTRED = {"head.tau": (), "head.map.weight": (32, 32)}
 # What a head that compares from centres keeps beside its weights.
-KEPT = {"head.text_center", "head.label_center", "head.scale", "head.trained"}
+CENTERS = {"head.text_center", "head.label_center", "head.scale"}
+KEPT = {"lt-prompt": CENTERS, "lt-prefix": CENTERS | {"head.trained"}}
 CLASSES = {"head.out.weight": (3, 32)}
 BINARY = {"head.out.weight": (2, 32)}
 # M = 4 layers, H = 32, L = 5, K = 3, r = 64. Keys and values of one layer and token are 64 numbers
@@ -106,7 +107,7 @@ def test_trainable_parameters(backbone: Backbone, name: str, recipe: str) -> Non
     shapes = {key: tuple(weight.shape) for key, weight in adapter.named_parameters()}
     assert shapes == table[name, recipe]
     assert adapter.num_parameters == sum(weight.numel() for weight in adapter.parameters())
-    kept = KEPT if (name, recipe) == ("lt-prefix", "default") else set()
+    kept = set() if recipe == "paper" or not name.startswith("lt-") else KEPT[name]
     assert set(adapter.state_dict()) == set(shapes) | kept
 
 

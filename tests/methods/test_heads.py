@@ -60,6 +60,19 @@ def test_the_match_head_is_its_formula() -> None:
     torch.testing.assert_close(head(state[None], label[None])[0], expected)
 
 
+def test_a_match_head_compares_from_its_centers_in_the_spread_of_texts() -> None:
+    head, bare = MatchHead(6, tau=2.0), MatchHead(6, tau=2.0)
+    torch.nn.init.normal_(head.read.weight)
+    torch.nn.init.normal_(head.map.weight)
+    bare.load_state_dict({**bare.state_dict(), **dict(head.named_parameters())})
+    texts, labels = torch.randn(9, 6) * torch.tensor([1.0, 1, 1, 1, 1, 40]) + 3, torch.randn(3, 6)
+    head.center(texts, labels, scaled=True)
+    spread = texts.std(0, correction=0)
+    scale = spread / spread.median()
+    read = (texts[:3] - texts.mean(0)) / scale, (labels - labels.mean(0)) / scale
+    torch.testing.assert_close(head(texts[:3], labels), bare(*read), atol=1e-5, rtol=1e-4)
+
+
 def test_a_wide_match_head_is_identity_plus_low_rank() -> None:
     head = MatchHead(1025, tau=10.0)
     assert {name: tuple(weight.shape) for name, weight in head.named_parameters()} == {

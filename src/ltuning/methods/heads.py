@@ -115,68 +115,24 @@ class BinaryHead(nn.Module):
         self.out.bias.data[1] += by
 
 
-class MatchHead(nn.Module):
-    """`w . r + tau cos(r, h G)`: reads the branch's state and compares it with its label's.
+class _Centred(nn.Module):
+    """What states are compared from.
 
-    G starts as the identity (identity plus low rank for wide models) and w at zero, so the
-    meaning of the labels gives a gradient at step 0.
-
-    Args:
-        hidden: H.
-        tau: weight of the cosine at the start.
-        bias: whether a number that all labels share is added: a label that is compared with no
-            other needs one.
-    """
-
-    def __init__(self, hidden: int, tau: float, bias: bool = False):
-        super().__init__()
-        self.read = nn.Linear(hidden, 1, bias=bias)
-        for weight in self.read.parameters():
-            nn.init.zeros_(weight)
-        self.tau = nn.Parameter(torch.tensor(float(tau)))
-        self.map = label_map(hidden)
-
-    def forward(self, state: Tensor, label: Tensor) -> Tensor:
-        """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""
-        similarity = nn.functional.cosine_similarity(state, self.map(label), dim=-1)
-        return self.read(state).squeeze(-1) + self.tau * similarity
-
-    def shift(self, by: Tensor) -> None:
-        """Add a number to every score, where there is a bias."""
-        self.read.bias.data += by
-
-
-class CentredMatchHead(nn.Module):
-    """`tau cos((r - r0) / s, G ((h - h0) / s))`: a text's state against every label's mean state.
-
-    The centres r0 and h0 are the means over the training texts and over the label texts: states of
-    decoders have most of their length in common. So have they a few features that are far wider
-    than the others and would decide every cosine; with them s is the spread of each feature over
-    the training texts, otherwise 1. G starts as the identity. For a label that came after training
-    G goes half of its way, `(I + G) / 2`, and where labels compete its score is raised a little: no
-    text of its own ever drew it.
-
-    Args:
-        hidden: H.
-        tau: weight of the cosine at the start.
-        bias: whether a number that all labels share is added; labels then do not compete.
+    States of decoders have most of their length in common, and a few features that are far wider
+    than the others and would decide every cosine. So those of texts are taken from a centre r0,
+    those of labels from h0, and both are divided by s, the spread of each feature over the training
+    texts. Until `center` is called r0 and h0 are 0 and s is 1.
     """
 
     text_center: Tensor
     label_center: Tensor
     scale: Tensor
-    trained: Tensor
 
-    def __init__(self, hidden: int, tau: float, bias: bool = False):
+    def __init__(self, hidden: int):
         super().__init__()
-        self.map = label_map(hidden)
-        self.tau = nn.Parameter(torch.tensor(float(tau)))
-        self.bias = nn.Parameter(torch.zeros(())) if bias else None
         self.register_buffer("text_center", torch.zeros(hidden))
         self.register_buffer("label_center", torch.zeros(hidden))
         self.register_buffer("scale", torch.ones(hidden))
-        # Label texts that training knew; those beyond came later, before training none.
-        self.register_buffer("trained", torch.tensor(torch.iinfo(torch.long).max))
 
     def center(self, texts: Tensor, labels: Tensor, *, scaled: bool) -> None:
         """Take the centres of `[N, H]` states of texts and `[V, H]` mean states of label texts.
@@ -188,16 +144,84 @@ class CentredMatchHead(nn.Module):
         """
         self.text_center.copy_(texts.mean(0))
         self.label_center.copy_(labels.mean(0))
-        self.trained.fill_(len(labels))
         spread = texts.float().std(0, correction=0)
         middle = spread.median()
         if scaled and middle > 0:
             self.scale.copy_((spread / middle).clamp_min(_LEAST_SPREAD))
 
+    def of_texts(self, states: Tensor) -> Tensor:
+        """`(r - r0) / s` of states `[..., H]` of texts."""
+        return (states - self.text_center) / self.scale
+
+    def of_labels(self, states: Tensor) -> Tensor:
+        """`(h - h0) / s` of mean states `[..., H]` of label texts."""
+        return (states - self.label_center) / self.scale
+
+
+class MatchHead(_Centred):
+    """`w . r + tau cos(r, h G)`: reads the branch's state and compares it with its label's.
+
+    G starts as the identity (identity plus low rank for wide models) and w at zero, so the
+    meaning of the labels gives a gradient at step 0. In decoders r and h are those of `_Centred`.
+
+    Args:
+        hidden: H.
+        tau: weight of the cosine at the start.
+        bias: whether a number that all labels share is added: a label that is compared with no
+            other needs one.
+    """
+
+    def __init__(self, hidden: int, tau: float, bias: bool = False):
+        super().__init__(hidden)
+        self.read = nn.Linear(hidden, 1, bias=bias)
+        for weight in self.read.parameters():
+            nn.init.zeros_(weight)
+        self.tau = nn.Parameter(torch.tensor(float(tau)))
+        self.map = label_map(hidden)
+
+    def forward(self, state: Tensor, label: Tensor) -> Tensor:
+        """`[R, H]` branch states and `[R, H]` label mean states `-> [R]` scores."""
+        state, label = self.of_texts(state), self.of_labels(label)
+        similarity = nn.functional.cosine_similarity(state, self.map(label), dim=-1)
+        return self.read(state).squeeze(-1) + self.tau * similarity
+
+    def shift(self, by: Tensor) -> None:
+        """Add a number to every score, where there is a bias."""
+        self.read.bias.data += by
+
+
+class CentredMatchHead(_Centred):
+    """`tau cos((r - r0) / s, G ((h - h0) / s))`: a text's state against every label's mean state.
+
+    The scale s is 1 in encoders. G starts as the identity. For a label that came after training G
+    goes half of its way, `(I + G) / 2`, and where labels compete its score is raised a little: no
+    text of its own ever drew it.
+
+    Args:
+        hidden: H.
+        tau: weight of the cosine at the start.
+        bias: whether a number that all labels share is added; labels then do not compete.
+    """
+
+    trained: Tensor
+
+    def __init__(self, hidden: int, tau: float, bias: bool = False):
+        super().__init__(hidden)
+        self.map = label_map(hidden)
+        self.tau = nn.Parameter(torch.tensor(float(tau)))
+        self.bias = nn.Parameter(torch.zeros(())) if bias else None
+        # Label texts that training knew; those beyond came later, before training none.
+        self.register_buffer("trained", torch.tensor(torch.iinfo(torch.long).max))
+
+    def center(self, texts: Tensor, labels: Tensor, *, scaled: bool) -> None:
+        """Take the centres; labels beyond these are later ones."""
+        super().center(texts, labels, scaled=scaled)
+        self.trained.fill_(len(labels))
+
     def forward(self, states: Tensor, labels: Tensor) -> Tensor:
         """`[B, H]` states of texts and `[V, H]` mean states of label texts `-> [B, V]` scores."""
-        texts = nn.functional.normalize((states - self.text_center) / self.scale, dim=-1)
-        centered = (labels - self.label_center) / self.scale
+        texts = nn.functional.normalize(self.of_texts(states), dim=-1)
+        centered = self.of_labels(labels)
         is_later = torch.arange(len(labels), device=labels.device) >= self.trained
         mapped = self.map(centered)
         mapped = torch.where(is_later[:, None], (centered + mapped) / 2, mapped)
@@ -212,17 +236,19 @@ class CentredMatchHead(nn.Module):
         self.bias.data += by
 
 
-def missing_scale(saved: Mapping[str, Any], head: str) -> dict[str, Tensor]:
-    """What a centred head saved before it had a scale lacks: one of 1, which is none.
+def missing_centers(saved: Mapping[str, Any], head: str) -> dict[str, Tensor]:
+    """What a head lacks that was saved before it had centres, or a scale: those of no effect.
 
     Args:
         saved: tensors by name.
         head: what the names of those of the head begin with.
     """
-    center = saved.get(f"{head}text_center")
-    if center is None or f"{head}scale" in saved:
+    center = saved.get(f"{head}text_center", saved.get(f"{head}read.weight"))
+    if center is None:
         return {}
-    return {f"{head}scale": torch.ones_like(center)}
+    zeros = torch.zeros_like(center.reshape(-1))
+    given = {"text_center": zeros, "label_center": zeros.clone(), "scale": torch.ones_like(zeros)}
+    return {f"{head}{name}": of for name, of in given.items() if f"{head}{name}" not in saved}
 
 
 def mean_over_texts(scores: Tensor, owners: Tensor, num_labels: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ltuning.errors import ArtifactError
-from ltuning.methods.heads import missing_scale
+from ltuning.methods.heads import missing_centers
 
 # No training comes near it, and squares of what is beyond it overflow to NaN.
 _LARGEST = 1e15
@@ -48,7 +48,7 @@ def fitting(
         ArtifactError: one is missing, is too many, or is of another shape or type; one holds NaN,
             infinity or what overflows to it.
     """
-    saved = {**saved, **missing_scale(saved, "head.")}
+    saved = {**saved, **missing_centers(saved, "head.")}
     if came := _misfit(saved, expected):
         raise ArtifactError(
             f"expected the tensors of its method in '{folder}', got {came}; restore the folder "

@@ -8,7 +8,7 @@ from typing import Never
 import torch
 
 from ltuning.backbones.frozen_model import Tokens
-from ltuning.methods.heads import CentredMatchHead
+from ltuning.methods.heads import CentredMatchHead, MatchHead
 from ltuning.methods.model import Model
 from ltuning.scoring import mean_states
 from ltuning.stages import counting
@@ -18,7 +18,9 @@ _CENTERED = 1000
 
 
 def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, seed: int) -> None:
-    """Give a head that has centres those of the training texts and of the label texts.
+    """Give a head that compares from centres those of the training texts and of the label texts.
+
+    Read apart, states of encoders are compared as they are.
 
     Args:
         model: on the backbone's device.
@@ -27,7 +29,10 @@ def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, se
         seed: of the draw of the texts whose mean is taken.
     """
     labels, head = model.labels, model.adapter.head
-    if labels is None or not isinstance(head, CentredMatchHead):
+    causal = model.backbone.family.causal
+    if labels is None or not isinstance(
+        head, (CentredMatchHead, MatchHead) if causal else CentredMatchHead
+    ):
         return
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(tokens), generator=generator)[:_CENTERED].tolist()
@@ -36,4 +41,4 @@ def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, se
     assert pooling is not None  # resolved
     with counting("averaging training texts", len(chosen)) as advance:
         states = mean_states(model.backbone, chosen, batch_size, pooling, advance)
-    head.center(states, labels.mean, scaled=model.backbone.family.causal)
+    head.center(states, labels.mean, scaled=causal)

@@ -28,7 +28,7 @@ from ltuning import processes
 from ltuning.backbones.prefix import TRAINING, announced
 from ltuning.config import StoppingOptions
 from ltuning.errors import TrainingError
-from ltuning.methods.heads import missing_scale
+from ltuning.methods.heads import missing_centers
 from ltuning.methods.model import Branches, Model
 from ltuning.stages import Advance, counting
 from ltuning.training.arguments import Run
@@ -134,7 +134,7 @@ def _in_names_of_today(_: nn.Module, state: dict[str, object], *__: object) -> N
     """Checkpoints of taggers had another name for what is trained, and centred heads no scale."""
     for name in [name for name in state if name.startswith("tuned.")]:
         state[f"adapter.{name.removeprefix('tuned.')}"] = state.pop(name)
-    state.update(missing_scale(state, "adapter.head."))
+    state.update(missing_centers(state, "adapter.head."))
 
 
 class HeldOut(Protocol):
