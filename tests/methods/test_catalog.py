@@ -230,6 +230,18 @@ def test_few_texts_that_are_read_with_all_labels_have_half_the_rate() -> None:
     assert rate(999, name="prefix") == rate(1000, name="prefix")
 
 
+def test_the_rate_of_label_prompts_is_lower_on_a_decoder() -> None:
+    rates = [
+        training_defaults(
+            MethodOptions(name="lt-prompt", labels=labels, recipe=recipe), causal=causal
+        )
+        for labels in (None, "apart")
+        for recipe in ("default", "paper")
+        for causal in (False, True)
+    ]
+    assert [of["learning_rate"] for of in rates] == [1e-3, 1e-4, 1e-3, 1e-3] * 2
+
+
 def test_training_defaults_are_fields_of_training_arguments() -> None:
     from ltuning.config import check_training
 

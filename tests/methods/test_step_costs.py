@@ -37,6 +37,11 @@ def total(calls: list[tuple[int, bool]]) -> Cost:
     return Cost(forward, sum(tokens for tokens, has_gradient in calls if has_gradient))
 
 
+def has_centers(chosen: Any, backbone: Backbone) -> bool:
+    """Whether states are compared from the mean of the texts."""
+    return chosen.head == "match" and (chosen.labels == "together" or backbone.family.causal)
+
+
 APART = {"method__labels": "apart"}
 METHODS = [
     ("prefix", {}),
@@ -72,9 +77,9 @@ def test_the_cost_of_a_step_and_of_a_text_is_what_is_counted(
     tokens = chosen.num_tokens or labels
     sizes = {"text": widest, "tokens": tokens, "num_labels": 3}
     label_pass = layers if method.startswith("lt-") else 0
-    # Plain prefixes start from the keys and values of words, labels that are read together from the
-    # mean state of the texts, which is a pass of its own.
-    start_pass = layers if method == "prefix" or chosen.labels == "together" else 0
+    # Plain prefixes start from the keys and values of words, a head with centres from the mean
+    # state of the texts, which is a pass of its own.
+    start_pass = layers if method == "prefix" or has_centers(chosen, backbone) else 0
     step = calls[label_pass + start_pass :]
     assert len(step) == layers
     assert total(step) == training_step(chosen, layers, Step(texts=6, **sizes))
@@ -124,9 +129,9 @@ def test_over_epochs_the_layers_below_the_prefix_run_once(
         fitted.fit(texts, toy.labels[:6])
     chosen = fitted.resolved_config.method
     widest = max(len(row["input_ids"]) for row in backbone.tokenize(texts))
-    # The first pass is that of the label texts, or of the words that a plain prefix starts from;
-    # labels that are read together are compared from the mean state of the texts, the second one.
-    calls = calls[layers * (2 if chosen.labels == "together" else 1) :]
+    # The first pass is that of the label texts, or of the words that a plain prefix starts from; a
+    # head with centres compares from the mean state of the texts, the second one.
+    calls = calls[layers * (2 if has_centers(chosen, backbone) else 1) :]
     before, steps = calls[:first], calls[first:]
     assert total(before) == Cost(6 * widest * first, 0)
     sizes = {"texts": 6, "text": widest, "tokens": 0, "num_labels": 3}

@@ -352,7 +352,8 @@ def test_checkpoints_hold_the_adapter_and_no_weight_of_the_backbone(
     ("method", "options", "before"),
     [
         # The label texts; then, below a prefix, the texts in 3 batches before the first step; and
-        # in 3 more their mean state, which labels that are read together are compared from.
+        # in 3 more their mean state, which labels that are read together are compared from (of a
+        # decoder those that are read apart, too).
         ("lt-prefix", {}, 7),
         ("lt-prefix", {**APART, "objective": "contrast"}, 4),
         ("lt-prefix", {**APART, "objective": "pairs"}, 4),
@@ -369,6 +370,8 @@ def test_the_labels_are_encoded_once_per_fit(
     options: dict[str, Any],
     before: int,
 ) -> None:
+    if backbone.family.causal and options:
+        before += 3
     forwards: list[bool] = []
     made: list[int] = []
     hook = backbone.model.register_forward_pre_hook(

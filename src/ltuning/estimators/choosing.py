@@ -72,7 +72,7 @@ def _steps(
     """Steps of a training, the same for every method, and texts in a step."""
     from ltuning.training.arguments import Chosen, planned_steps
 
-    defaults = catalog.training_defaults(config.method, num_texts)
+    defaults = catalog.training_defaults(config.method, num_texts, causal=backbone.family.causal)
     return planned_steps(
         Chosen(
             {**defaults, **config.training},

@@ -230,7 +230,8 @@ class Front(Parameters, ABC, Generic[F]):
         """The configuration of the trained classifier with nothing left to the recipe."""
         fitted = self._trained()
         method = fitted.model.method
-        defaults = catalog.training_defaults(method, fitted.num_texts)
+        causal = self.backbone.family.causal
+        defaults = catalog.training_defaults(method, fitted.num_texts, causal=causal)
         training = {**defaults, **self.config.training}
         return replace(self.config, method=method, training=training)
 
@@ -549,7 +550,8 @@ class Front(Parameters, ABC, Generic[F]):
         from ltuning.training import arguments
 
         config = self.config
-        defaults = catalog.training_defaults(fitted.model.method, num_rows)
+        causal = self.backbone.family.causal
+        defaults = catalog.training_defaults(fitted.model.method, num_rows, causal=causal)
         on_cpu = self.backbone.device.type == "cpu"
         chosen = self._chosen(defaults, has_validation, on_cpu)
         return arguments.Run(

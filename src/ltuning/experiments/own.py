@@ -109,4 +109,5 @@ def _applying(job: Job) -> int:
 def own_rate(method: str, job: Job) -> float:
     """The learning rate that the recipe has for a method."""
     options = _config(method, job).method
-    return float(catalog.training_defaults(options, len(job.train))["learning_rate"])
+    causal = job.outline.family.causal
+    return float(catalog.training_defaults(options, len(job.train), causal=causal)["learning_rate"])

@@ -111,9 +111,12 @@ class Recipe:
     pooling: Pooling | None = None
     labels: str = "apart"
     few_texts_rate: float | None = None
+    decoder_rate: float | None = None
 
-    def rate(self, num_texts: int) -> float:
+    def rate(self, num_texts: int, causal: bool) -> float:
         """The learning rate with so many training texts; 0 = unknown, taken for few."""
+        if causal and self.decoder_rate is not None:
+            return self.decoder_rate
         if self.few_texts_rate is None or num_texts >= MANY_TEXTS:
             return self.learning_rate
         return self.few_texts_rate
@@ -131,7 +134,16 @@ RECIPES: dict[tuple[str, str], Recipe] = {
         # On four development sets of few texts half the rate was .4 to 1.8 points better.
         few_texts_rate=3e-3,
     ),
-    ("default", "lt-prompt"): Recipe("text", "match", "contrast", 1e-3, transform="square"),
+    ("default", "lt-prompt"): Recipe(
+        "text",
+        "match",
+        "contrast",
+        1e-3,
+        transform="square",
+        # States of decoders are wider, and so are steps of embeddings that are made from them: at
+        # the rate of encoders SmolLM2 said one label of everything.
+        decoder_rate=1e-4,
+    ),
     ("default", "prefix"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
     ("default", "prompt"): Recipe("vocabulary", "classes", "classes", 3e-2, num_tokens=10),
     ("paper", "lt-prefix"): Recipe(
@@ -210,20 +222,24 @@ def _label_tokens(options: MethodOptions, num_label_tokens: int) -> Literal["all
     return options.label_tokens or ("mean" if is_many else "all")
 
 
-def training_defaults(options: MethodOptions, num_texts: int = 0) -> dict[str, Any]:
+def training_defaults(
+    options: MethodOptions, num_texts: int = 0, *, causal: bool = False
+) -> dict[str, Any]:
     """TrainingArguments' fields that the recipe sets, below what the user gives.
 
     Args:
         options: as given, or resolved; of `auto` those of lt-prefix.
         num_texts: training texts; 0 = unknown, taken for few.
+        causal: whether the backbone is a decoder.
     """
     if options.name in weights.WEIGHT_METHODS:
         rate = weights.WEIGHT_METHODS[options.name].learning_rate[options.recipe == "paper"]
     else:
         name = "lt-prefix" if options.name == AUTO else options.name
         recipe = RECIPES[options.recipe, name]
-        is_apart = options.labels == "apart"
-        rate = recipe.learning_rate if is_apart else recipe.rate(num_texts)
+        # Labels that are read apart have the rate of many texts with few, too.
+        is_apart = options.name == "lt-prefix" and options.labels == "apart"
+        rate = recipe.learning_rate if is_apart else recipe.rate(num_texts, causal)
     return {
         "learning_rate": rate,
         "per_device_train_batch_size": 16,
