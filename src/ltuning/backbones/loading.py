@@ -153,10 +153,10 @@ def load_tokenizer(
 
 def start_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """The token that a tokenizer puts first, before every text; None where it puts none there."""
-    read = tokenizer(".", return_special_tokens_mask=True)
+    read = tokenized(tokenizer, ".", return_special_tokens_mask=True)
     ids, is_added = read["input_ids"], read["special_tokens_mask"]
     if not tokenizer.is_fast:  # then the mask may not tell
-        alone = tokenizer(".", add_special_tokens=False)["input_ids"]
+        alone = tokenized(tokenizer, ".", add_special_tokens=False)["input_ids"]
         is_added = [ids[: len(alone)] != alone]
     return str(tokenizer.convert_ids_to_tokens(ids[0])) if ids and is_added[0] else None
 

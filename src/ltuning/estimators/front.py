@@ -79,8 +79,6 @@ _PATHS = {
     "class_weight": "data.class_weight",
     "oos_label": "data.oos_label",
 }
-# Of artifacts that were written before there were start tokens.
-_NOT_SAID = object()
 # What `fit` itself reads of the options of data.
 _DATA_READ = ("data.empty_texts", "data.class_weight", "data.long_texts", "data.oos_label")
 # Options of a backbone that nothing can change once it is loaded, and that load it again.
@@ -514,8 +512,9 @@ class Front(Parameters, ABC, Generic[F]):
                 "revision"
             )
         found, loaded = self.backbone.start_token, self.backbone.options
-        start = saved["backbone"].get("start_token", _NOT_SAID)
-        if start is _NOT_SAID:  # its tokenizer was as it was saved
+        if "start_token" in saved["backbone"]:
+            start = saved["backbone"]["start_token"]
+        else:  # of before there were any: its tokenizer was as it was saved
             start = found if self.backbone.starts_texts_as("none") else None
         if start == found:
             return

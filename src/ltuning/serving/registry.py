@@ -292,6 +292,8 @@ class Registry:
             max_branches=default.max_branches,
             cache_size=default.cache_size,
         )
+        if key in self._backbones:
+            return self._backbones[key]
         for known, pair in self._backbones.items():
             is_same = replace(known, start_token=key.start_token) == key
             if is_same and pair[0].starts_texts_as(key.start_token):

@@ -30,9 +30,8 @@ def center(model: Model[Never], tokens: Sequence[Tokens], *, batch_size: int, se
     """
     labels, head = model.labels, model.adapter.head
     causal = model.backbone.family.causal
-    if labels is None or not isinstance(
-        head, (CentredMatchHead, MatchHead) if causal else CentredMatchHead
-    ):
+    kinds = (CentredMatchHead, MatchHead) if causal else (CentredMatchHead,)
+    if labels is None or not isinstance(head, kinds):
         return
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randperm(len(tokens), generator=generator)[:_CENTERED].tolist()
