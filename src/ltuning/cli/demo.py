@@ -35,7 +35,7 @@ def demo(
     ] = Path("runs/demo"),
     backbone: Annotated[
         str,
-        typer.Option(metavar="NAME", help="builtin:smollm2 shows a decoder: 25 times the work."),
+        typer.Option(metavar="NAME", help="builtin:smollm2 shows a decoder: ten times the work."),
     ] = "builtin:minilm",
     quiet: options.Quiet = False,
 ) -> None:

@@ -208,7 +208,7 @@ class MethodOptions:
         dropout: of LoRA's inputs, while it trains.
         merge: whether the weights that LoRA changed are saved instead of LoRA itself.
         bias: whether the classifier on a text's state has a bias, of methods without virtual tokens
-            and the objective `classes`; None is yes, and without it PEFT can hold it (`save_peft`).
+            and the objective `classes`; None is yes. PEFT can hold one without, of `pooling=last`.
         unmask_layers: layers whose causal mask `ls-unmask` removes: `all`, `none`, `8-31`, `0,2,4`.
     """
 

@@ -276,8 +276,9 @@ class Front(Parameters, ABC, Generic[F]):
 
         It holds LoRA and the head (in `modules_to_save`), the configuration of the backbone with
         the names of the outputs, and the tokenizer. Of texts that is method `ls-lora` with
-        `method.bias=false` on a decoder, for `AutoModelForSequenceClassification`; of words
-        `ls-lora` on any backbone, for `AutoModelForTokenClassification`.
+        `method.bias=false` and `method.pooling=last` on a decoder, for
+        `AutoModelForSequenceClassification`; of words `ls-lora` on any backbone, for
+        `AutoModelForTokenClassification`.
 
         Args:
             folder: where to; refused when it holds something.

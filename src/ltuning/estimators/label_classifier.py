@@ -474,7 +474,7 @@ class LabelClassifier(TextClassifier):
     Where `labels` are given it answers before `fit`, too, and warns that this is a guess: the label
     whose text is nearest to a text in the frozen backbone, whatever the method. Probabilities are a
     softmax of the cosines at temperature .07. It takes a backbone whose mean states are made to be
-    compared, as those of `builtin:minilm` are; the states of a decoder give no better than chance.
+    compared, as those of `builtin:minilm` are; a decoder guesses far worse, or by chance.
     """
 
     task = "classes"

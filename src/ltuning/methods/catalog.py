@@ -11,7 +11,7 @@ lt-prefix  label states, mapped keys and values    pooled state -> K
 
 With labels that are read apart the state of lt-prefix, too, is read as the score of one label.
 
-The methods without virtual tokens have a table of their own (`weights.py`).
+The methods without virtual tokens have a table of their own (`weight_methods.py`).
 """
 
 from __future__ import annotations

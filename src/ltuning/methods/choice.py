@@ -84,7 +84,7 @@ ROWS = (
     ),
     Row(
         ("ls-lora", "lt-prefix", "probe"),
-        "with this many texts for each label it is 1 to 3 points ahead of lt-prefix",
+        "with this many texts for each label it is up to 3 points ahead of lt-prefix",
         "benchmarks/results/local.md",
         least_texts=250,
         most_labels=20,
