@@ -132,8 +132,8 @@ class Answers:
     """What a classifier said of n held-out texts.
 
     Attributes:
-        confidence: `[n]` the highest probability.
-        right: `[n]` whether it is the true label's.
+        confidence: `[n]` the highest probability, 1 where a text is said to belong to no label.
+        right: `[n]` whether what is said is true.
         true: `[n]` the true label's probability.
     """
 
@@ -142,14 +142,33 @@ class Answers:
     true: np.ndarray
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, truth: Sequence[int] | np.ndarray, seed: int) -> Self:
-        """Those that are kept of probabilities `[n, K]` and the index of each text's label."""
-        rows = np.arange(len(probabilities))
+    def of(
+        cls,
+        probabilities: np.ndarray,
+        truth: Sequence[int] | np.ndarray,
+        seed: int,
+        outside: np.ndarray | None = None,
+        none: int | None = None,
+    ) -> Self:
+        """Those that are kept of all.
+
+        Args:
+            probabilities: `[n, K]`.
+            truth: `[n]` the index of each text's label.
+            seed: of the draw of those that are kept, where there are more.
+            outside: `[n]` the texts that are said to belong to no label, which is never withheld.
+            none: the index of the label that stands for none, where it is one of the K.
+        """
+        said, labels = probabilities.argmax(axis=1), np.asarray(truth)
+        confidence = probabilities.max(axis=1)
+        if outside is not None:
+            said = np.where(outside, -1 if none is None else none, said)
+            confidence = np.where(outside, 1.0, confidence)
+        rows = np.arange(len(labels))
+        true = probabilities[rows, labels]
         if len(rows) > MOST_KEPT:
             rows = np.sort(np.random.default_rng(seed).permutation(rows)[:MOST_KEPT])
-        kept, labels = probabilities[rows], np.asarray(truth)[rows]
-        right = kept.argmax(axis=1) == labels
-        return cls(kept.max(axis=1), right, kept[np.arange(len(rows)), labels])
+        return cls(confidence[rows], (said == labels)[rows], true[rows])
 
     @classmethod
     def from_plain(cls, value: Any) -> Self:

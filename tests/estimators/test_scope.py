@@ -75,6 +75,24 @@ def test_a_label_for_none_is_trained_where_there_are_texts(
     assert (with_some.predict(texts) == NONE).tolist() == outside.tolist()
 
 
+def test_a_target_precision_counts_what_is_said_to_belong_nowhere(
+    without: LabelClassifier, with_some: LabelClassifier, toy: Any
+) -> None:
+    texts, labels = toy.texts + toy.test_texts, toy.labels + toy.test_labels
+    for made, more in ((without, []), (with_some, STRANGE)):
+        truth = np.array(labels + [NONE] * len(more))
+        said = made.predict(texts + more)
+        outside = made.is_outside(made.scores(texts + more))
+        assert outside.any()
+        assert made.answers_.right.tolist() == (said == truth).tolist()
+        assert (made.answers_.confidence[outside] == 1).all()
+        found = made.threshold_for(0.9)
+        kept = made.predict(texts + more, abstain=found.threshold)
+        is_said = np.array([one is not None for one in kept])
+        assert is_said.mean() == found.coverage
+        assert (kept == truth)[is_said].mean() >= 0.9
+
+
 def test_evaluation_tells_how_well_they_are_told(without: LabelClassifier, toy: Any) -> None:
     texts, labels = toy.test_texts + STRANGE, [*toy.test_labels, NONE, NONE, NONE]
     report = without.evaluate(texts, labels)

@@ -770,14 +770,16 @@ class LabelClassifier(TextClassifier):
         self, labels: Labels, scores: np.ndarray, truth: Sequence[int], temperature: float
     ) -> dict[str, Any]:
         """What a classifier holds that is fitted to held-out texts."""
-        said = probabilities_of(scores, temperature)
-        found = {"temperature": temperature, "answers": Answers.of(said, truth, self.config.seed)}
+        said, seed, names = probabilities_of(scores, temperature), self.config.seed, labels.names
         oos_label = self.config.data.oos_label
         if oos_label is None:
-            return found
-        within = np.array([labels.names[label] != oos_label for label in truth])
-        highest = highest_in_scope(scores[within], labels.names, oos_label)
-        return found | {"oos_threshold": fit_scope(highest)}
+            return {"temperature": temperature, "answers": Answers.of(said, truth, seed)}
+        within = np.array([names[label] != oos_label for label in truth])
+        threshold = fit_scope(highest_in_scope(scores[within], names, oos_label))
+        outside = Scope(names, labels.type, oos_label, threshold).is_outside(scores)
+        none = names.index(oos_label) if oos_label in names else None
+        answers = Answers.of(said, truth, seed, outside, none)
+        return {"temperature": temperature, "answers": answers, "oos_threshold": threshold}
 
     def predict_proba(self, texts: object, progress: Progress | None = None) -> np.ndarray:
         """Probabilities `[N, K]`: softmax over the labels' scores, divided by `temperature_`.
