@@ -111,6 +111,22 @@ def test_a_label_method_and_labels_it_cannot_read(check: Check, toy: Any, tmp_pa
     assert check(source, "--no-model", "--method", "probe")[1]["findings"] == []
 
 
+def test_a_test_split_that_cannot_be_used_is_left_out(
+    check: Check, ltuning: Callable[..., Any], toy: Any, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "data").mkdir()
+    write_csv(folder / "train.csv", toy.texts, toy.labels)
+    (folder / "test.csv").write_text("text\na ball\nbread\n")
+    _, record = check(folder)
+    assert kinds(record) == [("left out", "test", 0)]
+    assert record["splits"].keys() == {"train"}
+    assert "expected a label column" in record["findings"][0]["sentence"]
+    (folder / "train.csv").unlink()
+    alone = ltuning("check", folder)
+    assert alone.code == 1
+    assert "expected a label column" in alone.stderr
+
+
 def test_other_tasks(check: Check, tmp_path: Path) -> None:
     several = tmp_path / "several.csv"
     several.write_text("text,labels\n" + "a ball,food|sport\nbread,\n" * 8)

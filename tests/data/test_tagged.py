@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,18 @@ def test_held_out_sentences(number: int, fraction: float, seed: int) -> None:
     assert len(rest) >= 1 and len(held) >= 1
     assert sorted(rest.texts + held.texts, key=lambda tokens: int(tokens[0])) == whole.texts
     assert hold_out_sentences(whole, fraction, seed) == (rest, held)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_type_is_in_the_held_out_sentences_alone(seed: int) -> None:
+    sentences = [Sentence.of_tokens([str(row)]) for row in range(12)]
+    whole = TaggedExamples(sentences, [["B-a"]] * 11 + [["B-b"]], "here")
+    rest, held = hold_out_sentences(whole, 0.3, seed)
+    assert ["b"] in rest.names and ["b"] not in held.names
+    assert len(held) in (3, 4)
+    own = replace(whole, tags=[[f"B-{row}"] for row in range(12)])
+    with pytest.raises(DataError, match="^here: expected a sentence whose types others have too"):
+        hold_out_sentences(own, 0.3, seed)
 
 
 def test_one_sentence_cannot_be_parted() -> None:

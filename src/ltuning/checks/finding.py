@@ -16,8 +16,8 @@ class Finding:
     """Something that was found in the texts of a split.
 
     Attributes:
-        kind: `few texts`, `several labels`, `repeated`, `in both`, `label texts`, `label names`,
-            `long texts`, `language` or `label errors`.
+        kind: `left out`, `few texts`, `several labels`, `repeated`, `in both`, `label texts`,
+            `label names`, `long texts`, `language` or `label errors`.
         split: whose texts they are.
         count: the texts or labels that it is true of.
         sentence: it in words, with what to do.

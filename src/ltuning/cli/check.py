@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from ltuning.checks.finding import quoted
 from ltuning.cli import options
 from ltuning.cli.figure_tables import titled
 from ltuning.cli.terminal import Terminal, results, show_facts, silence_libraries
-from ltuning.errors import LabelError, Problem
+from ltuning.errors import DataError, LabelError, Problem
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ltuning.config import Config
     from ltuning.data.examples import Examples
 
-_SPLITS = ("train", "validation", "test")
+_TRAINED_ON = ("train", "validation")
 _SHOWN = 10  # of many labels, and of labels that may be wrong
 # Texts that are read by the model for likely label errors: MiniLM reads as many tweets in 75 s.
 _MOST = 10_000
@@ -125,14 +125,27 @@ def check(
     raise_all(refusals(checks))
     config = configure({}, given, set_ or [], problems, needs_data=True)
     with terminal.waiting(f"reading {data}"):
-        found = read_splits(config, *_SPLITS)
-    splits = {name: found[name] for name in _SPLITS if name in found}
-    findings = _findings(config, splits, no_model, terminal)
+        splits, findings = _readable(partial(read_splits, config))
+    findings += _findings(config, splits, no_model, terminal)
     record = _record(data, config, splits, findings)
     if output is not None:
         write_file((json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode(), output)
     if not quiet:
         _show(record, findings)
+
+
+def _readable(read: Callable[..., Mapping[str, Any]]) -> tuple[dict[str, Any], list[Finding]]:
+    """The splits; that of the test is left out where it cannot be used, as one without labels."""
+    from ltuning.checks.finding import Finding
+
+    splits, findings = {**read(*_TRAINED_ON)}, []
+    try:
+        splits |= read("test")
+    except DataError as error:
+        if not splits:
+            raise
+        findings.append(Finding("left out", "test", 0, str(error)))
+    return {name: splits[name] for name in (*_TRAINED_ON, "test") if name in splits}, findings
 
 
 def _findings(

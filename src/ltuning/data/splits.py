@@ -31,7 +31,7 @@ def hold_out(examples: E, fraction: float, seed: int) -> tuple[E, E]:
         raise DataError(f"expected a validation fraction between 0 and 1, got {fraction!r}")
     held = held_rows(_classes(examples), fraction, seed)
     if isinstance(examples, MultilabelExamples):
-        held -= _needed(examples.labels, held)
+        held -= needed(examples.labels, held)
     if not held:
         raise DataError(
             f"{examples.origin}: no class has two examples, so none can be held out for "
@@ -49,6 +49,17 @@ def held_rows(classes: Sequence[str], fraction: float, seed: int) -> set[int]:
             count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
             held.update(_draw(indices, count, label, seed))
     return held
+
+
+def needed(labels: Sequence[Sequence[str]], held: set[int]) -> set[int]:
+    """Those of the texts held out without which training would lack a label, or a type."""
+    known = {name for index, names in enumerate(labels) if index not in held for name in names}
+    found = set()
+    for index in sorted(held):
+        if not known.issuperset(labels[index]):
+            found.add(index)
+            known.update(labels[index])
+    return found
 
 
 def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
@@ -77,17 +88,6 @@ def take_shots(examples: Examples, shots: int, seed: int) -> Examples:
         for index in _draw(indices, min(shots, len(indices)), label, seed)
     )
     return examples.part(sorted(drawn))
-
-
-def _needed(labels: Sequence[Sequence[str]], held: set[int]) -> set[int]:
-    """Those of the texts held out without which training would lack a label."""
-    known = {name for index, names in enumerate(labels) if index not in held for name in names}
-    needed = set()
-    for index in sorted(held):
-        if not known.issuperset(labels[index]):
-            needed.add(index)
-            known.update(labels[index])
-    return needed
 
 
 def _classes(examples: Examples | MultilabelExamples) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from ltuning.data.examples import BY_CONVENTION, Columns
+from ltuning.data.splits import needed
 from ltuning.data.tables import Places, Table, each_row
 from ltuning.errors import DataError
 from ltuning.sentences import Sentence, Span, scheme_of, spans_of, tags_of
@@ -141,8 +142,10 @@ def hold_out_sentences(
 ) -> tuple[TaggedExamples, TaggedExamples]:
     """Split into training and validation sentences, at least one each; equal seeds, equal parts.
 
+    A sentence stays for training if a type would be in validation only.
+
     Raises:
-        DataError: fewer than two sentences.
+        DataError: fewer than two sentences, or none that training can do without.
     """
     if len(examples) < 2:
         raise DataError(
@@ -152,6 +155,13 @@ def hold_out_sentences(
         )
     count = min(max(round(fraction * len(examples)), 1), len(examples) - 1)
     held = set(random.Random(seed).sample(range(len(examples)), count))
+    held -= needed(examples.names, held)
+    if not held:
+        raise DataError(
+            f"{examples.origin}: expected a sentence whose types others have too, to hold out for "
+            f"validation, got {count} with a type of their own; add sentences, give a validation "
+            "split, or set data.validation_fraction=0"
+        )
     rest = [index for index in range(len(examples)) if index not in held]
     return examples.part(rest), examples.part(sorted(held))
 
