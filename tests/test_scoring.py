@@ -9,7 +9,7 @@ import torch
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.config import MethodOptions
-from ltuning.errors import ArtifactError
+from ltuning.errors import ScoresError
 from ltuning.labels import Labels
 from ltuning.methods.adapter import Adapter, AdapterModel
 from ltuning.methods.catalog import METHODS, resolve, uses_labels
@@ -201,8 +201,8 @@ def test_scores_that_are_not_finite_are_no_answer(bert: Backbone, classifier: An
     with torch.no_grad():
         next(iter(made.scorer().model.adapter.head.parameters())).fill_(3e38)
     with pytest.raises(
-        ArtifactError,
+        ScoresError,
         match="expected finite scores of texts, got NaN or infinity: the classifier's weights are "
-        "too large; train again, or restore its folder from where it was first saved",
+        "too large, or a text's states for float16; train again, restore its folder from where",
     ):
         made.predict(["bread"])

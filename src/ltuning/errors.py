@@ -10,6 +10,7 @@
     ├── BackboneError      a model or tokenizer that cannot serve as a backbone
     ├── ArtifactError      a saved classifier, an output folder
     ├── TrainingError      a run that cannot go on
+    ├── ScoresError        what a classifier says of a text is no number
     └── MissingExtraError  an optional library that is not installed
 
 A message says what was expected, what came, and what to do.
@@ -75,6 +76,10 @@ class ArtifactError(LTuningError):
 
 class TrainingError(LTuningError, RuntimeError):
     """A training run that cannot go on."""
+
+
+class ScoresError(LTuningError):
+    """Scores of texts that are NaN or infinite."""
 
 
 class MissingExtraError(LTuningError, ImportError):

@@ -312,7 +312,8 @@ def _labelled(
     table = write.without_earlier(write.room(table, of_names), task, names)
     added = own + of_names
     lists = [not task.one_of_each, *(name in sets for name in added[1:])]
-    write.encoded(with_columns(table, added, _likely(names, lists, len(examples))))
+    said_of_some = names if oos_label is None else [*names, oos_label]
+    write.encoded(with_columns(table, added, _likely(said_of_some, lists, len(examples))))
     threshold = wanted.threshold(classifier, watcher)
     least_in_set = wanted.least_in_set(classifier)
     with watcher.counting("predicting", len(examples)) as advance:

@@ -81,7 +81,7 @@ class Scorer:
             `[N, K]` float32, row for row in the order of the texts.
 
         Raises:
-            ArtifactError: a score that is not finite.
+            ScoresError: a score that is not finite.
         """
         backbone, lengths = self.model.backbone, []
         scores = np.empty((len(texts), self.model.num_labels), dtype=np.float32)
@@ -202,7 +202,7 @@ class TagScorer:
         """`[W, 1 + 2K]` for each sentence; a word without a token is outside.
 
         Raises:
-            ArtifactError: a score that is not finite.
+            ScoresError: a score that is not finite.
         """
         tables: list[np.ndarray] = []
         for rows in pieces([len(sentence.text) for sentence in sentences]):

@@ -174,6 +174,29 @@ def test_what_cannot_be_written_is_said_before_predicting(
     assert not output.exists()
 
 
+def test_the_label_for_none_is_among_what_must_be_writable(
+    ltuning: Callable[..., Any],
+    tiny_bert: Path,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from ltuning.estimators.label_classifier import LabelClassifier
+
+    words = ("--backbone", tiny_bert, "--method", "prefix", "--steps", 1, "--quiet")
+    parts = ("--set", "data.validation_fraction=0.5", "--set", "data.oos_label=☃")
+    train = ("train", data, "--output", tmp_path / "run", *words, *parts)
+    assert ltuning(*train).code == 0
+    monkeypatch.setattr(LabelClassifier, "scores", None)
+    file, output = tmp_path / "x.csv", tmp_path / "y.csv"
+    file.write_bytes("text\nein Bällchen\n".encode("cp1252"))
+    given = (file, "--encoding", "cp1252", "--output", output)
+    outcome = ltuning("predict", tmp_path / "run", *given)
+    assert outcome.code == 1
+    assert "☃" in outcome.stderr and "cp1252" in outcome.stderr
+    assert not output.exists()
+
+
 def test_an_output_that_exists_needs_overwrite(
     ltuning: Callable[..., Any], trained: Path, tmp_path: Path
 ) -> None:

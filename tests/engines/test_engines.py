@@ -21,7 +21,7 @@ from ltuning.data.sources import Dialect
 from ltuning.engines import job as job_module
 from ltuning.engines import local
 from ltuning.engines.job import Asked, Job, Output, Worker, identity, planned
-from ltuning.errors import ArtifactError, DataError
+from ltuning.errors import ArtifactError, DataError, ScoresError
 
 if TYPE_CHECKING:
     from ..conftest import Toy
@@ -318,6 +318,20 @@ def test_a_worker_of_another_version_or_classifier_does_nothing(
         Worker(made(run_folder, tmp_path, ltuning_version="0.0"))
     with pytest.raises(ArtifactError, match="is another one than when the work was begun"):
         Worker(made(run_folder, tmp_path, sha256="0"))
+
+
+def test_scores_that_are_no_numbers_cost_their_piece_alone(
+    run_folder: Path, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, (piece, *_) = Worker(made(run_folder, tmp_path)), many(tmp_path, toy, 3)
+
+    def fail(*_: object) -> None:
+        raise ScoresError("expected finite scores")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job_module, "predicted", fail)
+        assert worker.answer(piece).error == "expected finite scores"
+    assert worker.answer(piece).rows == 3
 
 
 def test_two_do_not_work_in_one_folder(run_folder: Path, tmp_path: Path) -> None:

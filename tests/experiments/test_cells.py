@@ -23,7 +23,7 @@ import torch
 import yaml
 
 from ltuning.config import BackboneOptions
-from ltuning.errors import TrainingError
+from ltuning.errors import ScoresError, TrainingError
 from ltuning.experiments import cell as cells
 from ltuning.experiments import own
 from ltuning.experiments.cell_texts import read_measured, read_texts
@@ -517,15 +517,27 @@ def test_every_method_is_fitted_without_attention_of_cudnn(
     assert seen == [False, False]
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ZeroDivisionError("deep inside"), "ZeroDivisionError: deep inside"),
+        (ScoresError("expected finite scores"), "expected finite scores"),
+    ],
+)
 def test_whatever_a_library_raises_is_a_failure_of_the_cell(
-    make: Make, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    words: str,
 ) -> None:
     def crash(*_: object) -> None:
-        raise ZeroDivisionError("deep inside")
+        raise error
 
     monkeypatch.setattr(cells.own, "fit", crash)
     found = outcomes(make(methods=["prefix", "logistic"], seeds=[0]), tmp_path / "r", data)
-    assert [outcome.error for outcome in found] == ["ZeroDivisionError: deep inside", None]
+    assert [outcome.error for outcome in found] == [words, None]
 
 
 def figures(grid: Grid, folder: Path) -> dict[str, list[float]]:

@@ -30,7 +30,7 @@ from ltuning.config import Config
 from ltuning.data.files import replace_file
 from ltuning.data.pieces import Piece, pieces_of, state_of
 from ltuning.data.sources import Columns, Dialect
-from ltuning.errors import ArtifactError, DataError
+from ltuning.errors import ArtifactError, DataError, ScoresError
 from ltuning.locks import held
 from ltuning.memory import return_memory
 from ltuning.predicting import Nobody, Wanted, Writing, predicted
@@ -173,7 +173,7 @@ class Worker:
             table = piece.read()
             table = predicted(place, self._config, table, job.columns, job.wanted, write)
             data = write.encoded(table)
-        except DataError as error:
+        except (DataError, ScoresError) as error:
             return Done(asked.file, name, 0, str(error))
         _put(data, Path(job.output) / name)
         return Done(asked.file, name, piece.rows)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ltuning.backbones.families import Pooling
-from ltuning.errors import ArtifactError
+from ltuning.errors import ScoresError
 
 # A square map on the label's mean state costs H^2; past this width it becomes identity + low rank.
 FULL_MATCH_WIDTH = 1024
@@ -294,10 +294,11 @@ def check_finite(scores: np.ndarray, what: str) -> None:
     """Refuse what a classifier says of `what`, such as texts, where it is no number.
 
     Raises:
-        ArtifactError: by weights that are too large.
+        ScoresError: by weights that are too large, or states beyond the range of float16.
     """
     if not np.isfinite(scores).all():
-        raise ArtifactError(
+        raise ScoresError(
             f"expected finite scores of {what}, got NaN or infinity: the classifier's weights are "
-            "too large; train again, or restore its folder from where it was first saved"
+            "too large, or a text's states for float16; train again, restore its folder from where "
+            "it was first saved, or read texts in bfloat16 or float32 (backbone.dtype)"
         )
