@@ -79,6 +79,20 @@ def test_label_states_are_those_of_the_plain_model(backbone: Backbone, plain: An
 
 
 @everywhere
+def test_a_longer_label_text_changes_no_state_of_the_others(backbone: Backbone) -> None:
+    known = backbone.encode_labels(LABELS)
+    more = backbone.encode_labels(
+        [*LABELS, "the old map of the hotel and the beach"], room=known.room
+    )
+    count, length = known.ids.shape
+    assert more.ids.shape[1] > length
+    close(more.hidden[:count, :length][known.mask], known.hidden[known.mask])
+    kept, as_before = (of.key_values[:count, ..., :length, :].movedim(4, 1) for of in (more, known))
+    close(kept[known.mask], as_before[known.mask])
+    assert torch.isfinite(more.hidden).all()
+
+
+@everywhere
 @pytest.mark.parametrize("kind", KINDS)
 def test_length_of_padding_changes_no_state(backbone: Backbone, pad: Pad, kind: str) -> None:
     expected, _ = with_virtual_tokens(backbone, kind, pad(ROWS))

@@ -27,6 +27,8 @@ from ltuning.estimators.answers import label_array
 from ltuning.estimators.label_classifier import LabelClassifier
 from ltuning.labels import Labels
 
+from ..conformance.tiny import FAMILIES
+
 Make = Callable[..., LabelClassifier]
 METHODS = ("prefix", "prompt", "lt-prefix", "lt-prompt")
 LABEL_METHODS = ("lt-prefix", "lt-prompt")
@@ -496,6 +498,26 @@ def test_a_label_is_added_after_training(
     loaded = LabelClassifier.from_pretrained(tmp_path / "saved", backbone=backbone)
     assert loaded.classes_.tolist() == fitted.classes_.tolist()
     assert np.array_equal(loaded.scores(toy.test_texts), after)
+
+
+@pytest.mark.parametrize("method", ["probe", "lt-prompt"])
+def test_a_longer_label_moves_no_other_where_positions_are_counted_from_a_room(
+    tmp_path: Path, classifier: Make, toy: Any, method: str
+) -> None:
+    FAMILIES["gpt2"].save(tmp_path / "gpt2")
+    backbone = Backbone.load(str(tmp_path / "gpt2"))
+    match = {"method__head": "match"} if method == "probe" else {}
+    fitted = classifier(backbone, method, steps=5, **match).fit(toy.texts, toy.labels)
+    before = fitted.scores(toy.test_texts)
+    longer = "the very good choir and the old piano of the hotel"
+    # And one more, once the longer one is known.
+    for number, added in enumerate([{"music": longer}, {"dance": f"{longer} and the tune"}], 4):
+        fitted.add_labels(added)
+        after = fitted.scores(toy.test_texts)
+        close(after[:, :3], before)
+        fitted.save_pretrained(tmp_path / f"saved-{number}")
+        fitted = LabelClassifier.from_pretrained(tmp_path / f"saved-{number}", backbone=backbone)
+        assert np.array_equal(fitted.scores(toy.test_texts), after)
 
 
 def test_a_new_topic_is_recognised_from_its_label_text(

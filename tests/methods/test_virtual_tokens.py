@@ -17,7 +17,7 @@ def states() -> LabelStates:
     """Three label texts of 2, 4 and 1 tokens."""
     mask = torch.arange(4)[None, :] < torch.tensor([2, 4, 1])[:, None]
     hidden = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(5))
-    return LabelStates(hidden, mask, torch.zeros(3, 4).long(), torch.zeros(3, 2, 2, 1, 4, 2))
+    return LabelStates(hidden, mask, torch.zeros(3, 4).long(), torch.zeros(3, 2, 2, 1, 4, 2), 4)
 
 
 def longer(states: LabelStates) -> LabelStates:

@@ -237,6 +237,10 @@ def _expected(saved: Mapping[str, object], task: str) -> dict[str, tuple[str, _F
     else:
         types = (None, *get_args(LabelType))
         expected["label_type"] = ("a type of labels", lambda value: value in types)
+        expected["label_room"] = (
+            "an integer of 1 or more, or nothing",
+            lambda value: value is None or _is_count(value, 1),
+        )
         expected["pairs"] = (
             "true, false or nothing",
             lambda value: value is None or isinstance(value, bool),

@@ -69,12 +69,14 @@ class LabelStates:
         mask: `[V, L]` bool, True at real tokens.
         ids: `[V, L]` token ids.
         key_values: `[V, M, 2, N, L, D]` keys and values of every layer.
+        room: before which position the label texts end, where positions are absolute.
     """
 
     hidden: Tensor
     mask: Tensor
     ids: Tensor
     key_values: Tensor
+    room: int
 
     @cached_property
     def mean(self) -> Tensor:
@@ -320,6 +322,7 @@ class FrozenModel:
         texts: Sequence[str],
         max_tokens: int | None = None,
         *,
+        room: int | None = None,
         key_values: bool = True,
         tokens: list[Tokens] | None = None,
     ) -> LabelStates:
@@ -331,7 +334,9 @@ class FrozenModel:
 
         Args:
             texts: V label texts.
-            max_tokens: room for one label text, special tokens included; None = what it needs.
+            max_tokens: most tokens of one label text, special ones included; None = what it needs.
+            room: positions that are kept for one, of which a longer one begins at the first; None =
+                `max_tokens`, or what the longest needs.
             key_values: keep the keys and values of every layer too, in float32: 1 MiB per token
                 of a 7B model.
             tokens: what `tokenize_labels` made of the texts; None = it is asked.
@@ -343,7 +348,7 @@ class FrozenModel:
         self._check_label_room(texts, tokens, max_tokens)
         self._check_distinct(texts, tokens)
         batch = self.batch(tokens)
-        return self.encode_ids(batch.ids, batch.mask, max_tokens, key_values=key_values)
+        return self.encode_ids(batch.ids, batch.mask, room or max_tokens, key_values=key_values)
 
     def encode_ids(
         self,
@@ -358,21 +363,23 @@ class FrozenModel:
         Args:
             ids: `[V, L]` token ids.
             mask: `[V, L]` bool, True at real tokens; None = all are.
-            room: positions that are kept for them; None = L.
+            room: positions that are kept for them, of which what is longer begins at the first;
+                None = L.
             key_values: keep the keys and values too.
         """
         ids = ids.to(self.device)
         mask = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.to(self.device)
+        room = room or ids.shape[1]
         positions = self.positions(mask)
         if self.family.positions == "rotary":
             positions = positions - mask.sum(1, keepdim=True)
         elif self.family.prefix_spends_positions:
-            positions = positions + (room or ids.shape[1]) - mask.sum(1, keepdim=True)
+            positions = positions + (room - mask.sum(1, keepdim=True)).clamp_min(0)
         recorder = Recorder(self.sizes.kv_heads)
         with torch.no_grad():
             hidden = self._run(mask, positions, Pass(recorder=recorder), input_ids=ids)
         kept = self._key_values(recorder if key_values else Recorder(0), ids)
-        return LabelStates(hidden.float(), mask, ids, kept.float())
+        return LabelStates(hidden.float(), mask, ids, kept.float(), room)
 
     def _key_values(self, recorder: Recorder, ids: Tensor) -> Tensor:
         """`[V, M, 2, N, L, D]`, of no layer where those of some layer are not there."""

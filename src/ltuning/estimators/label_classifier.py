@@ -212,7 +212,10 @@ class TextClassifier(Front[FittedLabels]):
             )
         extended = fitted.labels.add(labels)
         method = fitted.model.method
-        states = self._encode(extended, fitted.model.length, method)
+        known = fitted.model.labels
+        assert known is not None  # of a model that takes more
+        # What is known is read as it was, however long the newcomers are.
+        states = self._encode(extended, fitted.model.length, method, room=known.room)
         model = replace(fitted.model, labels=states, owners=extended.owners)
         room = self._room(method, _label_length(method, states))
         max_length = min(fitted.max_length, room)
@@ -271,7 +274,9 @@ class TextClassifier(Front[FittedLabels]):
         )
         model.adapter.to(self.backbone.device)
         if model.takes_new_labels:
-            states = self._encode(labels, model.length, method)
+            # None of what was saved before it was kept: as the longest label needs.
+            room = saved.get("label_room")
+            states = self._encode(labels, model.length, method, room=room)
             model = replace(model, labels=states, owners=labels.owners)
         texts = saved["figures"].get("training", {}).get("texts")
         num_texts = texts if type(texts) is int else 0
@@ -311,9 +316,10 @@ class TextClassifier(Front[FittedLabels]):
         return fitted.labels.names
 
     def _own_config(self, fitted: FittedLabels) -> dict[str, object]:
-        labels = fitted.labels
+        labels, states = fitted.labels, fitted.model.labels
         return {
             "labels": labels.to_dict(),
+            "label_room": None if states is None else states.room,
             "label_type": labels.type,
             "num_labels": len(labels),
             "pairs": fitted.pairs,
@@ -349,6 +355,7 @@ class TextClassifier(Front[FittedLabels]):
         max_tokens: int | None,
         method: MethodOptions,
         tokens: list[Tokens] | None = None,
+        room: int | None = None,
     ) -> LabelStates:
         # Maps work token by token, so that a later label may be longer, except for the pooled one
         # and where the text's positions start after the label's room.
@@ -360,7 +367,7 @@ class TextClassifier(Front[FittedLabels]):
         texts = labels.flat_texts
         with counting("reading the label texts", len(texts)) as advance:
             states = self.backbone.encode_labels(
-                texts, limit, key_values=starts_there, tokens=tokens
+                texts, limit, room=room, key_values=starts_there, tokens=tokens
             )
             advance(len(texts))
         return states
