@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
 from collections.abc import Callable
@@ -178,6 +179,35 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert resumed.result_.steps == whole.result_.steps == 12
     assert_same(resumed, whole)
     assert resumed.result_.best == pytest.approx(whole.result_.best)
+
+
+def test_a_run_does_not_go_on_with_something_else(
+    bert: Backbone, classifier: Make, toy: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    classifier(bert, "lt-prefix", steps=2).fit(toy.texts, toy.labels, checkpoints=folder)
+
+    def resumed(method: str, texts: Any, truth: Any, **options: Any) -> LabelClassifier:
+        made = classifier(bert, method, steps=2, **options)
+        return made.fit(texts, truth, checkpoints=folder, resume=True)
+
+    names = {"food": "song", "sport": "ball", "travel": "hotel"}
+    for others in (
+        ("lt-prefix", toy.texts[::-1], toy.labels),
+        ("lt-prefix", toy.texts, toy.labels[::-1]),
+        ("prefix", toy.texts, toy.labels),
+    ):
+        with pytest.raises(TrainingError, match="^expected the texts, labels and method that the"):
+            resumed(*others)
+    with pytest.raises(TrainingError, match="checkpoints are in '.*run', got others; bring them"):
+        resumed("lt-prefix", toy.texts, toy.labels, labels=names)
+    assert resumed("lt-prefix", toy.texts, toy.labels).result_.steps == 2
+    # Checkpoints of before say nothing of what was trained.
+    state = next(folder.glob("checkpoint-*")) / "trainer_state.json"
+    kept = json.loads(state.read_text())
+    del kept["stateful_callbacks"]["Tally"]["args"]["identity"]
+    state.write_text(json.dumps(kept))
+    assert resumed("lt-prefix", toy.texts, toy.labels[::-1]).result_.steps == 2
 
 
 def test_a_run_resumed_within_an_epoch_ends_with_the_same_weights(

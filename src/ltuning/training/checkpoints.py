@@ -61,6 +61,22 @@ def fault(checkpoint: Path) -> str | None:
     return None
 
 
+def check_same_run(checkpoint: Path, identity: str | None) -> None:
+    """Refuse to go on with something else than a run began with.
+
+    Raises:
+        TrainingError: its texts, labels or weights are others.
+    """
+    kept = (_state(checkpoint / STATE) or {}).get("stateful_callbacks", {})
+    began = kept.get(Tally.__name__, {}).get("args", {}).get("identity")
+    if began is not None and began != identity:
+        raise TrainingError(
+            "expected the texts, labels and method that the run began with whose checkpoints are "
+            f"in '{checkpoint.parent}', got others; bring them back, train without resume, or "
+            "choose another folder"
+        )
+
+
 def has_lost_its_best(checkpoint: Path) -> bool:
     """Whether the checkpoint with the best weights so far, which end as the run's, is gone."""
     best = (_state(checkpoint / STATE) or {}).get("best_model_checkpoint")
@@ -122,9 +138,12 @@ class TimedCheckpoints(TrainerCallback):
 
 
 class Tally(TrainerCallback, ExportableState):
-    """Seconds and losses of a run, which checkpoints keep: Trainer counts a resumed part alone.
+    """What checkpoints keep of a run.
+
+    Seconds and losses, since Trainer counts a resumed part alone.
 
     Args:
+        identity: of what is trained and on what; None in a checkpoint of before.
         seconds: of training before this part.
         logged: sum of the steps' losses up to the last one logged.
         pending: sum of those since.
@@ -135,11 +154,13 @@ class Tally(TrainerCallback, ExportableState):
 
     def __init__(
         self,
+        identity: str | None = None,
         seconds: float = 0.0,
         logged: float = 0.0,
         pending: float = 0.0,
         logged_step: int = 0,
     ):
+        self.identity = identity
         self.seconds = seconds
         self._logged = logged
         self._pending: float | Tensor = pending
@@ -176,6 +197,7 @@ class Tally(TrainerCallback, ExportableState):
         began = getattr(self, "_began", None)
         return {
             "args": {
+                "identity": self.identity,
                 "seconds": self.seconds + (0.0 if began is None else self.clock() - began),
                 "logged": self._logged,
                 "pending": float(self._pending),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, Generic
@@ -59,6 +60,14 @@ class TokenDataset(Dataset, Generic[Target]):
             max(len(tokens["input_ids"]) for tokens in self.tokens[start:end])
             for start, end in pairwise(self._ends)
         ]
+
+    @property
+    def digest(self) -> str:
+        """Of all that it holds."""
+        digest = hashlib.sha256(repr((self.targets, self.weights, self.counts)).encode())
+        for row in self.tokens:
+            digest.update(repr(list(row["input_ids"])).encode())
+        return digest.hexdigest()
 
     def collate(self, backbone: Backbone, rows: Sequence[int]) -> dict[str, Any]:
         """The batch, its targets and its rows, and its weights where there are any.

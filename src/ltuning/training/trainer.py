@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +33,7 @@ from ltuning.methods.heads import missing_centers
 from ltuning.methods.model import Branches, Model
 from ltuning.stages import Advance, counting
 from ltuning.training.arguments import Run
-from ltuning.training.checkpoints import STATE, Tally, newest
+from ltuning.training.checkpoints import STATE, Tally, check_same_run, newest
 from ltuning.training.datasets import LengthGroupedBatches, TokenDataset, runs
 from ltuning.training.forecast import Forecast
 from ltuning.training.long_texts import score_texts
@@ -179,7 +180,7 @@ class AdapterTrainer(Trainer):
         if self.args.parallel_mode == ParallelMode.DISTRIBUTED:
             # Wrapped for autocast alone, now, so that it is not wrapped for more.
             self.accelerator.prepare_model(module, evaluation_mode=True)
-        self.add_callback(Tally())
+        self.add_callback(Tally(_identity(module, data)))
         num_validation = 0 if validation is None else len(validation.targets)
         self.add_callback(Forecast(len(data), num_validation))
         self.add_callback(_AtBegin(self._begin))
@@ -435,6 +436,8 @@ def early_stopping(stopping: StoppingOptions, validation: object) -> list[Traine
 def _run(trainer: AdapterTrainer, run: Run) -> float:
     """Train to the end; the seconds that it took, those before an interruption included."""
     checkpoint = newest(Path(str(trainer.args.output_dir))) if run.resume else None
+    if checkpoint is not None:
+        check_same_run(checkpoint, trainer.tally.identity)
     if checkpoint is not None and trainer.is_over(checkpoint):
         trainer.take(checkpoint)
         return trainer.tally.seconds
@@ -443,6 +446,14 @@ def _run(trainer: AdapterTrainer, run: Run) -> float:
     with announced(TRAINING, run.layers):
         outcome = trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     return float(outcome.metrics["train_runtime"])
+
+
+def _identity(module: TrainingModel, data: TokenDataset[Any]) -> str:
+    """Of the texts and label texts that are trained on, and of the weights that are trained."""
+    labels, trained = module.model.labels, module.named_parameters()
+    shapes = [(name, tuple(weight.shape)) for name, weight in trained if weight.requires_grad]
+    texts = None if labels is None else (labels.ids.tolist(), labels.mask.tolist())
+    return hashlib.sha256(repr((data.digest, texts, shapes)).encode()).hexdigest()
 
 
 class _AtBegin(TrainerCallback):
