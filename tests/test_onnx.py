@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError
+from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError, ScoresError
 from ltuning.onnx import Description, OnnxClassifier, OnnxTokenClassifier, is_exported, load
 
 WORDS = ["[pad]", "[unk]", "[end]", "ball", "bread", "the"]
@@ -283,7 +283,7 @@ def test_without_onnxruntime(folder: Any, monkeypatch: pytest.MonkeyPatch) -> No
 def test_scores_that_are_no_numbers(folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = OnnxClassifier(folder())
     monkeypatch.setattr(ours, "_session", _Broken())
-    with pytest.raises(ArtifactError, match="^expected finite scores, got NaN or infinity from"):
+    with pytest.raises(ScoresError, match="^expected finite scores, got NaN or infinity from"):
         ours.scores(["ball"])
 
 

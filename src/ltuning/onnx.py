@@ -44,7 +44,14 @@ from ltuning.calibration import (
     probabilities_of,
     sigmoid,
 )
-from ltuning.errors import ArtifactError, ConfigError, DataError, MissingExtraError, Problem
+from ltuning.errors import (
+    ArtifactError,
+    ConfigError,
+    DataError,
+    MissingExtraError,
+    Problem,
+    ScoresError,
+)
 from ltuning.estimators.answers import (
     Entity,
     check_abstain,
@@ -370,7 +377,7 @@ class _Exported:
         named = {name: arrays[name] for name in self.description.inputs}
         scores: np.ndarray = self._session.run(None, named)[0]
         if not np.isfinite(scores[mask == 1] if scores.ndim == 3 else scores).all():
-            raise ArtifactError(
+            raise ScoresError(
                 f"expected finite scores, got NaN or infinity from {self._folder / GRAPH}; export "
                 "the classifier again"
             )

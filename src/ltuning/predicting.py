@@ -139,12 +139,18 @@ class Wanted:
         return classifier.answers_.least_probability(self.coverage)
 
 
-def check_columns(table: Table, *named: str | None) -> None:
-    """Raises DataError where columns of lines of text are named, which have none."""
+def check_columns(table: Table, *named: str | None, instead: str = "") -> None:
+    """Raises DataError where columns of lines of text are named, which have none.
+
+    Args:
+        table: as it was read.
+        named: columns.
+        instead: of leaving them out, what can be done.
+    """
     if table.format == "txt" and (name := next(filter(None, named), None)):
         raise DataError(
             f"{table.origin}: expected csv, tsv, jsonl or parquet for the column {name!r}, got "
-            "lines of text; leave it out, or say --format"
+            f"lines of text; leave it out{instead}"
         )
 
 

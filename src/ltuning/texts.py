@@ -26,6 +26,11 @@ def columns_of(texts: Sequence[Text]) -> list[list[str]]:
     return [list(column) for column in zip(*map(_parts, texts), strict=True)]
 
 
+def counted(number: int, what: str) -> str:
+    """`1 text`, `2,345 texts`."""
+    return f"{number:,} {what}{'s' if number != 1 else ''}"
+
+
 def visible(text: str) -> str:
     r"""With control characters as `\x1b`, so that no label or file name steers a terminal."""
     return _CONTROLS.sub(lambda found: f"\\x{ord(found[0]):02x}", text)

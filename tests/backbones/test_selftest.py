@@ -221,9 +221,19 @@ def test_without_a_home_every_load_is_tried(
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
+    tried = []
+    examine = selftest.examine
+
+    def counted(backbone: Backbone) -> Any:
+        tried.append(backbone.name)
+        return examine(backbone)
+
+    monkeypatch.setattr(selftest, "examine", counted)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    Backbone.load(BackboneOptions(name=str(tiny_bert)))
+    for number in (1, 2):
+        Backbone.load(BackboneOptions(name=str(tiny_bert)))
+        assert len(tried) == number
 
 
 def test_a_cache_of_somebody_else(monkeypatch: pytest.MonkeyPatch, tiny_bert: Path) -> None:

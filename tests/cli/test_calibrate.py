@@ -157,6 +157,23 @@ def test_what_cannot_be_asked(
     assert message in outcome.stderr
 
 
+def test_rows_without_a_label_may_be_skipped(
+    ltuning: Callable[..., Any], trained: Path, labelled: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "texts.csv"
+    source.write_text(labelled.read_text() + "a ball,\n,food\n")
+    given = ("calibrate", trained, "--data", source, "--output", tmp_path / "run")
+    refused = ltuning(*given)
+    assert refused.code == 1
+    assert "skip them with --missing-labels skip" in refused.stderr
+    assert "skip with --empty-texts skip" in refused.stderr
+    unknown = ltuning(*given, "--empty-texts", "keep")
+    assert "unknown value of --empty-texts 'keep'" in unknown.stderr
+    outcome = ltuning(*given, "--missing-labels", "skip", "--empty-texts", "skip")
+    assert outcome.code == 0
+    assert "fitted on 78 texts" in outcome.stdout
+
+
 def test_what_cannot_be_calibrated(
     ltuning: Callable[..., Any], trained: Path, data: Path, tmp_path: Path
 ) -> None:

@@ -75,6 +75,25 @@ def test_an_earlier_prediction_goes_with_all_its_columns(
     assert columns == {"id", "text", "predicted_label", "probability"}
 
 
+def test_columns_of_parquet_keep_their_types(
+    ltuning: Command, trained: Path, toy: Any, tmp_path: Path
+) -> None:
+    import pyarrow.parquet
+
+    texts, numbers = toy.test_texts[:6], pyarrow.array(range(6), pyarrow.int32())
+    times = pyarrow.array(range(6), pyarrow.timestamp("ns"))
+    table = pyarrow.table({"text": texts, "n": numbers, "at": times})
+    source, output = tmp_path / "x.parquet", tmp_path / "y.parquet"
+    pyarrow.parquet.write_table(table, source)
+    assert ltuning("review", trained, source, "--count", 3, "--output", output).code == 0
+    found = pyarrow.parquet.read_table(output)
+    assert found.schema.field("n").type == pyarrow.int32()
+    assert found.schema.field("at").type == pyarrow.timestamp("ns")
+    assert [texts[row] for row in found["n"].to_pylist()] == found["text"].to_pylist()
+    assert found["at"].cast(pyarrow.int64()).to_pylist() == found["n"].to_pylist()
+    assert len(found) == 3
+
+
 def test_lines_of_text(ltuning: Command, trained: Path, toy: Any, tmp_path: Path) -> None:
     lines = tmp_path / "lines.txt"
     lines.write_text("\n".join(toy.test_texts))

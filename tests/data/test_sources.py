@@ -324,12 +324,13 @@ def test_splits_that_are_not_asked_for_are_not_opened(tmp_path: Path) -> None:
 
 
 def test_options_reach_the_examples(tmp_path: Path) -> None:
-    write_table(table({"body": "a"}, {"body": ""}), tmp_path / "test.csv")
+    rows = ({"body": "a", "label": "x"}, {"body": "", "label": "y"})
+    write_table(table(*rows), tmp_path / "test.csv")
     for read in (
         lambda **options: read_splits(tmp_path, Columns(text="body"), **options)["test"],
         lambda **options: read_split(tmp_path, "test", Columns(text="body"), **options),
     ):
-        assert read(need_labels=False, empty_texts="keep").texts == ["a", ""]
+        assert read(empty_texts="keep").texts == ["a", ""]
 
 
 def test_unknown_split(tmp_path: Path) -> None:
@@ -461,7 +462,6 @@ def test_configuration_of_a_hub_data_set(hub: list[tuple[str, ...]]) -> None:
 
 
 def test_secret_labels_are_missing_labels(hub: list[tuple[str, ...]]) -> None:
-    assert read_split("owner/name", "test", need_labels=False).labels is None
     for read in (lambda: read_split("owner/name", "test"), lambda: read_splits("owner/name")):
         with pytest.raises(DataError) as caught:
             read()

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import date, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from ltuning.data.sources import Dialect
 from ltuning.engines import job as job_module
 from ltuning.engines import local
 from ltuning.engines.job import Asked, Job, Output, Worker, identity, planned
-from ltuning.errors import ArtifactError, DataError, ScoresError
+from ltuning.errors import ArtifactError, BackboneError, DataError, ScoresError
 
 if TYPE_CHECKING:
     from ..conftest import Toy
@@ -251,6 +253,36 @@ def test_lines_of_json_and_a_tagger_give_lines_of_json(
         assert all(column in row for row in rows)
 
 
+def test_a_tagger_takes_what_parquet_has_and_json_has_not(
+    bert: Any, toy: Toy, tmp_path: Path
+) -> None:
+    import pyarrow.parquet
+
+    from ltuning import TokenClassifier
+
+    TokenClassifier(bert, ["thing"], "probe", steps=1).fit(
+        [["a", "ball"]] * 4, [["O", "B-thing"]] * 4
+    ).save_pretrained(tmp_path / "tagger")
+    columns = {
+        "text": toy.test_texts[:2],
+        "at": [datetime(2026, 1, 2, 3, 4), None],
+        "on": [date(2026, 1, 2), date(2026, 1, 3)],
+        "price": [Decimal("1.50"), Decimal("2.00")],
+        "share": [float("nan"), 0.5],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    words = [tmp_path / "tagger", tmp_path / "x.parquet", "--engine", "local"]
+    result = call(*words, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    first, second = rows_of(tmp_path / "out")
+    assert [first[name] for name in ("at", "on", "price")] == [
+        "2026-01-02T03:04:00",
+        "2026-01-02",
+        "1.50",
+    ]
+    assert (first["share"], second["share"], second["at"]) == (None, 0.5, None)
+
+
 @pytest.mark.parametrize(
     ("words", "error"),
     [
@@ -325,12 +357,14 @@ def test_scores_that_are_no_numbers_cost_their_piece_alone(
 ) -> None:
     worker, (piece, *_) = Worker(made(run_folder, tmp_path)), many(tmp_path, toy, 3)
 
-    def fail(*_: object) -> None:
-        raise ScoresError("expected finite scores")
+    for kind in (ScoresError, BackboneError):
 
-    with monkeypatch.context() as patched:
-        patched.setattr(job_module, "predicted", fail)
-        assert worker.answer(piece).error == "expected finite scores"
+        def fail(*_: object, kind: type[Exception] = kind) -> None:
+            raise kind("expected something")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(job_module, "predicted", fail)
+            assert worker.answer(piece).error == "expected something"
     assert worker.answer(piece).rows == 3
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.utils.data import SequentialSampler
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ltuning.backbones.backbone import Backbone
 from ltuning.backbones.loading import tokenized
@@ -352,6 +353,17 @@ def test_checkpoints_are_written_by_the_clock_and_the_best_weights_stay(
     assert resumed.result_.steps == 12
     assert_same(resumed, whole)
     assert history(resumed)[:-1] == history(whole)[:-1]
+
+
+def test_no_checkpoint_by_the_clock_comes_before_the_evaluation_of_an_epoch() -> None:
+    timed, control = TimedCheckpoints(seconds=0), TrainerControl()
+    for strategy, epoch, saves in (("epoch", 1.5, True), ("epoch", 2.0, False), ("steps", 2, True)):
+        args: Any = SimpleNamespace(eval_strategy=strategy)
+        state = TrainerState(epoch=epoch)
+        control.should_save = False
+        timed.on_train_begin(args, state, control)
+        timed.on_step_end(args, state, control)
+        assert control.should_save is saves
 
 
 def test_resuming_without_a_checkpoint_is_an_error_of_ours(

@@ -28,9 +28,10 @@ class Backbone(FrozenModel):
                 layer, and that texts of a batch do not mix.
 
         Raises:
-            BackboneError: nothing there, no tokenizer, weights that cannot be read, unknown family,
-                a device that is not there, a model that fails the self-test; with device `shard`
-                one process alone, or some with a GPU and some without.
+            BackboneError: nothing there, no tokenizer, weights that cannot be read, a
+                model that is no text encoder or decoder, a device that is not there, a model that
+                fails the self-test; with device `shard` one process alone, or some with a GPU and
+                some without.
             MissingExtraError: the package of the builtin backbone, or of quantisation, is missing.
         """
         if isinstance(options, str):

@@ -125,7 +125,8 @@ class FrozenModel:
             the same passes; see `sharding.shard`.
 
     Raises:
-        BackboneError: a family without a row, a tokenizer or position table that does not fit.
+        BackboneError: a model that is no text encoder or decoder; a tokenizer or position table
+            that does not fit.
     """
 
     def __init__(

@@ -91,8 +91,12 @@ def source_of(options: BackboneOptions) -> str:
 
 def is_gguf(options: BackboneOptions) -> bool:
     """Whether a backbone is in a GGUF file."""
-    named = options.name.lower().endswith(".gguf") and not os.path.isdir(options.name)
-    return options.name == DECODER or options.gguf_file is not None or named
+    is_named = options.name == DECODER or _is_gguf_file(options.name)
+    return is_named or options.gguf_file is not None
+
+
+def _is_gguf_file(name: str) -> bool:
+    return name.lower().endswith(".gguf") and not os.path.isdir(os.path.expanduser(name))
 
 
 def _gguf_file(options: BackboneOptions) -> Path | None:
@@ -102,8 +106,7 @@ def _gguf_file(options: BackboneOptions) -> Path | None:
         return decoder_file()
     source = os.path.expanduser(name)
     if file is None:
-        is_file = name.lower().endswith(".gguf") and not os.path.isdir(source)
-        return Path(os.path.abspath(source)) if is_file else None
+        return Path(os.path.abspath(source)) if _is_gguf_file(name) else None
     if os.path.isdir(source):
         return Path(os.path.abspath(source)) / file
     try:

@@ -24,7 +24,7 @@ Tokens = dict[str, list[int]]
 _Part = tuple[range, range]
 
 # Windows share a quarter of their tokens.
-_SHARED = 4
+SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def window_parts(lengths: Sequence[int], room: int) -> list[_Part]:
     longer = 0 if lengths[0] > lengths[1] else 1
     whole, length = range(lengths[1 - longer]), lengths[longer]
     size = room - len(whole)
-    shared = size // _SHARED
+    shared = size // SHARED
     last = -(-(length - shared) // (size - shared)) - 1
     starts = [number * (length - size) // last for number in range(last + 1)]
     parts = [range(start, start + size) for start in starts]

@@ -10,15 +10,12 @@ from unicodedata import category
 
 import numpy as np
 
-from ltuning.backbones.long_texts import Tokens
+from ltuning.backbones.long_texts import SHARED, Tokens
 from ltuning.errors import BackboneError
 from ltuning.sentences import Sentence
 
 # First character of each word or token, and the one after its last.
 Offsets = Sequence[tuple[int, int]]
-
-# Windows share a quarter of their tokens.
-_SHARED = 4
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class Window:
 
 def shared_tokens(room: int) -> int:
     """Tokens that two windows share, of which each has so much room."""
-    return min(room - 1, max(1, room // _SHARED))
+    return min(room - 1, max(1, room // SHARED))
 
 
 def sentence_windows(

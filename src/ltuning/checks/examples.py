@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from ltuning.checks.finding import Finding, counted, quoted
+from ltuning.checks.finding import Finding, quoted
 from ltuning.data.tables import Places
+from ltuning.texts import counted
 
 # Labels with fewer texts are learnt, and measured, by chance.
 FEW = 8

@@ -36,8 +36,3 @@ def quoted(text: Text | Sequence[str]) -> str:
     between = " " if isinstance(text, list) else " / "
     words = text if isinstance(text, str) else between.join(text)
     return repr(words if len(words) <= _SHOWN else words[: _SHOWN - 3] + "...")
-
-
-def counted(number: int, what: str) -> str:
-    """`1 text`, `2,345 texts`."""
-    return f"{number:,} {what}{'s' if number != 1 else ''}"

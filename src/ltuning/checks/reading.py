@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from ltuning.backbones.batch_sizes import alike
 from ltuning.backbones.loading import BUILTIN, DECODER, tokenized
-from ltuning.checks.finding import Finding, counted
+from ltuning.checks.finding import Finding
 from ltuning.data.tables import Places
 from ltuning.stages import Advance
 from ltuning.suggestions import listed
-from ltuning.texts import Text, columns_of
+from ltuning.texts import Text, columns_of, counted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ltuning.cli import options
+from ltuning.cli.labelled_texts import LabelledTexts
 from ltuning.cli.terminal import Terminal, show_facts, show_next
 from ltuning.errors import DataError
 
@@ -44,6 +45,8 @@ def calibrate(
     label_column: options.LabelColumn = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = None,
+    empty_texts: options.EmptyTexts = None,
+    missing_labels: options.MissingLabels = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Fit a trained classifier's probabilities to labelled texts; its labels stay the same.
@@ -56,13 +59,12 @@ def calibrate(
     from ltuning.artifacts import store
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
-    from ltuning.cli.evaluate import check_split
-    from ltuning.data.sources import Dialect, check_source
     from ltuning.tasks.table import TASKS
 
     target = partial(store.check_output, output, can_overwrite=False)
-    checks = [target, partial(check_split, split, data), partial(check_source, data)]
-    if refused := refusals(checks):
+    named = (text_column, text_pair_column, label_column)
+    texts = LabelledTexts(data, split, named, encoding, delimiter, empty_texts, missing_labels)
+    if refused := refusals([target, *texts.checks()]):
         raise_all([*refused, *refusals([partial(saved.opened, folder)])])
     opened, terminal = saved.opened(folder), Terminal(quiet)
     task = TASKS[opened.config.task]
@@ -72,9 +74,7 @@ def calibrate(
             f"'{task.name}', which has no temperature"
         )
     with terminal.waiting("reading the texts"):
-        columns = saved.columns_of(opened.config, text_column, text_pair_column, label_column)
-        dialect = Dialect(encoding, delimiter)
-        examples = task.read_split(data, split or "validation", columns, dialect=dialect)
+        examples = texts.read(opened.config, "validation")
     classifier: LabelClassifier = saved.load(opened, backbone, trust_remote_code, terminal)
     with terminal.counting("calibrating", len(examples)) as advance:
         classifier.calibrate(examples.inputs, examples.labels, progress=advance)

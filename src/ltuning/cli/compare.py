@@ -16,6 +16,7 @@ from ltuning.cli.terminal import Terminal, results, show_facts, silence_librarie
 from ltuning.errors import ConfigError, Problem
 from ltuning.ray_cluster import require_ray
 from ltuning.suggestions import listed, unknown
+from ltuning.texts import counted
 
 if TYPE_CHECKING:
     from ltuning.experiments.grid import Cell, Grid
@@ -152,7 +153,8 @@ def compare(
         raise
     _report(chosen, folder, terminal, texts)
     if failed:
-        logger.warning("%s failed; the same command runs what failed again", _cells(len(failed)))
+        words = counted(len(failed), "cell")
+        logger.warning("%s failed; the same command runs what failed again", words)
         raise typer.Exit(1)
 
 
@@ -193,12 +195,12 @@ def _run(
     todo = [cell for cell in todo if cell not in missing]
     for method, count in Counter(cell.settings.method for cell in missing).items():
         terminal.note(
-            f"{_cells(count)} of '{method}' left out: the package "
+            f"{counted(count, 'cell')} of '{method}' left out: the package "
             f"{PEERS[method].package} is not installed"
         )
     done = len(cells) - len(todo) - len(missing)
     if done:
-        terminal.note(f"{done} of {_cells(len(cells))} finished already")
+        terminal.note(f"{done} of {counted(len(cells), 'cell')} finished already")
     failed, began = [], time.monotonic()
     with terminal.bar("cells", over=_WHOLE_RUN) as bar:
         task = bar.add_task("comparing", total=len(todo), rate="")
@@ -220,10 +222,6 @@ def _line(number: int, total: int, outcome: Outcome, left: float) -> str:
         f"{number}/{total} {outcome.cell}: {task.words} {figures[task.main]:.3f}, "
         f"{figures['seconds']:.0f} s; about {_duration(left)} left"
     )
-
-
-def _cells(count: int) -> str:
-    return f"{count} cell{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
+from ltuning.cli.labelled_texts import LabelledTexts
 from ltuning.cli.terminal import Terminal, results, show_facts
 from ltuning.errors import DataError
-from ltuning.suggestions import unknown
 
 if TYPE_CHECKING:
     from ltuning.config import Config
     from ltuning.metrics import Report
     from ltuning.tasks.task import Labelled
+
+_SPLIT = "test"
 
 
 def evaluate(
@@ -80,23 +81,17 @@ def evaluate(
     from ltuning.cli import saved
     from ltuning.cli.configuration import raise_all, refusals
     from ltuning.data.files import check_new_json, write_file
-    from ltuning.data.sources import check_source
 
     terminal, named_labels = Terminal(quiet), (labels, label or [])
     asked = saved.asked(folder, zero_shot, named_labels, backbone, trust_remote_code)
     named = (text_column, text_pair_column, label_column)
-    rows = {
-        "--empty-texts": empty_texts or "refuse",
-        "--missing-labels": missing_labels or "refuse",
-    }
-    checks = [partial(_check_skipping, option, value) for option, value in rows.items()]
-    checks.append(partial(check_split, split, data))
-    split = split or "test"
+    texts = LabelledTexts(data, split, named, encoding, delimiter, empty_texts, missing_labels)
+    split = split or _SPLIT
     targets = [] if output is None else [partial(check_new_json, output, overwrite)]
-    if refused := refusals([*targets, *checks, partial(check_source, data)]):
+    if refused := refusals([*targets, *texts.checks()]):
         raise_all([*refused, *refusals([partial(asked.classifier, terminal)])])
     config, load = asked.classifier(terminal)
-    read = partial(_read, config, data, split, named, (encoding, delimiter), rows)
+    read = partial(texts.read, config, _SPLIT)
     report = _measure(load, read, _of_scope(config, oos_label), terminal)
     if output is not None:
         classifier = None if folder is None else str(folder)
@@ -104,13 +99,8 @@ def evaluate(
         text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
         write_file(text.encode(), output)
     if not quiet:
-        where = data if _is_file(data) else f"{data} ({split})"
+        where = data if texts.is_file() else f"{data} ({split})"
         _show(report, where, config.task)
-
-
-def _check_skipping(option: str, value: str) -> None:
-    if value not in ("refuse", "skip"):
-        raise DataError(unknown(f"value of {option}", value, ("refuse", "skip")))
 
 
 def _of_scope(config: Config, oos_label: str | None) -> dict[str, str]:
@@ -125,47 +115,6 @@ def _of_scope(config: Config, oos_label: str | None) -> dict[str, str]:
             f"'{config.task}'; leave it out"
         )
     return {"oos_label": oos_label}
-
-
-def _is_file(data: str) -> bool:
-    return os.path.isfile(os.path.expanduser(data))
-
-
-def check_split(split: str | None, data: str) -> None:
-    """Refuse a split of a file.
-
-    Raises:
-        DataError: a split was named, and the data are a file.
-    """
-    if split is not None and _is_file(data):
-        raise DataError(
-            f"expected a folder or a hub data set for --split {split}, got the file {data}, which "
-            "is read whole; leave it out"
-        )
-
-
-def _read(
-    config: Config,
-    data: str,
-    split: str,
-    named: tuple[str | None, str | None, str | None],
-    written: tuple[str | None, str | None],
-    rows: dict[str, str],
-) -> Labelled:
-    """The labelled texts, as the classifier's task has them."""
-    from ltuning.cli import saved
-    from ltuning.data.sources import Dialect
-    from ltuning.tasks.table import TASKS
-
-    empty_texts, missing_labels = rows.values()
-    return TASKS[config.task].read_split(
-        data,
-        split,
-        saved.columns_of(config, *named),
-        empty_texts=empty_texts,
-        missing_labels=missing_labels,
-        dialect=Dialect(*written),
-    )
 
 
 def _measure(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ltuning.cli import options
+from ltuning.cli.labelled_texts import LabelledTexts
 from ltuning.cli.terminal import Terminal, show_facts, show_next, silence_libraries
 from ltuning.errors import DataError, LabelError
 from ltuning.suggestions import unknown
@@ -61,6 +62,8 @@ def export(
     label_column: options.LabelColumn = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = None,
+    empty_texts: options.EmptyTexts = None,
+    missing_labels: options.MissingLabels = None,
     quiet: options.Quiet = False,
 ) -> None:
     """Write a trained classifier as an ONNX file: model.onnx, tokenizer.json and labels.json.
@@ -75,9 +78,13 @@ def export(
     from ltuning.exporting import export as exporting
     from ltuning.tasks.table import TASKS
 
-    named = (text_column, text_pair_column, label_column, split, delimiter, encoding)
+    named = (text_column, text_pair_column, label_column)
+    how = (encoding, delimiter, empty_texts, missing_labels)
+    is_read = any(one is not None for one in (split, *named, *how))
+    texts = None if data is None else LabelledTexts(data, split, named, *how)
     checks: list[Callable[[], object]] = [
-        partial(_check_quantize, quantize, data, any(one is not None for one in named)),
+        partial(_check_quantize, quantize, data, is_read),
+        *([] if texts is None else texts.checks()),
         exporting.check_extra,
         lambda: store.check_exported(folders.resolve(output), overwrite),
     ]
@@ -86,10 +93,8 @@ def export(
     opened, terminal = exporting.exportable(saved.opened(folder)), Terminal(quiet)
     task = TASKS[opened.config.task]
     examples = None
-    if data is not None:
-        columns = saved.columns_of(opened.config, text_column, text_pair_column, label_column)
-        how = (split, delimiter, encoding)
-        examples = _read(task, data, columns, *how)
+    if texts is not None:
+        examples = texts.read(opened.config, "validation")
         known = {*opened.fields["labels"], opened.config.data.oos_label}
         if strange := sorted({*task.names(examples)} - known):
             raise LabelError(unknown("label", strange[0], opened.fields["labels"]))
@@ -127,23 +132,6 @@ def _check_quantize(quantize: str | None, data: str | None, is_read: bool) -> No
             "expected columns, splits and files to be described with --data, got none; leave "
             "their options out"
         )
-
-
-def _read(
-    task: Task,
-    data: str,
-    columns: Any,
-    split: str | None,
-    delimiter: str | None,
-    encoding: str | None,
-) -> Labelled:
-    from ltuning.cli.evaluate import check_split
-    from ltuning.data.sources import Dialect
-
-    check_split(split, data)
-    dialect = Dialect(encoding, delimiter)
-    examples: Labelled = task.read_split(data, split or "validation", columns, dialect=dialect)
-    return examples
 
 
 def _measured(

@@ -220,7 +220,7 @@ def predict(
         table = _of_texts(text, [name for name, value in named.items() if value is not None])
     else:
         table = _read(source, format, Dialect(encoding, delimiter), terminal)
-    check_columns(table, text_column, text_pair_column)
+    check_columns(table, text_column, text_pair_column, instead=", or say --format")
     check_format(table, output)
     config, load = asked.classifier(terminal)
     columns = saved.columns_of(config, text_column, text_pair_column)

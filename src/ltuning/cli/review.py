@@ -151,7 +151,11 @@ def _texts(table: Table, columns: Columns) -> tuple[list[int], list[Text]]:
 
 def _picked(table: Table, rows: Sequence[int]) -> Table:
     lines = None if table.lines is None else [table.lines[row] for row in rows]
-    return replace(table, rows=[table.rows[row] for row in rows], lines=lines, kept=None)
+    kept = table.kept
+    if kept is not None:
+        values = {name: [of[row] for row in rows] for name, of in kept.values.items()}
+        kept = replace(kept, columns=kept.columns.take(rows), values=values)
+    return replace(table, rows=[table.rows[row] for row in rows], lines=lines, kept=kept)
 
 
 def _chosen(

@@ -1,7 +1,7 @@
 """What a user may say: options, how they are read, and what is wrong with them."""
 
-from ltuning.config.label_texts import label_texts, name_as_text, read_labels
-from ltuning.config.reading import apply_settings, read_options, read_scalar, read_section
+from ltuning.config.label_texts import label_texts, name_as_text
+from ltuning.config.reading import apply_settings, read_section
 from ltuning.config.schema import (
     EVERY_METRIC,
     SHARD,
@@ -39,8 +39,5 @@ __all__ = [
     "label_texts",
     "layer_numbers",
     "name_as_text",
-    "read_labels",
-    "read_options",
-    "read_scalar",
     "read_section",
 ]

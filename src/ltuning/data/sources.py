@@ -67,7 +67,6 @@ def read_splits(
     columns: Columns = BY_CONVENTION,
     *,
     splits: Iterable[str] | None = None,
-    need_labels: bool = True,
     empty_texts: EmptyTexts = "refuse",
     missing_labels: MissingLabels = "refuse",
     dialect: Dialect = AS_FOUND,
@@ -80,7 +79,6 @@ def read_splits(
             ``owner/name:config``).
         columns: which columns hold texts and labels.
         splits: the splits to read where they are there; the others are not even opened. None: all.
-        need_labels: see ``examples_from_table``; test splits of the hub often have no labels.
         empty_texts: see ``examples_from_table``, as the next.
         missing_labels: what to do with a row without a label.
         dialect: the encoding and the delimiter of files; by default what each of them says.
@@ -90,7 +88,7 @@ def read_splits(
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
     return {
-        name: examples_from_table(read(), columns, need_labels, empty_texts, missing_labels)
+        name: examples_from_table(read(), columns, True, empty_texts, missing_labels)
         for name, read in _wanted(source, splits, dialect).items()
     }
 
@@ -100,7 +98,6 @@ def read_split(
     split: str,
     columns: Columns = BY_CONVENTION,
     *,
-    need_labels: bool = True,
     empty_texts: EmptyTexts = "refuse",
     missing_labels: MissingLabels = "refuse",
     dialect: Dialect = AS_FOUND,
@@ -112,7 +109,7 @@ def read_split(
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
     table = _reader(source, split, dialect)()
-    return examples_from_table(table, columns, need_labels, empty_texts, missing_labels)
+    return examples_from_table(table, columns, True, empty_texts, missing_labels)
 
 
 def read_multilabel_splits(

@@ -95,7 +95,7 @@ class Table:
     Attributes:
         columns: the column names, in order.
         rows: one mapping per row; a row may lack a column (JSON lines).
-        format: ``csv``, ``tsv``, ``jsonl``, ``parquet``, ``txt`` or ``hub``.
+        format: ``csv``, ``tsv``, ``jsonl``, ``parquet``, ``txt``, ``conll`` or ``hub``.
         origin: where it came from, for messages.
         lines: of a file of text, the line on which each row begins, counted from 1.
         dialect: how the text that it was read from was written.
@@ -117,13 +117,10 @@ class Table:
             return Places("row", range(1, len(self.rows) + 1))
         return Places("line", self.lines)
 
-    def place(self, index: int) -> str:
-        """Where a row is, its index counted from 0: its line, or its number."""
-        return f"row {index + 1}" if self.lines is None else f"line {self.lines[index]}"
-
     def where(self, index: int) -> str:
-        """`place` with the table's origin, to begin a message."""
-        return f"{self.origin}, {self.place(index)}"
+        """Where a row is, its index counted from 0, to begin a message."""
+        place = f"row {index + 1}" if self.lines is None else f"line {self.lines[index]}"
+        return f"{self.origin}, {place}"
 
 
 def check_columns(columns: Sequence[str], origin: str) -> None:

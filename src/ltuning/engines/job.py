@@ -13,12 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date, time
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -30,7 +33,8 @@ from ltuning.config import Config
 from ltuning.data.files import replace_file
 from ltuning.data.pieces import Piece, pieces_of, state_of
 from ltuning.data.sources import Columns, Dialect
-from ltuning.errors import ArtifactError, DataError, ScoresError
+from ltuning.data.tables import Table
+from ltuning.errors import ArtifactError, BackboneError, DataError, ScoresError
 from ltuning.locks import held
 from ltuning.memory import return_memory
 from ltuning.predicting import Nobody, Wanted, Writing, predicted
@@ -171,9 +175,12 @@ class Worker:
                     "columns of other names further on, got none"
                 )
             table = piece.read()
+            if job.of_words and piece.format == "parquet":
+                table = _as_json(table)
             table = predicted(place, self._config, table, job.columns, job.wanted, write)
             data = write.encoded(table)
-        except (DataError, ScoresError) as error:
+        # The classifier is loaded: what a backbone cannot read is a text.
+        except (DataError, ScoresError, BackboneError) as error:
             return Done(asked.file, name, 0, str(error))
         _put(data, Path(job.output) / name)
         return Done(asked.file, name, piece.rows)
@@ -199,6 +206,20 @@ class _Tidy(Nobody):
                 return_memory()
 
         yield advance
+
+
+def _as_json(table: Table) -> Table:
+    """The rows of a parquet file with what JSON has not as text, and what is no number as null."""
+    rows = [{name: _plain(value) for name, value in row.items()} for row in table.rows]
+    return replace(table, rows=rows, kept=None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, date | time):  # of which a datetime is one
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return str(value) if isinstance(value, Decimal) else value
 
 
 def _put(data: bytes, path: Path) -> None:

@@ -185,11 +185,7 @@ class TokenClassifier(Front[_Fitted]):
         fitted = self._trained()
         sentences, spans, _ = _checked(token_lists, tag_lists, "test")
         _check_types(spans, fitted.types, "test")
-        truth = [
-            tags_of(found, len(sentence.words))
-            for found, sentence in zip(spans, sentences, strict=True)
-        ]
-        return span_report(truth, self._predicted(fitted, sentences, progress))
+        return span_report(_tags(sentences, spans), self._predicted(fitted, sentences, progress))
 
     def scorer(self) -> TagScorer:
         """The scorer behind `predict`."""
@@ -312,11 +308,15 @@ def _checked(
     return sentences, spans, scheme
 
 
-def _indexed(sentences: list[Sentence], spans: Sequence[Sequence[Span]], of: str) -> TaggedExamples:
-    tags = [
+def _tags(sentences: Sequence[Sentence], spans: Sequence[Sequence[Span]]) -> list[list[str]]:
+    return [
         tags_of(found, len(sentence.words))
         for sentence, found in zip(sentences, spans, strict=True)
     ]
+
+
+def _indexed(sentences: list[Sentence], spans: Sequence[Sequence[Span]], of: str) -> TaggedExamples:
+    tags = _tags(sentences, spans)
     places = Places("index", range(len(sentences)))
     return TaggedExamples(sentences, tags, f"{of} sentences", places)
 
@@ -332,7 +332,4 @@ def _targets(
     sentences: Sequence[Sentence], spans: Sequence[Sequence[Span]], names: Sequence[str]
 ) -> list[list[int]]:
     place = {name: index for index, name in enumerate(names)}
-    return [
-        [place[tag] for tag in tags_of(found, len(sentence.words))]
-        for sentence, found in zip(sentences, spans, strict=True)
-    ]
+    return [[place[tag] for tag in tags] for tags in _tags(sentences, spans)]

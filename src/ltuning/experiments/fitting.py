@@ -116,20 +116,16 @@ def is_better(new: float, old: float | None, metric: str) -> bool:
 
 
 class Clock(TrainerCallback):
-    """Seconds of a training run without those of its validation, and a figure on the way.
-
-    Args:
-        figure: of the validation texts.
+    """Seconds of a training run without those of its validation.
 
     Attributes:
         seconds: so far, while the clock stands still.
-        curve: (step, seconds, the figure), one for each measurement.
+        at: a step's, of each step after which there was a measurement.
     """
 
-    def __init__(self, figure: str = "accuracy") -> None:
-        self.figure = figure
+    def __init__(self) -> None:
         self.seconds = 0.0
-        self.curve: list[tuple[int, float, float]] = []
+        self.at: dict[int, float] = {}
         self._since: float | None = None
 
     def start(self) -> None:
@@ -159,11 +155,10 @@ class Clock(TrainerCallback):
             self.stop()
 
     def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **rest: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Runs again, unless a checkpoint is written after the measurement."""
-        figure = rest["metrics"][f"eval_{self.figure}"]
-        self.curve.append((state.global_step, self.seconds, figure))
+        self.at[state.global_step] = self.seconds
         if not control.should_save:
             self._go_on(state)
 
@@ -182,13 +177,12 @@ def history_of(
     logged: Sequence[Mapping[str, float]], clock: Clock, task: Task
 ) -> list[dict[str, float]]:
     """The measurements among what a Trainer logged, with the clock's seconds."""
-    seconds: dict[float, float] = {step: seconds for step, seconds, _ in clock.curve}
     return [
         {
             "step": row["step"],
-            "seconds": round(seconds[row["step"]], 3),
+            "seconds": round(clock.at[int(row["step"])], 3),
             **{name: row[f"eval_{name}"] for name in ("loss", *task.figures)},
         }
         for row in logged
-        if "eval_loss" in row and row["step"] in seconds
+        if "eval_loss" in row and row["step"] in clock.at
     ]

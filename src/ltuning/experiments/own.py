@@ -39,7 +39,7 @@ def fit(method: str, job: Job, rate: float | None) -> Fitted:
         training["learning_rate"] = rate
     config = replace(config, training={**config.training, **training})
     trained = job.task.door()(backbone, config=config)
-    clock = Clock(job.task.main)
+    clock = Clock()
     clock.start()
     with unsaid():
         trained.fit(

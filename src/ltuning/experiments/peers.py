@@ -47,6 +47,7 @@ from ltuning.methods.zero_shot import zero_shot
 from ltuning.metrics import best_thresholds
 from ltuning.scoring import Scorer, mean_states
 from ltuning.tasks.table import TASKS
+from ltuning.texts import columns_of
 from ltuning.training.datasets import LengthGroupedBatches
 
 # Texts at a time outside training; more would be padded to the length of the longest.
@@ -449,11 +450,7 @@ class _Texts:
 
     def tokenize(self, texts: Sequence[Text]) -> list[dict[str, Any]]:
         """Token ids of each text or pair; what does not fit beside virtual tokens is cut off."""
-        is_pair = isinstance(texts[0], tuple)
-        columns = (
-            [list(column) for column in zip(*texts, strict=True)] if is_pair else [list(texts)]
-        )
-        made = self.tokenizer(*columns, truncation=True, max_length=self.longest)
+        made = self.tokenizer(*columns_of(texts), truncation=True, max_length=self.longest)
         return [{name: made[name][row] for name in made} for row in range(len(texts))]
 
     def collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -325,8 +325,8 @@ class AdapterModel(TextModel):
     ) -> Tensor:
         """Scores: `[R]` of the branches, or where one pass reads all `[B, K]` of the labels."""
         assert side is not None
-        states = self.adapter.states(self.backbone, batch, side, self.labels, branches, lower)
-        return self.read(states, side, None if branches is None else branches.rows)
+        scores = self.adapter.score(self.backbone, batch, side, self.labels, branches, lower)
+        return self.of_labels(scores) if branches is None else scores
 
     @property
     def shares_passes(self) -> bool:

@@ -126,6 +126,9 @@ class TimedCheckpoints(TrainerCallback):
         """One optimizer step is done."""
         if processes.number() > 1 and state.global_step % _ASKED:
             return
+        ends_epoch = state.epoch is not None and float(state.epoch).is_integer()
+        if args.eval_strategy == "epoch" and ends_epoch:
+            return  # one is written after the evaluation, with which a resumed run would not begin
         if processes.of_main(self.clock() - self._last >= self._seconds):
             control.should_save = True
 

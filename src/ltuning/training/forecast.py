@@ -8,6 +8,7 @@ import time
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ltuning import stages
+from ltuning.texts import counted
 
 # Steps, and seconds, after the first of which enough are measured; the very first is slower.
 _STEPS = 10
@@ -37,7 +38,7 @@ class Forecast(TrainerCallback):
     ) -> None:
         """What is known beforehand."""
         evaluations = _evaluations(args, state)
-        on = f"; {_number(evaluations, 'evaluation')} on {self._num_validation:,} validation texts"
+        on = f"; {counted(evaluations, 'evaluation')} on {self._num_validation:,} validation texts"
         stages.note(self._length(args, state) + (on if evaluations else ""))
 
     def on_step_begin(
@@ -67,15 +68,11 @@ class Forecast(TrainerCallback):
         if seen < self._num_texts:
             how = f"{seen:,} of them are seen"
         texts = f"{self._num_texts:,} training texts"
-        return f"{texts}, {_number(state.max_steps, 'step')} of {batch} texts: {how}"
+        return f"{texts}, {counted(state.max_steps, 'step')} of {batch} texts: {how}"
 
     def _seconds(self, args: TrainingArguments, state: TrainerState, step: float) -> float:
         scored = _evaluations(args, state) * self._num_validation * _SCORED
         return step * (state.max_steps + scored / _batch(args))
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what}" + ("s" if count != 1 else "")
 
 
 def _batch(args: TrainingArguments) -> int:

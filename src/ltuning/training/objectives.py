@@ -55,11 +55,11 @@ class Draw:
 
     Attributes:
         branches: texts and label texts; None where one pass reads all labels: nothing is drawn.
-        truth: of branches `[B]` whether the pair is true (`Pairs`), `[B]` the place of the true
-            label among the candidates (`Contrast`), or `[R]` whether each is true
-            (`DrawnMultilabel`); of texts `[B]` the true label (`Classes`) or `[B, K]` which labels
-            apply (`Multilabel`); `[B, W]` the tag of each word (`Tags`).
-        shift: `[R]` what the draw adds to each branch's log-odds (`DrawnMultilabel`).
+        truth: of branches `[B]` whether the pair is true (objective `pairs`), `[B]` the place of
+            the true label among the candidates (`contrast`), or `[R]` whether each is true
+            (`multilabel`, drawn); of texts `[B]` the true label (`classes`) or `[B, K]` which
+            labels apply (`multilabel`); `[B, W]` the tag of each word (of taggers).
+        shift: `[R]` what the draw adds to each branch's log-odds (`multilabel`, drawn).
         weights: of each row of `truth` what its loss counts; None where all count the same.
     """
 
