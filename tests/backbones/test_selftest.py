@@ -174,18 +174,24 @@ def test_a_model_that_takes_no_prefix_serves_the_prompts(
     classifier(backbone, "lt-prompt").fit(toy.texts, toy.labels).predict(toy.test_texts)
 
 
-def test_a_model_that_passed_is_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bert: Path
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    tried = []
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the backbones that were tried."""
+    names: list[str] = []
     examine = selftest.examine
 
     def counted(backbone: Backbone) -> Any:
-        tried.append(backbone.name)
+        names.append(backbone.name)
         return examine(backbone)
 
     monkeypatch.setattr(selftest, "examine", counted)
+    return names
+
+
+def test_a_model_that_passed_is_not_tried_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_bert: Path, tried: list[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     for _ in range(2):
         Backbone.load(BackboneOptions(name=str(tiny_bert)))
     assert tried == [str(tiny_bert)]
@@ -216,19 +222,11 @@ def test_a_failure_is_not_remembered(
 
 
 def test_without_a_home_every_load_is_tried(
-    monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
+    monkeypatch: pytest.MonkeyPatch, tiny_bert: Path, tried: list[str]
 ) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    tried = []
-    examine = selftest.examine
-
-    def counted(backbone: Backbone) -> Any:
-        tried.append(backbone.name)
-        return examine(backbone)
-
-    monkeypatch.setattr(selftest, "examine", counted)
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
     for number in (1, 2):
