@@ -33,6 +33,9 @@ WORDS = {
     "expected_calibration_error": "calibration error",
     "aurc": "risk-coverage area",
 }
+# With more classes a confusion matrix does not fit a screen; its largest cells say more.
+LARGEST_MATRIX = 12
+_MOST_CONFUSED = 10
 # Points of a curve of risk and coverage.
 _MOST_POINTS = 100
 _SUM_TOLERANCE = 1e-2  # rows of bfloat16 probabilities add up to 1 no better than this
@@ -116,6 +119,20 @@ class Report(TypedDict, total=False):
     out_of_scope: OutOfScope
     temperature: float
     uncalibrated: ProbabilityFigures
+
+
+def most_confused(counts: ArrayLike) -> list[tuple[int, int, int]]:
+    """Row, column and number of the pairs of a confusion matrix `[K, K]` that are confused most.
+
+    The most frequent ten that there are, the first of them first.
+    """
+    import numpy as np
+
+    wrong = np.array(counts)
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_CONFUSED]
+    places = [divmod(int(place), len(wrong)) for place in order]
+    return [(row, column, int(wrong[row, column])) for row, column in places if wrong[row, column]]
 
 
 def figures_of(report: Mapping[str, object]) -> dict[str, float]:

@@ -324,7 +324,7 @@ def test_nothing_finished_is_a_report_too(make: Make, tmp_path: Path) -> None:
 def test_many_classes_are_told_by_their_confused_pairs(
     make: Make, measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ltuning.experiments.page._LARGEST_MATRIX", 2)
+    monkeypatch.setattr("ltuning.experiments.page.LARGEST_MATRIX", 2)
     grid = make(methods=["cosine"], seeds=[0])
     folder = measured(grid)
     (result,) = folder.results(list(grid.cells()))

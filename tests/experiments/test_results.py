@@ -163,7 +163,7 @@ def test_a_folder_of_another_grid_is_refused(
         folder.open(make(budget={"steps": 5, "batch": 12, "evaluations": 2}))
     assert "got those of another one" in str(caught.value)
     assert "settings" not in str(caught.value)
-    assert "budget.steps 4 -> 5" in str(caught.value)
+    assert "budget.steps: 4 -> 5" in str(caught.value)
     with pytest.raises(ArtifactError, match="not in the grid: prefix on toy seed 0"):
         folder.open(make(methods=["lt-prefix", "logistic"]))
     assert (folder.folder / "grid.yaml").read_bytes() == before

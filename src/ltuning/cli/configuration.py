@@ -149,26 +149,6 @@ def read_labels(
     return labels or None
 
 
-def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """Options that differ, each as `path: old -> new`."""
-    before, after = _flat(old), _flat(new)
-    return [
-        f"{path}: {shown(before.get(path))} -> {shown(after.get(path))}"
-        for path in {**before, **after}
-        if before.get(path) != after.get(path)
-    ]
-
-
-def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            flat.update(_flat(value, f"{prefix}{name}."))
-        else:
-            flat[f"{prefix}{name}"] = value
-    return flat
-
-
 def _merged(base: Mapping[str, object], given: Mapping[str, object]) -> Mapping[str, Any]:
     merged = base
     for path, value in given.items():

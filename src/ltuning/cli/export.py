@@ -84,7 +84,7 @@ def export(
     texts = None if data is None else LabelledTexts(data, split, named, *how)
     checks: list[Callable[[], object]] = [
         partial(_check_quantize, quantize, data, is_read),
-        *([] if texts is None else texts.checks()),
+        *(texts.checks() if texts is not None and quantize is not None else []),
         exporting.check_extra,
         lambda: store.check_exported(folders.resolve(output), overwrite),
     ]

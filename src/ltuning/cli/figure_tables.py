@@ -9,15 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ltuning.metrics import WORDS, Report, figures_of
+from ltuning.metrics import LARGEST_MATRIX, WORDS, Report, figures_of, most_confused
 from ltuning.texts import visible
 
 if TYPE_CHECKING:
     from ltuning.tasks.task import Task
 
-# With more classes a confusion matrix does not fit a screen; its largest cells say more.
-_LARGEST_MATRIX = 12
-_MOST_PAIRS = 10
 _OUT_OF_SCOPE = {
     "in_domain_accuracy": "in-domain accuracy",
     "f1": "out-of-scope F1",
@@ -71,7 +68,7 @@ def per_class(report: Report, task: Task) -> RenderableType:
 def confusion(report: Report) -> RenderableType:
     """The confusion matrix, or of many classes the pairs that are confused most."""
     labels, counts = report["confusion"]["labels"], report["confusion"]["counts"]
-    if len(labels) <= _LARGEST_MATRIX:
+    if len(labels) <= LARGEST_MATRIX:
         return _matrix(labels, counts)
     return _confused_pairs(labels, counts)
 
@@ -92,14 +89,7 @@ def _matrix(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> Renderabl
 
 
 def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> RenderableType:
-    pairs = sorted(
-        (
-            (-count, row, column)
-            for row, cells in enumerate(counts)
-            for column, count in enumerate(cells)
-            if count and row != column
-        ),
-    )
+    pairs = most_confused(counts)
     if not pairs:
         return Text("no text got a wrong label")
     table = Table(header_style="bold")
@@ -107,10 +97,10 @@ def _confused_pairs(labels: Sequence[str], counts: Sequence[Sequence[int]]) -> R
     table.add_column("predicted", overflow="fold")
     table.add_column("texts", justify="right", no_wrap=True)
     table.add_column("of the truth's", justify="right", no_wrap=True)
-    for negative, row, column in pairs[:_MOST_PAIRS]:
-        share = -negative / sum(counts[row])
+    for row, column, count in pairs:
+        share = count / sum(counts[row])
         truth, predicted = Text(visible(labels[row])), Text(visible(labels[column]))
-        table.add_row(truth, predicted, f"{-negative:,}", f"{share:.0%}")
+        table.add_row(truth, predicted, f"{count:,}", f"{share:.0%}")
     return titled("most confused", table)
 
 

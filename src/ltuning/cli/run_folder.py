@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ltuning.artifacts import folders, store
-from ltuning.cli.configuration import differences
 from ltuning.config import SHARD, TASK_FACTS, Config, yaml
+from ltuning.config.reading import differences
 from ltuning.config.yaml import YamlError
 from ltuning.errors import ArtifactError
 

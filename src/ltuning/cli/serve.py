@@ -9,16 +9,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from ltuning.cli import options
 from ltuning.cli.terminal import Terminal, silence_libraries
 from ltuning.errors import ConfigError, MissingExtraError, Problem
-
-if TYPE_CHECKING:
-    from ltuning.serving.bounds import Bounds
+from ltuning.serving.bounds import Bounds
 
 # A name of a host with what is below it, an address, any.
 _NAME = re.compile(
@@ -67,18 +65,19 @@ def serve(
     backbone: options.OtherBackbone = None,
     max_waiting: Annotated[
         int, typer.Option(help="Texts that may wait for a backbone.", rich_help_panel="Bounds")
-    ] = 1024,
+    ] = Bounds.waiting,
     max_texts: Annotated[
         int, typer.Option(help="Texts of a request.", rich_help_panel="Bounds")
-    ] = 256,
+    ] = Bounds.texts,
     max_characters: Annotated[
         int, typer.Option(help="Characters of a text.", rich_help_panel="Bounds")
-    ] = 100_000,
-    max_body: Annotated[int, typer.Option(help="Bytes of a request.", rich_help_panel="Bounds")] = 2
-    ** 21,
+    ] = Bounds.characters,
+    max_body: Annotated[
+        int, typer.Option(help="Bytes of a request.", rich_help_panel="Bounds")
+    ] = Bounds.body,
     timeout: Annotated[
         float, typer.Option(help="Seconds for an answer.", rich_help_panel="Bounds")
-    ] = 30.0,
+    ] = Bounds.seconds,
 ) -> None:
     """Serve trained classifiers over HTTP, with a page to try them.
 
@@ -89,8 +88,6 @@ def serve(
     for name in ("fastapi", "uvicorn", "prometheus_client"):
         if find_spec(name) is None:
             raise MissingExtraError("ltuning serve", "serve")
-    from ltuning.serving.bounds import Bounds
-
     bounds = Bounds(max_waiting, max_texts, max_characters, max_body, timeout)
     _check(bounds, port, allow_host or [])
     keys = [] if api_key_file is None else _keys(api_key_file)

@@ -208,3 +208,23 @@ def put(options: Mapping[str, object], keys: Sequence[str], value: object) -> di
     if inner is not None and not isinstance(inner, Mapping):
         raise NoSection(f"{key!r} is not a section of options but {shown(inner)}")
     return {**options, key: put(inner or {}, rest, value)}
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Options that differ, each as `path: old -> new`."""
+    before, after = _flat(old), _flat(new)
+    return [
+        f"{path}: {shown(before.get(path))} -> {shown(after.get(path))}"
+        for path in {**before, **after}
+        if before.get(path) != after.get(path)
+    ]
+
+
+def _flat(options: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{name}."))
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat

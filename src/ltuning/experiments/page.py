@@ -11,10 +11,8 @@ import numpy as np
 from ltuning.experiments import report_tables as tables
 from ltuning.experiments.analysis import Row, Setting
 from ltuning.experiments.grid import Grid
+from ltuning.metrics import LARGEST_MATRIX, most_confused
 
-# More classes are told by the pairs that are confused most.
-_LARGEST_MATRIX = 12
-_MOST_PAIRS = 10
 _MOST_MISTAKES = 8
 
 
@@ -94,7 +92,7 @@ def _classes(setting: Setting) -> dict[str, Any]:
 def _details(row: Row, texts: bool) -> dict[str, Any]:
     """Confusions of a method, and its most confident mistakes if texts may be shown."""
     names, counts = row.results[0].names, row.confusion()
-    is_small = len(names) <= _LARGEST_MATRIX
+    is_small = len(names) <= LARGEST_MATRIX
     mistakes = row.mistakes(_MOST_MISTAKES) if texts else None
     parts = {"confusions": counts, "most confident mistakes": mistakes}
     return {
@@ -118,8 +116,4 @@ def _matrix(names: Sequence[str], counts: np.ndarray) -> list[tuple[str, list[tu
 
 
 def _most_confused(names: Sequence[str], counts: np.ndarray) -> list[tuple[str, str, int]]:
-    wrong = counts.copy()
-    np.fill_diagonal(wrong, 0)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:_MOST_PAIRS]
-    places = [divmod(int(place), len(names)) for place in order]
-    return [(names[i], names[j], int(wrong[i, j])) for i, j in places if wrong[i, j]]
+    return [(names[row], names[column], count) for row, column, count in most_confused(counts)]

@@ -100,33 +100,26 @@ class Peer:
 
 def fit_prefix(job: Job, rate: float | None) -> Fitted:
     """PEFT's prefix tuning with its defaults for sequence classification."""
-    from peft import PrefixTuningConfig, TaskType
-
-    tokens = _option("peft-prefix", "num_tokens", job)
-    config = PrefixTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
-    return _fit_peft(job, _rate("peft-prefix", rate), config, tokens)
+    return _fit_virtual("peft-prefix", "PrefixTuningConfig", job, rate)
 
 
 def fit_prompt(job: Job, rate: float | None) -> Fitted:
     """PEFT's prompt tuning with its defaults for sequence classification."""
-    from peft import PromptTuningConfig, TaskType
-
-    tokens = _option("peft-prompt", "num_tokens", job)
-    config = PromptTuningConfig(task_type=TaskType.SEQ_CLS, num_virtual_tokens=tokens)
-    return _fit_peft(job, _rate("peft-prompt", rate), config, tokens)
+    return _fit_virtual("peft-prompt", "PromptTuningConfig", job, rate)
 
 
 def fit_ptuning(job: Job, rate: float | None) -> Fitted:
     """PEFT's P-tuning; its encoder is as wide as the backbone."""
-    from peft import PromptEncoderConfig, TaskType
+    width = job.outline.sizes.hidden
+    return _fit_virtual("peft-ptuning", "PromptEncoderConfig", job, rate, encoder_hidden_size=width)
 
-    tokens = _option("peft-ptuning", "num_tokens", job)
-    config = PromptEncoderConfig(
-        task_type=TaskType.SEQ_CLS,
-        num_virtual_tokens=tokens,
-        encoder_hidden_size=job.outline.sizes.hidden,
-    )
-    return _fit_peft(job, _rate("peft-ptuning", rate), config, tokens)
+
+def _fit_virtual(name: str, kind: str, job: Job, rate: float | None, **options: int) -> Fitted:
+    import peft
+
+    tokens = _option(name, "num_tokens", job)
+    given = {"task_type": peft.TaskType.SEQ_CLS, "num_virtual_tokens": tokens, **options}
+    return _fit_peft(job, _rate(name, rate), getattr(peft, kind)(**given), tokens)
 
 
 def fit_lora(job: Job, rate: float | None) -> Fitted:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from ltuning.config.reading import differences
 from ltuning.data.files import replace_file
 from ltuning.errors import ArtifactError, ConfigError
 from ltuning.experiments.grid import Cell, Grid
@@ -263,20 +264,6 @@ class ResultFolder:
                 + "\nchoose another folder; a grid may grow (more seeds, methods, data sets), and "
                 "the same folder goes on"
             )
-
-
-def differences(
-    old: Mapping[str, object], new: Mapping[str, object], prefix: str = ""
-) -> list[str]:
-    """Options that differ, each as `path: old -> new`."""
-    found = []
-    for name in {**old, **new}:
-        before, after = old.get(name), new.get(name)
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name} {before!r:.40} -> {after!r:.40}")
-    return found
 
 
 def _is_free(folder: Path) -> bool:

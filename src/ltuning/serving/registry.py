@@ -19,6 +19,7 @@ from ltuning.config import BackboneOptions
 from ltuning.errors import ArtifactError, LabelError, LTuningError
 from ltuning.estimators.front import moved
 from ltuning.serving.batcher import Batcher, TooLate
+from ltuning.serving.bounds import Bounds
 from ltuning.tasks.table import TASKS
 
 logger = logging.getLogger("ltuning")
@@ -103,7 +104,7 @@ class Registry:
         folders: Mapping[str, Path],
         *,
         backbone: str | None = None,
-        most_waiting: int = 1024,
+        most_waiting: int = Bounds.waiting,
         observe: Callable[[int, int], None] = lambda requests, texts: None,
     ):
         self.entries = {name: Entry(name, folder) for name, folder in folders.items()}
