@@ -88,7 +88,9 @@ def read_splits(
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
     return {
-        name: examples_from_table(read(), columns, True, empty_texts, missing_labels)
+        name: examples_from_table(
+            read(), columns, empty_texts=empty_texts, missing_labels=missing_labels
+        )
         for name, read in _wanted(source, splits, dialect).items()
     }
 
@@ -109,7 +111,9 @@ def read_split(
         MissingExtraError: a hub data set without the ``datasets`` library.
     """
     table = _reader(source, split, dialect)()
-    return examples_from_table(table, columns, True, empty_texts, missing_labels)
+    return examples_from_table(
+        table, columns, empty_texts=empty_texts, missing_labels=missing_labels
+    )
 
 
 def read_multilabel_splits(

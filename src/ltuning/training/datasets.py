@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Any, Generic
 
@@ -61,7 +62,7 @@ class TokenDataset(Dataset, Generic[Target]):
             for start, end in pairwise(self._ends)
         ]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Of all that it holds."""
         digest = hashlib.sha256(repr((self.targets, self.weights, self.counts)).encode())
